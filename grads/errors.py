@@ -1,0 +1,41 @@
+"""The errors a user can cause. Each message says what was wrong, the value, and what to do."""
+
+
+class GradsError(Exception):
+    """Base of every error that is shown to the user as one line, without a stack trace."""
+
+
+class ConfigError(GradsError):
+    """A setting, or a combination of settings, that cannot be used."""
+
+
+class DataError(GradsError):
+    """A data set that cannot be read, or holds nothing that can be trained on."""
+
+
+class ModelError(GradsError):
+    """A model or tokenizer that cannot be loaded, or whose gradients cannot be computed exactly."""
+
+
+class WarmupError(GradsError):
+    """A warm-up that diverged or cannot be taken over."""
+
+
+class ScoringError(GradsError):
+    """A scoring pass whose numbers cannot be trusted."""
+
+
+class SelectionError(GradsError):
+    """Selection options that contradict each other or the run's scores."""
+
+
+class ExportError(GradsError):
+    """An export that could not be written, or did not load back as it should."""
+
+
+class RunError(GradsError):
+    """A run directory that is missing, broken, busy, or in the wrong state."""
+
+
+class Stopped(Exception):  # noqa: N818 - a signal between stages, not an error
+    """Raised inside a job when the user has asked it to stop."""

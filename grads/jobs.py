@@ -1,0 +1,106 @@
+"""A job is a detached process, its run directory is the channel: start, observe, stop."""
+
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import psutil
+from filelock import FileLock
+
+from grads.errors import RunError
+from grads.runs import ACTIVE, Run, Status
+
+STALE_S = 60.0  # a heartbeat older than this is a dead job's
+GRACE_S = 60.0  # for a job to stop by itself
+TERMINATE_S = 5.0  # from asking the process tree to end to killing it
+
+
+def start(run: Run) -> bool:
+    """Start the run's worker unless one is at work; whether this call started it.
+
+    A double click or a second tab finds the first one's job and leaves it alone.
+    """
+    with FileLock(run.path / ".start.lock"):
+        if observe(run).state in ACTIVE:
+            return False
+        run.stop_file.unlink(missing_ok=True)
+        run.write_status(Status(heartbeat=time.time(), message="starting"))
+        with run.log_file.open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "grads", "worker", str(run.path)],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        return True
+
+
+def observe(run: Run) -> Status:
+    """The run's status, checked against the process: a job that is gone is `interrupted`."""
+    status = run.read_status()
+    if status.state in ACTIVE and not _at_work(status):
+        status.state = "interrupted"
+        status.rate = status.eta_s = None
+        status.error = "its process is gone: resume it to go on from the last finished part"
+    return status
+
+
+def stop(run: Run, grace_s: float = GRACE_S) -> Status:
+    """Ask the job to stop, then terminate and at last kill its process tree.
+
+    Returns when nothing of it runs any more; what was finished stays for a resume. Raises
+    RunError if there is no job to stop.
+    """
+    status = observe(run)
+    if status.state not in ACTIVE:
+        raise RunError(f"run {run.id} is {status.state}: there is no job to stop")
+    run.stop_file.touch()
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline:
+        status = observe(run)
+        if status.state not in ACTIVE:
+            return status
+        time.sleep(0.2)
+    process = _process(status)
+    if process is not None:
+        _end_tree(process)
+    status = run.read_status()
+    if status.state in ACTIVE:
+        status.state, status.rate, status.eta_s = "stopped", None, None
+        status.message = "stopped by force: resume it to go on from the last finished part"
+        run.write_status(status)
+    return status
+
+
+def _end_tree(process: psutil.Process) -> None:
+    tree = [process]
+    with suppress(psutil.NoSuchProcess):
+        tree += process.children(recursive=True)
+    for member in tree:
+        with suppress(psutil.NoSuchProcess):
+            member.terminate()
+    _, alive = psutil.wait_procs(tree, timeout=TERMINATE_S)
+    for member in alive:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(alive, timeout=TERMINATE_S)
+
+
+def _at_work(status: Status) -> bool:
+    if status.heartbeat is None or time.time() - status.heartbeat > STALE_S:
+        return False
+    return status.pid is None or _process(status) is not None  # no PID yet: just started
+
+
+def _process(status: Status) -> psutil.Process | None:
+    """The job's living process: its PID and its start time both match."""
+    if status.pid is None or status.pid < 2:
+        return None
+    try:
+        process = psutil.Process(status.pid)
+        same = abs(process.create_time() - (status.process_started or 0.0)) < 1.0
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None

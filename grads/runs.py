@@ -1,0 +1,257 @@
+"""The run directory: create, list, and read and write its files, each replaced atomically.
+
+It is the only channel between a job and everything that looks at it, so a reader at any moment
+sees a valid state: files are written beside their place and moved into it.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from grads.config import RunConfig
+from grads.errors import RunError
+
+State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
+ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
+STAGES = ("prepare", "warm-up", "self-check", "score", "cluster")
+
+
+class Status(BaseModel):
+    """What a job says of itself, rewritten at every heartbeat."""
+
+    state: State = "queued"
+    stage: str = ""
+    done: int = 0
+    """Units of the stage that are finished, those of earlier attempts included."""
+    total: int = 0
+    unit: str = ""
+    rate: float | None = None
+    """Units a second, this attempt only."""
+    eta_s: float | None = None
+    """Seconds to the end of the stage."""
+    pid: int | None = None
+    process_started: float | None = None
+    """Creation time of the process, which tells it from a later one with the same PID."""
+    heartbeat: float | None = None
+    error: str | None = None
+    message: str = ""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file or folder at, moved into place on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        yield draft
+        if draft.is_dir() and path.is_dir():
+            shutil.rmtree(path)
+        draft.replace(path)
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file."""
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Replace a Parquet file."""
+    with replacing(path) as draft:
+        pq.write_table(table, draft, compression="zstd")
+
+
+class Run:
+    """One run directory. Knows where everything lies; computes nothing."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).resolve()
+        self.id = self.path.name
+        self.config_file = self.path / "config.json"
+        self.status_file = self.path / "status.json"
+        self.manifest_file = self.path / "manifest.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.log_file = self.path / "worker.log"
+        self.stop_file = self.path / "STOP"
+        self.lock_file = self.path / ".lock"
+        self.samples_file = self.path / "samples.parquet"
+        self.tokens_file = self.path / "tokens.parquet"
+        self.source_file = (
+            self.path / "source.parquet"
+        )  # rows of a typed source, as samples.parquet
+        self.rejects_file = self.path / "rejects.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.adapter = self.path / "adapter"
+        self.weights = self.path / "weights"
+        self.parts = self.path / "scores"
+        self.scores_file = self.path / "scores.parquet"
+        self.features_file = self.path / "features.parquet"
+        self.clusters_file = self.path / "clusters.json"
+        self.token_signal_file = self.path / "token_signal" / "signals.parquet"
+        self.selections = self.path / "selections"
+        self.exports = self.path / "exports"
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """An existing run; raises RunError where there is none."""
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise RunError(f"no run at {path}: there is no config.json; see `python -m grads list`")
+        return run
+
+    @classmethod
+    def create(cls, config: RunConfig, path: Path) -> "Run":
+        """Make the directory with its config; an existing run must have the same config."""
+        run = cls(path)
+        values = config.model_dump(mode="json")
+        if run.config_file.exists():
+            old = run.config_values()
+            differ = sorted(k for k in old | values if old.get(k) != values.get(k))
+            if differ:
+                name = differ[0]
+                raise RunError(
+                    f"run {run.path} was made with another config ({name} was {old.get(name)!r},"
+                    f" now {values.get(name)!r}): give another --run-dir, or resume it"
+                )
+            return run
+        if run.path.exists() and any(p.name != ".lock" for p in run.path.iterdir()):
+            raise RunError(f"{run.path} is not empty and not a run: give another --run-dir")
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.write_status(Status())
+        write_json(run.config_file, values)
+        return run
+
+    # -- settings and state
+
+    def config_values(self) -> dict[str, Any]:
+        """config.json as it stands."""
+        return self._read_json(self.config_file)
+
+    def config(self) -> RunConfig:
+        """The validated settings of the run."""
+        return RunConfig.parse(self.config_values())
+
+    def read_status(self) -> Status:
+        """What the job last said; jobs.observe tells whether it is still true."""
+        if not self.status_file.exists():
+            return Status(state="interrupted", message="no status yet")
+        return Status.model_validate(self._read_json(self.status_file))
+
+    def write_status(self, status: Status) -> None:
+        """Replace status.json."""
+        write_json(self.status_file, status.model_dump(mode="json"))
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Versions, hashes, seeds, self-check, timings; empty before the first stage."""
+        return self._read_json(self.manifest_file) if self.manifest_file.exists() else {}
+
+    def update_manifest(self, **values: Any) -> None:
+        """Add to manifest.json."""
+        write_json(self.manifest_file, self.read_manifest() | values)
+
+    def append_metrics(self, **values: Any) -> None:
+        """Add a line to metrics.jsonl."""
+        line = json.dumps({"time": round(time.time(), 3), **values}) + "\n"
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Every whole line of metrics.jsonl (a killed job may leave a broken one)."""
+        if not self.metrics_file.exists():
+            return []
+        rows = []
+        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+        return rows
+
+    # -- tables
+
+    def read_table(self, path: Path, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file of the run; raises RunError where its stage has not run."""
+        if not path.exists():
+            raise RunError(
+                f"run {self.path} has no {path.relative_to(self.path)} yet: its state is"
+                f" '{self.read_status().state}'; wait for it, or resume it"
+            )
+        try:
+            return pq.read_table(path, columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise RunError(f"{path} is damaged ({error}): remove it and resume the run") from None
+
+    def read_rejects(self) -> list[dict[str, Any]]:
+        """Rows that could not be used: sample_id, row, reason, advice."""
+        if not self.rejects_file.exists():
+            return []
+        lines = self.rejects_file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
+
+    def part_file(self, number: int) -> Path:
+        """Where one part of the scoring pass lies."""
+        return self.parts / f"part-{number:05d}.parquet"
+
+    def selection_names(self) -> list[str]:
+        """Names of the saved selections."""
+        return sorted(p.stem for p in self.selections.glob("*.json") if not p.name.startswith("."))
+
+    def read_selection(self, name: str) -> tuple[dict[str, Any], pa.Table]:
+        """A saved selection's record and its table (sample_id, kept, score, log_density)."""
+        path = self.selections / f"{name}.json"
+        if not path.exists():
+            there = ", ".join(self.selection_names()) or "none yet"
+            raise RunError(f"run {self.path} has no selection '{name}': there are {there}")
+        return self._read_json(path), self.read_table(path.with_suffix(".parquet"))
+
+    def write_selection(self, name: str, record: dict[str, Any], table: pa.Table) -> None:
+        """Save a selection; the record comes last, so that it never names a missing table."""
+        write_table(self.selections / f"{name}.parquet", table)
+        write_json(self.selections / f"{name}.json", record)
+
+    def _read_json(self, path: Path) -> dict[str, Any]:
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from None
+        if not isinstance(value, dict):
+            raise RunError(f"{path} cannot be read: it holds no object")
+        return value
+
+
+def runs_root(path: str | Path | None = None) -> Path:
+    """Where runs live: the argument, GRADS_RUNS_DIR, or ./runs."""
+    return Path(path or os.environ.get("GRADS_RUNS_DIR") or "runs").resolve()
+
+
+def new_run_path(root: Path, config: RunConfig) -> Path:
+    """A fresh directory name that says when and on what: 20260131-154500-medicine-train-a1b2."""
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(config.dataset).stem).strip("-").lower()[:24]
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return root / f"{stamp}-{stem or 'run'}-{secrets.token_hex(2)}"
+
+
+def list_runs(root: Path) -> list[Run]:
+    """Every run under the root, newest first."""
+    if not root.is_dir():
+        return []
+    found = [Run(p) for p in root.iterdir() if (p / "config.json").is_file()]
+    return sorted(found, key=lambda run: run.config_file.stat().st_mtime, reverse=True)

@@ -1,0 +1,243 @@
+"""What each stage of a job does: read the run's files, call the engine, write the result."""
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from grads import clusters, data, models, scoring, warmup
+from grads.batches import TokenPool
+from grads.errors import WarmupError
+from grads.gradients import GradientScorer
+from grads.runs import Run, replacing, write_json, write_table
+from grads.sources import read_source
+from grads.worker import Job
+
+LIBRARIES = ("torch", "transformers", "peft", "numpy", "scikit-learn", "pyarrow")
+TOKEN_SIGNALS_UP_TO = 5_000  # samples, unless the config says otherwise
+
+
+def run_all(job: Job) -> None:
+    """Every stage in order, each skipped if its result is there."""
+    run, config = job.run, job.run.config()
+    device = models.pick_device(config.device)
+    dtype = models.pick_dtype(config.dtype, device)
+    run.update_manifest(
+        run=run.id,
+        versions={name: version(name) for name in LIBRARIES}
+        | {"python": platform.python_version()},
+        device=_device_name(device),
+        dtype=str(dtype).removeprefix("torch."),
+        model=config.model,
+        seed=config.seed,
+        gradients_taken="before any warm-up" if config.warmup == "none" else "after the warm-up",
+    )
+    if not run.tokens_file.exists():
+        with _stage(job, "prepare", "rows"):
+            _prepare(job)
+    pool = load_pool(run)
+    if config.warmup != "none" and not (run.adapter.exists() or run.weights.exists()):
+        with _stage(job, "warm-up", "steps"):
+            _warm_up(job, pool, dtype, device)
+    if not run.scores_file.exists():
+        scorer = GradientScorer(load_scoring_model(run, dtype, device))
+        with _stage(job, "self-check"):
+            run.update_manifest(self_check=scoring.self_check(scorer, pool, device))
+        with _stage(job, "score", "samples"):
+            _score(job, scorer, pool, device)
+    if not run.clusters_file.exists():
+        with _stage(job, "cluster"):
+            _cluster(job, pool)
+    shutil.rmtree(run.parts, ignore_errors=True)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+@contextmanager
+def _stage(job: Job, name: str, unit: str = "") -> Iterator[None]:
+    """Announce the stage and add its time to the manifest, attempts summed."""
+    job.stage(name, unit)
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = job.run.read_manifest().get("seconds", {})
+        spent = seconds.get(name, 0.0) + time.monotonic() - started
+        job.run.update_manifest(seconds=seconds | {name: round(spent, 1)})
+
+
+def load_pool(run: Run) -> TokenPool:
+    """The tokens of every sample that is not held out."""
+    heldout = run.read_table(run.samples_file, ["heldout"])["heldout"]
+    tokens = run.read_table(run.tokens_file)
+    return TokenPool.from_table(tokens.filter(pc.invert(heldout)))
+
+
+def load_scoring_model(run: Run, dtype: torch.dtype, device: str) -> Any:
+    """The base model with the run's warm-up in place."""
+    if run.weights.exists():
+        return models.load_model(str(run.weights), device, dtype)
+    model = models.load_model(run.config().model, device, dtype)
+    return models.load_adapter(model, run.adapter) if run.adapter.exists() else model
+
+
+def _device_name(device: str) -> str:
+    if device == "cuda":
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device
+
+
+def _prepare(job: Job) -> None:
+    run, config = job.run, job.run.config()
+    tokenizer = models.load_tokenizer(config.model)
+    limit = models.position_limit(config.model) or config.max_length
+    max_length = min(config.max_length, limit)
+    source = read_source(config)
+    prepared = data.prepare(
+        source,
+        config,
+        tokenizer,
+        max_length,
+        lambda done: job.progress(done, len(source.rows)),
+    )
+    with replacing(run.rejects_file) as draft:
+        lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in prepared.rejects]
+        draft.write_text("".join(lines), encoding="utf-8")
+    if prepared.source is not None:
+        write_table(run.source_file, prepared.source)
+    write_table(run.samples_file, prepared.samples)
+    samples = prepared.samples
+    run.update_manifest(
+        source={
+            "name": source.name,
+            "digest": source.digest,
+            "layout": prepared.layout.name,
+            "lines": source.raw is not None,
+        },
+        columns=prepared.layout.roles,
+        max_length=max_length,
+        counts={
+            "rows": len(source.rows),
+            "usable": len(samples),
+            "refused": len(prepared.rejects),
+            "heldout": int(pc.sum(samples["heldout"]).as_py()),
+            "truncated": int(pc.sum(samples["truncated"]).as_py()),
+            "response_tokens": int(pc.sum(samples["response_tokens"]).as_py()),
+        },
+    )
+    write_table(run.tokens_file, prepared.tokens)  # last: its presence ends the stage
+
+
+def _warm_up(job: Job, pool: TokenPool, dtype: torch.dtype, device: str) -> None:
+    run, config = job.run, job.run.config()
+    if config.warmup_from:
+        _take_over(run, Run.open(config.warmup_from))
+        return
+    chosen = warmup.sample_fraction(len(pool), config.warmup_fraction, config.seed)
+    training_dtype = torch.float32 if config.warmup == "full" else dtype
+    model = models.load_model(config.model, device, training_dtype)
+    last = time.monotonic()
+
+    def report(step: warmup.Step) -> None:
+        nonlocal last
+        now = time.monotonic()
+        rate, last = step.tokens / (now - last), now
+        job.progress(step.step, step.steps)
+        job.metrics(step=step.step, loss=step.loss, lr=step.lr, tokens_per_s=round(rate, 1))
+
+    trained = warmup.train(
+        model, pool.subset(chosen), config, dtype, device, run.checkpoints, report, job.should_stop
+    )
+    run.update_manifest(warmup={"kind": config.warmup, "samples": len(chosen)})
+    if config.warmup == "lora":
+        with replacing(run.adapter) as draft:
+            trained.save_pretrained(draft, save_embedding_layers=False)
+    else:
+        with replacing(run.weights) as draft:
+            trained.save_pretrained(draft)
+
+
+def _take_over(run: Run, other: Run) -> None:
+    """Copy the finished warm-up of a run on the same data and model."""
+    mine, theirs = run.read_manifest(), other.read_manifest()
+    for what, a, b in (
+        ("model", run.config().model, other.config().model),
+        ("data", mine["source"]["digest"], theirs.get("source", {}).get("digest")),
+        ("warmup", run.config().warmup, other.config().warmup),
+    ):
+        if a != b:
+            raise WarmupError(
+                f"cannot take over the warm-up of {other.path}: its {what} is {b!r}, this run's is"
+                f" {a!r}; train one, or choose a run with the same {what}"
+            )
+    name = "adapter" if run.config().warmup == "lora" else "weights"
+    if not (other.path / name).is_dir():
+        raise WarmupError(f"{other.path} has no finished warm-up to take over: wait, or resume it")
+    with replacing(run.path / name) as draft:
+        shutil.copytree(other.path / name, draft)
+    run.update_manifest(warmup={"kind": run.config().warmup, "taken_from": str(other.path)})
+
+
+def _score(job: Job, scorer: GradientScorer, pool: TokenPool, device: str) -> None:
+    run, config = job.run, job.run.config()
+    wanted = config.token_signals
+    token_signals = len(pool) <= TOKEN_SIGNALS_UP_TO if wanted is None else wanted
+    started, batch = time.monotonic(), 0
+
+    def report(now: scoring.Progress) -> None:
+        nonlocal batch
+        batch += 1
+        job.progress(now.done, now.total, left=now.tokens_left, work=now.tokens)
+        rate = now.tokens / (time.monotonic() - started)
+        job.metrics(step=batch, loss=now.loss, tokens_per_s=round(rate, 1))
+
+    scoring.score_pool(
+        run,
+        scorer,
+        pool,
+        config.batch_tokens,
+        device,
+        config.seed,
+        token_signals,
+        report,
+        job.should_stop,
+    )
+    merged = scoring.merge_parts(run, pool, config.batch_tokens)
+    if token_signals:
+        signals = ["sample_id", "embed_token_norm", "head_token_norm"]
+        write_table(run.token_signal_file, merged.select(signals))
+    samples = run.read_table(run.samples_file)
+    write_table(run.scores_file, scoring.scores_table(merged, samples))
+
+
+def _cluster(job: Job, pool: TokenPool) -> None:
+    run, config = job.run, job.run.config()
+    merged = scoring.merge_parts(run, pool, config.batch_tokens)
+    raw = merged["feature"].combine_chunks()
+    features = clusters.reduce_features(raw.flatten().to_numpy().reshape(len(raw), -1), config.seed)
+    samples = run.read_table(run.samples_file, ["sample_id", "turns"]).sort_by("sample_id")
+    in_pool = samples.filter(pc.is_in(samples["sample_id"], merged["sample_id"]))
+    texts = [
+        " ".join(turn["content"] for turn in turns if turn["role"] != "system")
+        for turns in in_pool["turns"].to_pylist()
+    ]
+    found = clusters.find_clusters(features, texts, config.seed, config.clusters)
+    columns = {
+        "sample_id": merged["sample_id"],
+        "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1]),
+        "cluster": pa.array(found.label, pa.int32()),
+        "duplicate_group": pa.array(clusters.near_duplicates(features, texts, config.seed)),
+    }
+    write_table(run.features_file, pa.table(columns))
+    rows = [
+        {"cluster": number, "size": size, "terms": terms}
+        for number, (size, terms) in enumerate(zip(found.sizes, found.terms, strict=True))
+    ]
+    write_json(run.clusters_file, {"clusters": rows})

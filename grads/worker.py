@@ -1,0 +1,160 @@
+"""The job: the only place that orders stages.
+
+    prepare -> warm-up -> self-check -> score -> cluster
+
+Each stage is skipped if its result is there, so a resume goes on where the job ended.
+"""
+
+import os
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from grads.errors import GradsError, Stopped
+from grads.runs import Run, Status
+
+HEARTBEAT_S = 2.0
+
+
+class Job:
+    """What the running stages tell the world: status with heartbeat, metrics, stop requests."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.status = Status(
+            pid=os.getpid(), process_started=psutil.Process().create_time(), state="queued"
+        )
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._stage_start: tuple[float, float] | None = None
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Write the status every few seconds from a thread: a long step is no death."""
+        self._write()
+        thread = threading.Thread(target=self._beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+            self._write()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_S):
+            if self.run.stop_file.exists() and self.status.state in ("queued", "running"):
+                self.status.state = "stopping"
+            self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            self.status.heartbeat = time.time()
+            self.run.write_status(self.status)
+
+    def should_stop(self) -> bool:
+        """Whether the user has asked the job to stop."""
+        return self.run.stop_file.exists()
+
+    def stage(self, name: str, unit: str = "") -> None:
+        """Enter a stage; raises Stopped if asked to."""
+        if self.should_stop():
+            raise Stopped
+        self.status.stage, self.status.unit = name, unit
+        self.status.done = self.status.total = 0
+        self.status.rate = self.status.eta_s = None
+        self._stage_start = None
+        print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
+        self._write()
+
+    def progress(self, done: int, total: int, left: float = 1.0, work: float | None = None) -> None:
+        """`done` of `total` units; for the ETA, the `work` this attempt has done and has left.
+
+        Without `work`, units are the work. Rate and ETA count from the stage's first report.
+        """
+        now = time.monotonic()
+        work, left = (done, total - done) if work is None else (work, left)
+        if self._stage_start is None:
+            self._stage_start = (now, work)
+        start, first = self._stage_start
+        if work > first:
+            rate = (work - first) / (now - start)
+            self.status.rate, self.status.eta_s = rate, left / rate
+        self.status.done, self.status.total = done, total
+
+    def metrics(self, **values: Any) -> None:
+        """A line of metrics.jsonl, with the stage and the memory in use (bytes)."""
+        memory = {"rss": psutil.Process().memory_info().rss, "gpu_mem": _gpu_memory()}
+        self.run.append_metrics(stage=self.status.stage, **values, **memory)
+
+
+def _gpu_memory() -> int | None:
+    import torch
+
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else None
+
+
+def main(run: Run) -> int:
+    """Work on a run until it is finished, stopped or failed; the process's exit code."""
+    lock = FileLock(run.lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("another worker is at work on this run", flush=True)
+        return 1
+    job = Job(run)
+    with lock, job.beating():
+        try:
+            with _queue(job):
+                job.status.state = "running"
+                from grads import stages  # torch and its kin load while the heart already beats
+
+                stages.run_all(job)
+            job.status.state, job.status.eta_s = "finished", None
+            return 0
+        except Stopped:
+            job.status.state, job.status.message = "stopped", "resume it to go on"
+            return 0
+        except GradsError as error:
+            return _failed(job, str(error))
+        except MemoryError:
+            return _failed(job, "out of memory: lower --batch-tokens or --max-length")
+        except Exception as error:
+            traceback.print_exc()
+            if "out of memory" in str(error).lower():  # torch has its own, on each device
+                return _failed(job, "out of memory: lower --batch-tokens or --max-length")
+            line = (str(error).splitlines() or [""])[0]
+            return _failed(
+                job, f"unexpected {type(error).__name__}: {line}; the trace is in {run.log_file}"
+            )
+        finally:
+            with suppress(FileNotFoundError):
+                run.stop_file.unlink()
+
+
+def _failed(job: Job, error: str) -> int:
+    print(f"failed: {error}", flush=True)
+    job.status.state, job.status.error, job.status.eta_s = "failed", error, None
+    return 1
+
+
+@contextmanager
+def _queue(job: Job) -> Iterator[None]:
+    """Wait until no other job of this runs folder computes."""
+    lock = FileLock(job.run.path.parent / ".queue.lock")
+    job.status.message = "waiting for another job to end"
+    while True:
+        if job.should_stop():
+            raise Stopped
+        with suppress(Timeout):
+            lock.acquire(timeout=0.5)
+            break
+    job.status.message = ""
+    with lock:
+        yield
