@@ -154,7 +154,9 @@ def _bound(text: str) -> dict[str, Any]:
         column, low, high = parts
         ends = {"low": float(low) if low else None, "high": float(high) if high else None}
     except ValueError:
-        raise ConfigError(f"--bound is {text!r}: write COLUMN:LOW:HIGH; an end may be empty") from None
+        raise ConfigError(
+            f"--bound is {text!r}: write COLUMN:LOW:HIGH; an end may be empty"
+        ) from None
     return {"column": column, **ends}
 
 
@@ -179,13 +181,17 @@ def export(
         str,
         typer.Option("--format", help="jsonl, csv, parquet, hf, llamafactory, trl or axolotl."),
     ] = "jsonl",
-    out: Annotated[Path | None, typer.Option(help="File or folder to write.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File or folder to write; it must not exist yet"
+            " [default: exports/SELECTION/FORMAT in the run, replaced]."
+        ),
+    ] = None,
     with_scores: Annotated[bool, typer.Option(help="Add the scores as grads_ columns.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a selection as files a trainer reads, loaded back and counted."""
-    if out is None:
-        raise typer.BadParameter("give --out PATH, a file or folder to write")
     manifest = api.export_selection(Run.open(run_dir), selection, kind, out, with_scores)
     line = f"wrote {manifest['rows']:,} samples as {kind} to {manifest['path']}, loaded back"
     _print(manifest, as_json, lambda _: [line])
@@ -254,7 +260,9 @@ def worker(run_dir: str) -> None:
 @app.command()
 def bench(
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("build/bench.json"),
-    dataset: Annotated[str, typer.Option(help="Rows to measure on.")] = "",
+    dataset: Annotated[
+        str, typer.Option(help="Data file; its first 24 rows are measured on.")
+    ] = "assets/demo/medical_qa.jsonl",
 ) -> None:
     """Measure speed and memory of scoring, as ratios in one process."""
     from grads.bench import main

@@ -21,6 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 FEATURES = 64
 MOST_CLUSTERS = 24
 TERMS = 6
+SET_APART = 1.25  # how much more frequent in its cluster than overall a term must be
 LARGE = 20_000  # samples above which k-means takes mini-batches
 CELL = 2_000  # samples among which near-duplicates are looked for at once
 NEIGHBOURS = 8
@@ -77,8 +78,11 @@ def cluster_terms(texts: list[str], label: np.ndarray, k: int) -> list[list[str]
     words = counter.get_feature_names_out()
     frequency = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     rarity = np.log1p(counts.sum(axis=1).mean() / counts.sum(axis=0))
-    weight = frequency * rarity
-    return [_distinct([words[i] for i in np.argsort(-row, kind="stable")]) for row in weight]
+    overall = counts.sum(axis=0) / counts.sum()
+    typical = frequency > SET_APART * overall if k > 1 else frequency > 0
+    weight = frequency * rarity * typical
+    ranked = [np.argsort(-row, kind="stable")[: np.count_nonzero(row)] for row in weight]
+    return [_distinct([words[i] for i in order]) for order in ranked]
 
 
 def _counter(joined: list[str]) -> CountVectorizer:

@@ -76,7 +76,7 @@ class RunConfig(Settings):
     """Rank of the LoRA adapter; its alpha is twice the rank."""
     batch_size: int = Field(16, ge=1)
     """Samples an optimizer step of the warm-up."""
-    batch_tokens: int = Field(4096, ge=8)
+    batch_tokens: int = Field(2048, ge=8)
     """Most tokens, padding included, in one forward pass, of the warm-up and of the scoring;
     optimizer steps with more tokens accumulate gradients over several passes."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -187,6 +187,11 @@ class SelectionConfig(Settings):
         if self.auto and self.criterion not in ("grads", "density"):
             problems.append(
                 f"auto needs a density, criterion '{self.criterion}' has none: give a ratio"
+            )
+        if self.draw == "sample" and self.criterion not in ("grads", "density", "random"):
+            problems.append(
+                f"draw 'sample' needs weights, criterion '{self.criterion}' has none: use top or"
+                " stratified"
             )
         if self.auto and self.criterion == "grads" and (self.draw != "top" or not self.typicality):
             problems.append("auto needs draw 'top' and a typicality above 0")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import convolve1d
 
-CELLS_PER_BANDWIDTH = {1: 8, 2: 4}
-MAX_CELLS = {1: 2**18, 2: 2**10}  # along one axis
+CELLS_PER_BANDWIDTH = {1: 8, 2: 6}
+MAX_CELLS = {1: 2**18, 2: 2**11}  # along one axis
 REACH = 5.0  # bandwidths after which a kernel counts as zero
 
 
@@ -50,12 +50,15 @@ def leave_one_out(points: np.ndarray, bandwidth: float) -> Density:
     steps = np.arange(-margin, margin + 1) / CELLS_PER_BANDWIDTH[dims]
     kernel = np.exp(-0.5 * steps**2) / (np.sqrt(2 * np.pi) * bandwidth)
     corners = _corners(weight)
+    cells = [np.ravel_multi_index(tuple((index + offset).T), shape) for offset, _ in corners]
+    size = int(np.prod(shape))
     counts = np.zeros(shape)
-    for offset, share in corners:
-        np.add.at(counts, tuple((index + offset).T), share)
+    for cell, (_, share) in zip(cells, corners, strict=True):
+        counts += np.bincount(cell, share, size).reshape(shape)
     for axis in range(dims):
         counts = convolve1d(counts, kernel, axis=axis, mode="constant")
-    total = sum(share * counts[tuple((index + offset).T)] for offset, share in corners)
+    flat = counts.ravel()
+    total = sum(share * flat[cell] for cell, (_, share) in zip(cells, corners, strict=True))
     # What a point contributes to its own reading: both ends of the kernel are spread over cells.
     own = np.prod(
         ((1 - weight) ** 2 + weight**2) * kernel[margin]

@@ -67,7 +67,6 @@ def select(
     columns, clusters or ids, and where a draw by cluster has no clusters.
     """
     ranking = rank(scores, options)
-    warnings: list[str] = []
     pinned = _members(scores, options.pins, "pin")
     allowed = _allowed(scores, options, columns or {}, cluster) & ~pinned
     allowed &= ~_members(scores, options.excluded, "exclude")
@@ -78,17 +77,7 @@ def select(
     cost = np.ones(len(scores)) if options.budget_unit == "samples" else scores.response_tokens
     budget = _budget(options, ranking, allowed | pinned, cost)
     left = budget - cost[pinned].sum()
-    if left < 0:
-        warnings.append(
-            f"the {pinned.sum()} pinned samples alone exceed the budget of {budget:.0f}"
-            f" {options.budget_unit}"
-        )
-    if cost[order].sum() < left:
-        warnings.append(
-            f"only {len(order) + pinned.sum()} samples are left after bounds, clusters and"
-            " exclusions: fewer than the budget, so all of them are kept"
-        )
-    if options.draw == "stratified" and options.criterion == "grads":
+    if options.draw == "stratified":
         if cluster is None:
             raise SelectionError("draw 'stratified' needs clusters, which this run has none of")
         chosen = _by_cluster(order, cluster, cost, left)
@@ -100,7 +89,28 @@ def select(
         raise SelectionError(
             "nothing is left to choose from: widen the bounds, clusters or exclusions"
             if not len(order)
-            else f"a budget of {budget:.0f} {options.budget_unit} does not hold a single sample"
+            else f"a budget of {budget:.0f} tokens does not hold the best sample, which has"
+            f" {cost[order[0]]}: raise it"
+        )
+    return Selection(kept, ranking, _warnings(kept, pinned, ranking, cost, order, left))
+
+
+def _warnings(
+    kept: np.ndarray,
+    pinned: np.ndarray,
+    ranking: Ranking,
+    cost: np.ndarray,
+    order: np.ndarray,
+    left: float,
+) -> list[str]:
+    """What the user should know of a selection that is not what was asked for."""
+    warnings = []
+    if left < 0:
+        warnings.append(f"the {pinned.sum()} pinned samples alone exceed the budget")
+    if cost[order].sum() < left:
+        warnings.append(
+            f"only {kept.sum()} samples are left after bounds, clusters and exclusions: fewer than"
+            " the budget, so all of them are kept"
         )
     below = int((kept & ~ranking.above_floor & ~pinned).sum())
     if below:
@@ -108,7 +118,7 @@ def select(
             f"{below} kept samples lie below the density floor: the budget asked for more than"
             " lie above it"
         )
-    return Selection(kept, ranking, warnings)
+    return warnings
 
 
 def rank(scores: Scores, options: SelectionConfig) -> Ranking:
@@ -215,8 +225,7 @@ def _log_density(points: np.ndarray, options: SelectionConfig, notes: list[str])
 
 def _keys(scores: Scores, options: SelectionConfig, ranking: Ranking) -> np.ndarray:
     """What samples are sorted by: their scores, with Gumbel noise where the draw is random."""
-    sampled = options.criterion == "grads" and options.draw == "sample"
-    if options.criterion != "random" and not sampled:
+    if options.criterion != "random" and options.draw != "sample":
         return ranking.score
     return np.asarray(ranking.score + gumbel(scores.sample_id, options.seed))
 

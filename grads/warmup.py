@@ -83,11 +83,29 @@ class _SftTrainer(Trainer):
 
 def response_loss(model: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> Any:
     """Sum of the negative log-likelihood over response positions, in nats."""
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    logits, targets = response_logits(model, ids, mask, labels)
+    return F.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+def response_logits(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, V) at the N response positions of a batch, and their labels (N,).
+
+    Only those positions are let into the model's own head: the logits of prompts and padding,
+    often most of the memory, are never made.
+    """
     sample, position = torch.nonzero(labels[:, 1:] != IGNORE, as_tuple=True)
-    return F.cross_entropy(
-        logits[sample, position].float(), labels[sample, position + 1], reduction="sum"
-    )
+
+    def responses_only(module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (args[0][sample, position][None],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(responses_only)
+    try:
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
+    finally:
+        hook.remove()
+    return logits, labels[sample, position + 1]
 
 
 def _positions(items: list[dict[str, int]]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,249 @@
+"""Topics, the terms that name them, and near-duplicates."""
+
+import re
+
+import numpy as np
+import pytest
+
+from grads import clusters
+from grads.clusters import (
+    cluster_terms,
+    default_count,
+    find_clusters,
+    near_duplicates,
+    reduce_features,
+)
+
+COOKING = [
+    "Simmer the onion in butter, then add flour and garlic to the sauce.",
+    "Bake the bread with flour and butter in the oven.",
+    "The garlic and the onion go into the sauce before the butter.",
+]
+SPACE = [
+    "The telescope saw a distant galaxy and the orbit of a planet.",
+    "A planet keeps its orbit around the star in this galaxy.",
+    "With the telescope we found the planet and its orbit.",
+]
+HOSPITAL = [
+    "患者发烧咳嗽，医生建议休息。",
+    "医生检查患者的血压，患者需要药物治疗。",
+    "药物治疗后患者退烧。",
+]
+COURT = ["法院审理合同纠纷，原告要求赔偿。", "合同违约，法院判决被告赔偿。", "原告向法院提交合同。"]
+TWO = np.array([0, 0, 0, 1, 1, 1])
+
+
+def blobs(sizes, seed=0, width=8):
+    """Well separated groups: features and the group of each, shuffled."""
+    rng = np.random.default_rng(seed)
+    centres = 20 * rng.standard_normal((len(sizes), width))
+    group = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    points = centres[group] + 0.1 * rng.standard_normal((len(group), width))
+    return points.astype(np.float32), group
+
+
+def same_partition(a, b):
+    return np.array_equal(a[:, None] == a[None], b[:, None] == b[None])
+
+
+def words(n, seed):
+    rng = np.random.default_rng(seed)
+    return ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)) for _ in range(n)]
+
+
+def altered(text, *places):
+    """The text with some of its words replaced by another of the same length."""
+    parts = text.split()
+    for place in places:
+        parts[place] = "QQQQQQ"
+    return " ".join(parts)
+
+
+# -- features
+
+
+@pytest.mark.parametrize(
+    ("n", "width", "reduced"), [(200, 100, 64), (30, 100, 30), (200, 10, 10), (1, 9, 1)]
+)
+def test_features_are_reduced_to_at_most_64(n, width, reduced):
+    features = np.random.default_rng(0).standard_normal((n, width)).astype(np.float32)
+    result = reduce_features(features, seed=3)
+    assert result.shape == (n, reduced)
+    assert result.dtype == np.float32
+    assert np.isfinite(result).all()
+    np.testing.assert_array_equal(result, reduce_features(features, seed=3))
+
+
+def test_reduction_keeps_distances_where_64_numbers_suffice():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((100, 20)) @ rng.standard_normal((20, 300))
+    reduced = reduce_features(features.astype(np.float32), seed=0)
+    before = np.linalg.norm(features[:, None] - features[None], axis=-1)
+    after = np.linalg.norm(reduced[:, None] - reduced[None], axis=-1)
+    np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-2)
+
+
+# -- clusters
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (2, 1), (50, 5), (200, 10), (1152, 24), (10**6, 24)])
+def test_default_count(n, k):
+    assert default_count(n) == k
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_separated_groups_are_found_largest_first(large, monkeypatch):
+    if large:
+        monkeypatch.setattr(clusters, "LARGE", 10)
+    features, group = blobs([20, 70, 40])
+    found = find_clusters(features, ["text"] * 130, seed=0, k=3)
+    assert same_partition(found.label, group)
+    assert found.sizes == [70, 40, 20]
+    assert [int((found.label == c).sum()) for c in range(3)] == found.sizes
+    assert len(found.terms) == 3
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_clusters_are_seeded_and_sizes_add_up(large, monkeypatch):
+    if large:
+        monkeypatch.setattr(clusters, "LARGE", 10)
+    features = np.random.default_rng(0).random((150, 5)).astype(np.float32)
+    first, again = (find_clusters(features, ["text"] * 150, seed=4, k=None) for _ in range(2))
+    np.testing.assert_array_equal(first.label, again.label)
+    assert len(first.sizes) == default_count(150)
+    assert sum(first.sizes) == 150
+    assert first.sizes == sorted(first.sizes, reverse=True)
+
+
+def test_no_more_clusters_than_distinct_points():
+    features = np.repeat(np.eye(3, dtype=np.float32), [2, 5, 3], axis=0)
+    found = find_clusters(features, ["text"] * 10, seed=0, k=8)
+    assert found.sizes == [5, 3, 2]
+    assert same_partition(found.label, np.repeat(np.arange(3), [2, 5, 3]))
+
+
+def test_one_sample_is_one_cluster():
+    found = find_clusters(np.zeros((1, 1), np.float32), ["a planet"], seed=0, k=None)
+    assert found.sizes == [1]
+    assert found.label.tolist() == [0]
+    assert found.terms == [["planet"]]
+
+
+# -- terms
+
+
+def test_english_terms_tell_two_topics_apart():
+    cooking, space = cluster_terms(COOKING + SPACE, TWO, 2)
+    assert {"butter", "flour", "garlic", "onion", "sauce"} <= set(cooking)
+    assert {"galaxy", "orbit", "planet", "telescope"} <= set(space)
+    assert not set(cooking) & set(space)
+    assert not {"the", "and", "with", "this", "its", "then"} & {*cooking, *space}
+
+
+def test_halves_of_contractions_are_no_terms():
+    cooking = [f"I don't think it doesn't rise. You didn't knead? {text}" for text in COOKING]
+    terms = cluster_terms(cooking + SPACE, TWO, 2)[0]
+    assert not {"don", "doesn", "didn"} & set(terms)
+
+
+def test_chinese_terms_have_two_to_four_characters():
+    hospital, court = cluster_terms(HOSPITAL + COURT, TWO, 2)
+    assert "患者" in hospital
+    assert {"合同", "法院"} <= set(court)
+    for topic, texts in ((hospital, HOSPITAL), (court, COURT)):
+        for term in topic:
+            assert re.fullmatch(r"[\u4e00-\u9fff]{2,4}", term)
+            assert term in "".join(texts)
+
+
+def test_no_term_lies_within_another_and_there_are_at_most_six():
+    for terms in cluster_terms(HOSPITAL + COURT, TWO, 2):
+        assert 0 < len(terms) <= 6
+        assert not any(a in b for a in terms for b in terms if a != b)
+
+
+def test_texts_of_only_punctuation_have_no_terms():
+    assert cluster_terms(["?!", "...", "", "1 + 1"], np.array([0, 0, 1, 1]), 2) == [[], []]
+
+
+def test_a_cluster_without_words_has_no_terms():
+    """Not those of the others."""
+    spoken, silent = cluster_terms([*SPACE, "?!", "...", "1 + 1"], TWO, 2)
+    assert "planet" in spoken
+    assert silent == []
+
+
+def test_a_cluster_with_most_of_the_words_has_terms():
+    label = np.array([0] * 30 + [1])
+    most, rest = cluster_terms([*SPACE * 10, COOKING[1]], label, 2)
+    assert "planet" in most
+    assert "butter" in rest
+
+
+@pytest.mark.parametrize(("chinese", "english"), [(1, 1), (3, 1), (1, 3)])
+def test_in_a_pool_of_two_languages_each_cluster_has_terms_of_its_own(chinese, english):
+    texts = COURT * chinese + SPACE * english
+    label = np.repeat([0, 1], [3 * chinese, 3 * english])
+    court, space = cluster_terms(texts, label, 2)
+    assert {"合同", "法院"} <= set(court)
+    assert all(2 <= len(term) <= 4 and term in "".join(COURT) for term in court)
+    assert {"orbit", "planet"} <= set(space)
+    assert all(term in " ".join(SPACE).lower() for term in space)
+
+
+# -- near-duplicates
+
+
+def test_altered_copies_are_grouped_transitively():
+    text = " ".join(words(40, seed=1))
+    once = altered(text, 3, 8, 12, 20, 30, 39)
+    twice = altered(once, 0, 6, 15, 18, 24, 33)
+    texts = [" ".join(words(40, seed=2)), twice, " ".join(words(40, seed=3)), text, once]
+    features = np.random.default_rng(0).standard_normal((5, 4))
+    alone = near_duplicates(features[[1, 3]], [twice, text], seed=0)
+    assert alone.tolist() == [-1, -1]  # too far apart without the one in between
+    assert near_duplicates(features, texts, seed=0).tolist() == [-1, 1, -1, 1, 1]
+
+
+def test_groups_stay_apart_and_bear_their_lowest_position():
+    one, two = (" ".join(words(40, seed)) for seed in (1, 2))
+    texts = [" ".join(words(40, seed=3)), two, one, altered(one, 5), altered(two, 9), one]
+    features = np.random.default_rng(0).standard_normal((6, 4))
+    assert near_duplicates(features, texts, seed=0).tolist() == [-1, 1, 2, 2, 1, 2]
+
+
+def test_distinct_texts_are_in_no_group_though_their_features_agree():
+    texts = [" ".join(words(30, seed)) for seed in range(20)]
+    assert (near_duplicates(np.zeros((20, 4)), texts, seed=0) == -1).all()
+
+
+def test_many_identical_samples_are_one_group():
+    """More than the neighbours that are looked at."""
+    assert (near_duplicates(np.ones((60, 4)), COOKING[:1] * 60, seed=0) == 0).all()
+
+
+def test_chinese_copies_are_grouped():
+    long = "".join(HOSPITAL) + "".join(COURT)
+    texts = [long, "".join(COURT[::-1]), long.replace("退烧", "好转")]
+    assert near_duplicates(np.eye(3), texts, seed=0).tolist() == [0, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "group"), [(SPACE[:1], [-1]), (SPACE[:2], [-1, -1]), (SPACE[:1] * 2, [0, 0])]
+)
+def test_one_or_two_samples(texts, group):
+    assert near_duplicates(np.zeros((len(texts), 3)), texts, seed=0).tolist() == group
+
+
+def test_copies_are_found_within_cells(monkeypatch):
+    """A large pool is cut into cells; positions are those in the whole pool."""
+    monkeypatch.setattr(clusters, "CELL", 10)
+    features, _ = blobs([15, 15, 15])
+    texts = [" ".join(words(20, seed)) for seed in range(45)]
+    features[40], texts[40] = features[7], texts[7]
+    features[30], texts[30] = features[2], texts[2]
+    expected = np.full(45, -1)
+    expected[[7, 40]], expected[[2, 30]] = 7, 2
+    group = near_duplicates(features, texts, seed=0)
+    np.testing.assert_array_equal(group, expected)
+    np.testing.assert_array_equal(group, near_duplicates(features, texts, seed=0))

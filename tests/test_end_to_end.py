@@ -1,0 +1,377 @@
+"""The whole chain on a tiny model, in real processes: run, select, export; kill and resume."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import tiny
+
+from grads import api, jobs
+from grads.config import RunConfig, SelectionConfig
+from grads.errors import RunError
+from grads.runs import Run, Status
+
+ROOT = Path(__file__).parents[1]
+WORDS = (
+    "the heart lung blood fever cough pain rest drink water sleep doctor child skin rash".split()
+)
+
+
+def save_tiny_model(folder: Path) -> None:
+    """A tiny Llama with a word-level tokenizer and no chat template, as a local folder."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    marks = ["<pad>", "<s>", "</s>", "<unk>", "#", "Question", "Answer", ":", ".", "?"]
+    vocabulary = {word: i for i, word in enumerate([*marks, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    tiny.make_model("llama-tied").save_pretrained(folder)
+
+
+def write_data(path: Path, n: int = 60) -> None:
+    """Rows of mixed length with an extra column, odd spacing, and two that cannot be used."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(n):
+        question = " ".join(rng.choice(WORDS, rng.integers(3, 12))) + "?"
+        answer = " ".join(rng.choice(WORDS, rng.integers(1, 40))) + "."
+        lines.append(f'{{"question":  "{question}", "answer": "{answer}", "age": {i % 7}}}')
+    lines[3] = '{"question": "the heart?", "answer": ""}'
+    lines[8] = '"just text"'
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a tiny model and a data set."""
+    folder = tmp_path_factory.mktemp("place")
+    save_tiny_model(folder / "model")
+    write_data(folder / "data.jsonl")
+    return folder
+
+
+def config_for(place: Path, **values) -> RunConfig:
+    settings = {
+        "dataset": str(place / "data.jsonl"),
+        "model": str(place / "model"),
+        "max_length": 64,
+        "batch_size": 4,
+        "batch_tokens": 128,
+        "lora_rank": 4,
+        "heldout": 5,
+    }
+    return RunConfig.parse(settings | values)
+
+
+def wait_for(run: Run, *states: str, seconds: float = 180) -> Status:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        status = jobs.observe(run)
+        if status.state in states:
+            return status
+        time.sleep(0.05)
+    raise AssertionError(f"still {status} after {seconds} s: {run.log_file.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """An undisturbed run."""
+    run = api.create_run(config_for(place), str(place / "runs" / "undisturbed"))
+    assert api.start_run(run)
+    assert wait_for(run, "finished", "failed").state == "finished"
+    return run
+
+
+def command(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "grads", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        **kwargs,
+    )
+
+
+def test_run_directory_is_as_the_contract_says(finished):
+    scores = pq.read_table(finished.scores_file)
+    assert scores.schema.names == [
+        "sample_id",
+        "prompt_tokens",
+        "response_tokens",
+        "loss",
+        "embed_grad_norm",
+        "head_grad_norm",
+        "grad_dot",
+        "truncated",
+    ]
+    assert [str(t) for t in scores.schema.types] == [
+        "int64",
+        "int32",
+        "int32",
+        *["float"] * 4,
+        "bool",
+    ]
+    assert len(scores) == 60 - 2 - 5
+    ids = scores["sample_id"].to_numpy()
+    assert (np.diff(ids) > 0).all()
+    assert {3, 8}.isdisjoint(ids.tolist())
+    manifest = finished.read_manifest()
+    assert manifest["counts"] == {
+        "rows": 60,
+        "usable": 58,
+        "refused": 2,
+        "heldout": 5,
+        "truncated": manifest["counts"]["truncated"],
+        "response_tokens": manifest["counts"]["response_tokens"],
+    }
+    assert manifest["self_check"]["largest_relative_difference"] < 1e-4
+    assert manifest["gradients_taken"] == "after the warm-up"
+    assert [reject["row"] for reject in finished.read_rejects()] == [4, 9]
+    signals = pq.read_table(finished.token_signal_file)
+    lengths = [len(v) for v in signals["embed_token_norm"].to_pylist()]
+    total = scores["prompt_tokens"].to_numpy() + scores["response_tokens"].to_numpy()
+    assert lengths == total.tolist()
+    assert not finished.parts.exists()
+    assert {row["stage"] for row in finished.read_metrics()} == {"warm-up", "score"}
+    features = pq.read_table(finished.features_file)
+    assert features["sample_id"].to_pylist() == ids.tolist()
+    assert not set(pq.read_table(finished.samples_file)["sample_id"].to_pylist()) - set(range(60))
+
+
+def test_scores_of_the_run_agree_with_autograd(finished):
+    """What the files hold is what plain autograd says of the warmed-up model."""
+    import torch
+
+    from grads import stages
+    from grads.gradients import autograd_norms
+
+    model = stages.load_scoring_model(finished, torch.float32, "cpu")
+    pool = stages.load_pool(finished)
+    scores = pq.read_table(finished.scores_file).to_pylist()
+    for row in scores[::10]:
+        position = np.flatnonzero(pool.sample_ids == row["sample_id"])
+        ids, _, labels = pool.collate(position)
+        expected = autograd_norms(model, ids[0], labels[0])
+        for name in ("loss", "embed_grad_norm", "head_grad_norm"):
+            assert row[name] == pytest.approx(getattr(expected, name), rel=1e-4)
+    assert any("lora" in name for name, _ in model.named_parameters())
+
+
+def test_select_and_export_match_bytes_ids_and_counts(place, finished, tmp_path):
+    """The source may be gone: the run keeps its lines."""
+    lines = (place / "data.jsonl").read_bytes().splitlines(keepends=True)
+    options = SelectionConfig.parse({"ratio": 0.2, "bounds": [{"column": "age", "high": 5}]})
+    record = api.select_samples(finished, "fifth", options)
+    assert record["samples"] == {"kept": round(0.2 * 53), "pool": 53}
+    _, table = finished.read_selection("fifth")
+    kept = table.filter(table["kept"])["sample_id"].to_pylist()
+    assert all(json.loads(lines[i])["age"] <= 5 for i in kept)
+    (place / "data.jsonl").rename(place / "gone.jsonl")
+    try:
+        out = tmp_path / "subset.jsonl"
+        manifest = api.export_selection(finished, "fifth", "jsonl", out)
+    finally:
+        (place / "gone.jsonl").rename(place / "data.jsonl")
+    assert out.read_bytes() == b"".join(lines[i] for i in sorted(kept))
+    assert manifest["rows"] == len(kept)
+    tokens = pq.read_table(finished.scores_file).filter(table["kept"])["response_tokens"]
+    assert record["response_tokens"]["kept"] == sum(tokens.to_pylist())
+
+
+@pytest.mark.parametrize("stage", ["prepare", "warm-up", "self-check", "score", "cluster"])
+def test_killed_in_a_stage_and_resumed(place, finished, stage, monkeypatch):
+    """SIGKILL at the stage's first report: shown as interrupted, resumed to the same scores."""
+    run = api.create_run(config_for(place), str(place / "runs" / f"killed-{stage}"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setenv("GRADS_TEST_PAUSE", stage)
+    with run.log_file.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "paused_worker", str(run.path)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=ROOT,
+        )
+    marker = run.path / "paused"
+    deadline = time.monotonic() + 120
+    while not marker.exists():
+        assert time.monotonic() < deadline, run.log_file.read_text()
+        assert process.poll() is None, run.log_file.read_text()
+        time.sleep(0.05)
+    assert jobs.observe(run).stage == stage
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    status = jobs.observe(run)
+    assert status.state == "interrupted"
+    assert "resume" in status.error
+    api.resume_run(run)
+    assert wait_for(run, "finished", "failed").state == "finished"
+    mine, theirs = (pq.read_table(r.scores_file) for r in (run, finished))
+    assert mine["sample_id"].equals(theirs["sample_id"])
+    for name in api.SCORE_COLUMNS:
+        np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-5, atol=1e-6)
+
+
+def test_stop_ends_the_process_tree_and_keeps_what_is_done(place):
+    run = api.create_run(config_for(place, epochs=500.0), str(place / "runs" / "stopped"))
+    api.start_run(run)
+    assert not api.start_run(run), "a second start must find the first one's job"
+    while not (wait_for(run, "running").stage == "warm-up" and jobs.observe(run).done > 2):
+        time.sleep(0.05)
+    process = psutil.Process(jobs.observe(run).pid)
+    assert api.stop_run(run).state == "stopped"
+    psutil.wait_procs([process], timeout=10)
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert list(run.checkpoints.glob("checkpoint-*/complete"))
+    with pytest.raises(RunError, match="no job to stop"):
+        api.stop_run(run)
+
+
+def test_a_second_job_waits_in_the_queue(place):
+    first = api.create_run(config_for(place, epochs=500.0), str(place / "runs" / "first"))
+    second = api.create_run(config_for(place, epochs=500.0), str(place / "runs" / "second"))
+    api.start_run(first)
+    wait_for(first, "running")
+    api.start_run(second)
+    while "another job" not in wait_for(second, "queued").message:
+        time.sleep(0.05)
+    assert api.stop_run(second).state == "stopped"
+    assert api.stop_run(first).state == "stopped"
+
+
+def test_a_reused_pid_is_not_the_job(place, finished):
+    """The process lives, but it started at another time: interrupted, never running."""
+    run = api.create_run(config_for(place, seed=9), str(place / "runs" / "reused"))
+    now = time.time()
+    run.write_status(Status(state="running", pid=os.getpid(), process_started=1.0, heartbeat=now))
+    assert jobs.observe(run).state == "interrupted"
+    own = psutil.Process().create_time()
+    run.write_status(Status(state="running", pid=os.getpid(), process_started=own, heartbeat=now))
+    assert jobs.observe(run).state == "running"
+    stale = now - jobs.STALE_S - 1
+    run.write_status(Status(state="running", pid=os.getpid(), process_started=own, heartbeat=stale))
+    assert jobs.observe(run).state == "interrupted"
+
+
+def test_another_config_is_refused(place, finished):
+    with pytest.raises(RunError, match=r"made with another config \(seed was 0, now 1\)"):
+        api.create_run(config_for(place, seed=1), str(finished.path))
+
+
+def test_nan_loss_stops_with_step_and_samples(place, tmp_path):
+    """A learning rate without bounds: the run fails with the step and the batch's ids."""
+    run = api.create_run(config_for(place, lr=1e30, epochs=5.0), str(place / "runs" / "nan"))
+    api.start_run(run)
+    status = wait_for(run, "failed", "finished")
+    assert status.state == "failed"
+    assert "at step" in status.error
+    assert "on samples [" in status.error
+
+
+def test_warmup_can_be_taken_over(place, finished):
+    """The same adapter, the same scores, no training; other data is refused."""
+    config = config_for(place, warmup_from=str(finished.path))
+    run = api.create_run(config, str(place / "runs" / "taken-over"))
+    api.start_run(run)
+    assert wait_for(run, "finished", "failed").state == "finished"
+    mine, theirs = (pq.read_table(r.scores_file) for r in (run, finished))
+    np.testing.assert_allclose(mine["head_grad_norm"], theirs["head_grad_norm"], rtol=1e-5)
+    assert {row["stage"] for row in run.read_metrics()} == {"score"}
+
+
+@pytest.mark.parametrize("values", [{"warmup": "full"}, {"warmup": "none"}, {"dtype": "bfloat16"}])
+def test_other_warmups(place, values):
+    name = "-".join(f"{k}-{v}" for k, v in values.items())
+    run = api.create_run(config_for(place, **values), str(place / "runs" / name))
+    api.start_run(run)
+    status = wait_for(run, "finished", "failed")
+    assert status.state == "finished", status.error
+    assert run.weights.exists() == (values.get("warmup") == "full")
+    assert len(pq.read_table(run.scores_file)) == 53
+
+
+def test_batch_tokens_do_not_change_the_scores(place, finished):
+    """Another batch size and order of the scoring pass, the same warm-up: the same numbers."""
+    config = config_for(place, warmup_from=str(finished.path), batch_tokens=1000)
+    run = api.create_run(config, str(place / "runs" / "large-batches"))
+    api.start_run(run)
+    assert wait_for(run, "finished", "failed").state == "finished"
+    mine, theirs = (pq.read_table(r.scores_file) for r in (run, finished))
+    for name in ("loss", "embed_grad_norm", "head_grad_norm"):
+        np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-4)
+
+
+def test_command_line_from_run_to_export(place, tmp_path):
+    """Exit codes, JSON for machines, one-line errors."""
+    settings = tmp_path / "run.yaml"
+    settings.write_text(f"model: {place / 'model'}\nmax_length: 64\nbatch_size: 4\nlora_rank: 4\n")
+    run_dir = str(tmp_path / "run")
+    arguments = ["--dataset", str(place / "data.jsonl"), "--config", str(settings), "--json"]
+    done = command("run", "--run-dir", run_dir, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"]["state"] == "finished"
+    again = command("run", "--run-dir", run_dir, *arguments)
+    assert again.returncode == 0
+
+    done = command("select", "--run-dir", run_dir, "--name", "mine", "--ratio", "0.5", "--json")
+    kept = json.loads(done.stdout)["samples"]["kept"]
+    assert kept == 29
+    out = str(tmp_path / "mine.parquet")
+    export = ["export", "--run-dir", run_dir, "--selection", "mine", "--format", "parquet"]
+    done = command(*export, "--out", out, "--with-scores")
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(out)
+    assert len(table) == kept
+    assert {"question", "age", "grads_loss"} <= set(table.column_names)
+
+    listed = json.loads(command("list", "--runs-dir", str(tmp_path), "--json").stdout)
+    assert [row["id"] for row in listed] == ["run"]
+    assert "finished" in command("status", "--run-dir", run_dir).stdout
+    for arguments, code, message in (
+        ([*export, "--out", out], 1, "exists already"),
+        (["select", "--run-dir", run_dir, "--name", "x"], 2, "exactly one budget"),
+        (["select", "--run-dir", run_dir, "--name", "../x", "--ratio", "0.1"], 1, "is no name"),
+        (["status", "--run-dir", str(tmp_path / "no")], 1, "no run at"),
+        (["stop", "--run-dir", run_dir], 1, "no job to stop"),
+        (["resume", "--run-dir", run_dir], 1, "nothing to resume"),
+        (["run", "--dataset", str(tmp_path / "no.jsonl")], 1, "no file at"),
+    ):
+        failed = command(*arguments, env={**os.environ, "GRADS_RUNS_DIR": str(tmp_path / "bad")})
+        assert failed.returncode == code, (arguments, failed.stderr)
+        assert message in failed.stderr
+        if code == 1:
+            assert len(failed.stderr.strip().splitlines()[-1]) > 0
+            assert "Traceback" not in failed.stderr
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_resume(place, tmp_path):
+    settings = config_for(place, epochs=500.0).model_dump(mode="json", exclude_none=True)
+    file = tmp_path / "run.yaml"
+    file.write_text(json.dumps(settings))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "grads", "run", "--config", str(file), "--run-dir", tmp_path / "r"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    while not (tmp_path / "r" / "config.json").exists():
+        time.sleep(0.05)
+    wait_for(Run(tmp_path / "r"), "running")
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "go on with: python -m grads resume --run-dir" in error
+    assert jobs.observe(Run(tmp_path / "r")).state == "stopped"

@@ -1,0 +1,80 @@
+"""The structure: direction of imports, what is lazy, and what the documents promise."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grads.__main__ import app
+
+ROOT = Path(__file__).parents[1]
+ENGINE = sorted((ROOT / "grads").glob("*.py"))
+HEAVY = ("torch", "transformers", "peft", "sklearn", "datasets")
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=lambda path: path.stem)
+def test_engine_never_imports_streamlit(path):
+    imported = [
+        name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", None) or "", *(a.name for a in node.names)]
+    ]
+    assert not any(name.split(".")[0] == "streamlit" for name in imported)
+
+
+def test_api_imports_without_torch():
+    """Pages and the command line answer before any model library is loaded."""
+    code = f"import sys, grads.api; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_selection_knows_neither_disk_nor_torch():
+    text = (ROOT / "grads" / "selection.py").read_text(encoding="utf-8")
+    text += (ROOT / "grads" / "density.py").read_text(encoding="utf-8")
+    imported = re.findall(r"^(?:from|import) (\S+)", text, re.M)
+    allowed = {"dataclasses", "numpy", "scipy.special", "scipy.ndimage"}
+    own = {"grads.config", "grads.density", "grads.errors"}
+    assert set(imported) <= allowed | own
+
+
+def test_every_command_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = [c.name or c.callback.__name__ for c in app.registered_commands if not c.hidden]
+    assert {"run", "select", "export", "list", "status", "stop", "resume", "bench"} <= set(names)
+    for name in names:
+        assert f"python -m grads {name}" in readme, name
+
+
+def test_readme_options_exist():
+    """Every option that the README names is one that some command has."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    known = set()
+    for command in ("run", "select", "export", "list", "status", "stop", "resume", "bench"):
+        done = subprocess.run(
+            [sys.executable, "-m", "grads", command, "--help"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={"COLUMNS": "200", "PATH": "", "HOME": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr
+        known |= set(re.findall(r"--[a-z][a-z-]+", done.stdout))
+    blocks = "\n".join(re.findall(r"```.*?\n(.*?)```", readme, re.S))
+    used = set(re.findall(r"(?<=\s)--[a-z][a-z-]+", blocks))
+    assert used
+    assert used <= known
+
+
+def test_repository_names_no_machine():
+    """No path of a developer's machine, no registry address."""
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT).stdout
+    for name in listed.split():
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".json", ".jsonl", ".toml", ".txt", ".yaml"}:
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"/(root|home)/\w|index-url", text.replace("/home/you", "")), name
