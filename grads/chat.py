@@ -64,10 +64,11 @@ def encode(turns: list[Turn], tokenizer: Any, max_length: int) -> Encoded:
     encoding = tokenizer(
         text, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False
     )
-    starts = np.array([start for start, _ in encoding["offset_mapping"]], dtype=np.int64)
+    offsets = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    starts, ends = offsets.T
     trained = np.zeros(len(starts), dtype=bool)
     for begin, end in spans:
-        trained |= (starts >= begin) & (starts < end)
+        trained |= (starts < end) & (ends > begin)  # a token on the border says some of it
     ids = np.array(encoding["input_ids"][:max_length], dtype=np.int32)
     sample = Encoded(ids, trained[:max_length], truncated=len(starts) > max_length)
     if sample.response_tokens == 0:
@@ -98,6 +99,8 @@ def render(turns: list[Turn], tokenizer: Any) -> tuple[str, list[tuple[int, int]
                 f"the model's chat template rewrites earlier text when turn {n + 1} is added",
                 "use single-turn samples, or a model whose template keeps its prefix",
             )
+        if n == 0:  # nothing to generate from: the header before what it says is not its own
+            prompt = upto[: max(upto.find(turn.content.strip()), 0)]
         # White space that a template puts behind the end-of-turn token is not the model's to say.
         end = max(len(upto.rstrip()), len(prompt))
         spans.append((len(prompt), end))

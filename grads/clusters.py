@@ -15,18 +15,22 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.decomposition import PCA
-from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
+from sklearn.feature_extraction.text import (
+    ENGLISH_STOP_WORDS,
+    CountVectorizer,
+    HashingVectorizer,
+)
 from sklearn.neighbors import NearestNeighbors
 
 FEATURES = 64
 MOST_CLUSTERS = 24
 TERMS = 6
-SET_APART = 1.25  # how much more frequent in its cluster than overall a term must be
+SET_APART = 1.25  # how much more frequent in its cluster than in the others a term must be
 LARGE = 20_000  # samples above which k-means takes mini-batches
 CELL = 2_000  # samples among which near-duplicates are looked for at once
 NEIGHBOURS = 8
 ALIKE = 0.7  # Jaccard overlap of character 5-grams from which two texts are near-duplicates
-CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+CJK = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def _k_means(features: np.ndarray, k: int, seed: int) -> np.ndarray:
 def cluster_terms(texts: list[str], label: np.ndarray, k: int) -> list[list[str]]:
     """Class-based TF-IDF: terms frequent in a cluster and rare over all clusters."""
     joined = [" ".join(texts[i] for i in np.flatnonzero(label == c)) for c in range(k)]
-    counter = _counter(joined)
+    counter = CountVectorizer(analyzer=_terms, max_features=50_000)
     try:
         counts = counter.fit_transform(joined).toarray().astype(float)
     except ValueError:  # nothing but stop words or punctuation
@@ -78,28 +82,22 @@ def cluster_terms(texts: list[str], label: np.ndarray, k: int) -> list[list[str]
     words = counter.get_feature_names_out()
     frequency = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     rarity = np.log1p(counts.sum(axis=1).mean() / counts.sum(axis=0))
-    overall = counts.sum(axis=0) / counts.sum()
-    typical = frequency > SET_APART * overall if k > 1 else frequency > 0
+    others = counts.sum(axis=0) - counts
+    elsewhere = others / np.maximum(others.sum(axis=1, keepdims=True), 1)
+    typical = frequency > SET_APART * elsewhere
     weight = frequency * rarity * typical
     ranked = [np.argsort(-row, kind="stable")[: np.count_nonzero(row)] for row in weight]
     return [_distinct([words[i] for i in order]) for order in ranked]
 
 
-def _counter(joined: list[str]) -> CountVectorizer:
-    letters = sum(len(text) for text in joined)
-    cjk = sum(len(CJK.findall(text)) for text in joined)
-    if cjk > 0.2 * letters:
-        return CountVectorizer(analyzer=_cjk_terms, max_features=50_000)
-    return CountVectorizer(
-        stop_words="english", token_pattern=r"(?u)\b[^\W\d_]{3,}\b", max_features=50_000
-    )
-
-
-def _cjk_terms(text: str) -> Iterator[str]:
-    """Runs of 2 to 4 characters without punctuation; such scripts put no space between words."""
-    for run in re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+", text):
+def _terms(text: str) -> Iterator[str]:
+    """Words that are no stop words; for scripts without spaces, runs of 2 to 4 characters."""
+    for run in re.findall(f"{CJK}+", text):
         for size in (2, 3, 4):
             yield from (run[i : i + size] for i in range(len(run) - size + 1))
+    # An apostrophe beside it makes a word half of a contraction.
+    words = re.findall(r"(?<![\w'’])[^\W\d_]{3,}(?![\w'’])", re.sub(CJK, " ", text.lower()))
+    yield from (word for word in words if word not in ENGLISH_STOP_WORDS)
 
 
 def _distinct(terms: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from grads.errors import ConfigError
 
 DEMO_MODEL = "demo"
+DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ROLES = ("messages", "prompt", "input", "response", "system")
 
 

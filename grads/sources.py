@@ -80,10 +80,10 @@ def _decode(data: bytes, path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        read = error.object  # the bytes behind a byte order mark
+        line, byte = read.count(b"\n", 0, error.start) + 1, read[error.start]
         raise DataError(
-            f"{path.name} line {line} is not UTF-8 (byte 0x{data[error.start]:02x}): save the file"
-            " as UTF-8"
+            f"{path.name} line {line} is not UTF-8 (byte 0x{byte:02x}): save the file as UTF-8"
         ) from None
 
 
@@ -99,7 +99,7 @@ def _from_lines(path: Path, data: bytes, limit: int | None, digest: str) -> Sour
             continue
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             reason = str(error).split(":")[0]
             raise DataError(
                 f"{path.name} line {number + 1} is not valid JSON ({reason}): correct or remove it"
@@ -113,7 +113,7 @@ def _from_lines(path: Path, data: bytes, limit: int | None, digest: str) -> Sour
 def _from_array(path: Path, data: bytes, limit: int | None, digest: str) -> Source:
     try:
         values = json.loads(_decode(data, path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "somewhere"
         raise DataError(f"{path.name} {where} is not valid JSON: correct the array") from None
     rows = [value if isinstance(value, dict) else None for value in values[:limit]]
@@ -130,6 +130,8 @@ def _from_csv(path: Path, data: bytes, limit: int | None, digest: str) -> Source
         for values in reader:
             if limit is not None and len(rows) == limit:
                 break
+            if not values:  # a blank line
+                continue
             if len(values) != len(header):
                 raise DataError(
                     f"{path.name} line {reader.line_num} has {len(values)} fields where the header"
@@ -196,7 +198,8 @@ def _choose_split(name: str, splits: Any, split: str | None) -> Any:
         return next(iter(splits.values()))
     if wanted not in splits:
         there = ", ".join(splits)
-        raise DataError(f"{name} has no split '{wanted}': choose one of {there} with --split")
+        what = f"no split '{wanted}'" if wanted else "several splits"
+        raise DataError(f"{name} has {what}: choose one of {there} with --split")
     return splits[wanted]
 
 

@@ -55,7 +55,7 @@ def run_all(job: Job) -> None:
             _score(job, scorer, pool, device)
     if not run.clusters_file.exists():
         with _stage(job, "cluster"):
-            _cluster(job, pool)
+            _cluster(job)
     shutil.rmtree(run.parts, ignore_errors=True)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
 
@@ -213,29 +213,33 @@ def _score(job: Job, scorer: GradientScorer, pool: TokenPool, device: str) -> No
     if token_signals:
         signals = ["sample_id", "embed_token_norm", "head_token_norm"]
         write_table(run.token_signal_file, merged.select(signals))
-    samples = run.read_table(run.samples_file)
-    write_table(run.scores_file, scoring.scores_table(merged, samples))
-
-
-def _cluster(job: Job, pool: TokenPool) -> None:
-    run, config = job.run, job.run.config()
-    merged = scoring.merge_parts(run, pool, config.batch_tokens)
     raw = merged["feature"].combine_chunks()
     features = clusters.reduce_features(raw.flatten().to_numpy().reshape(len(raw), -1), config.seed)
+    width = features.shape[1]
+    columns = {
+        "sample_id": merged["sample_id"],
+        "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width),
+    }
+    write_table(run.features_file, pa.table(columns))
+    samples = run.read_table(run.samples_file)
+    write_table(run.scores_file, scoring.scores_table(merged, samples))  # last: it ends the stage
+
+
+def _cluster(job: Job) -> None:
+    run, config = job.run, job.run.config()
+    table = run.read_table(run.features_file, ["sample_id", "feature"])
+    raw = table["feature"].combine_chunks()
+    features = raw.flatten().to_numpy().reshape(len(raw), -1)
     samples = run.read_table(run.samples_file, ["sample_id", "turns"]).sort_by("sample_id")
-    in_pool = samples.filter(pc.is_in(samples["sample_id"], merged["sample_id"]))
+    in_pool = samples.filter(pc.is_in(samples["sample_id"], table["sample_id"]))
     texts = [
         " ".join(turn["content"] for turn in turns if turn["role"] != "system")
         for turns in in_pool["turns"].to_pylist()
     ]
     found = clusters.find_clusters(features, texts, config.seed, config.clusters)
-    columns = {
-        "sample_id": merged["sample_id"],
-        "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1]),
-        "cluster": pa.array(found.label, pa.int32()),
-        "duplicate_group": pa.array(clusters.near_duplicates(features, texts, config.seed)),
-    }
-    write_table(run.features_file, pa.table(columns))
+    table = table.append_column("cluster", pa.array(found.label, pa.int32()))
+    duplicates = pa.array(clusters.near_duplicates(features, texts, config.seed))
+    write_table(run.features_file, table.append_column("duplicate_group", duplicates))
     rows = [
         {"cluster": number, "size": size, "terms": terms}
         for number, (size, terms) in enumerate(zip(found.sizes, found.terms, strict=True))

@@ -68,13 +68,3 @@ def test_readme_options_exist():
     used = set(re.findall(r"(?<=\s)--[a-z][a-z-]+", blocks))
     assert used
     assert used <= known
-
-
-def test_repository_names_no_machine():
-    """No path of a developer's machine, no registry address."""
-    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT).stdout
-    for name in listed.split():
-        path = ROOT / name
-        if path.suffix in {".py", ".md", ".json", ".jsonl", ".toml", ".txt", ".yaml"}:
-            text = path.read_text(encoding="utf-8")
-            assert not re.search(r"/(root|home)/\w|index-url", text.replace("/home/you", "")), name

@@ -1,0 +1,119 @@
+"""Where models come from, and what is refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_end_to_end import save_tiny_model
+
+from grads import models
+from grads.chat import PLAIN_TEMPLATE, Turn, encode
+from grads.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    save_tiny_model(path)
+    return path
+
+
+def test_local_folder(folder):
+    model = models.load_model(str(folder), "cpu", torch.float32)
+    assert not model.training
+    tokenizer = models.load_tokenizer(str(folder))
+    assert tokenizer.chat_template == PLAIN_TEMPLATE
+    assert models.position_limit(str(folder)) == 128
+
+
+def test_demo_is_a_float_model_that_trains_and_saves(tmp_path):
+    """Out of the package's GGUF file, converted once, its quantised mark gone."""
+    model = models.load_model("demo", "cpu", torch.float32)
+    assert sum(p.numel() for p in model.parameters()) == 134_515_008
+    assert getattr(model.config, "quantization_config", None) is None
+    assert not getattr(model, "is_quantized", False)
+    tokenizer = models.load_tokenizer("demo")
+    sample = encode([Turn("user", "Hi"), Turn("assistant", "Hello")], tokenizer, 64)
+    trained = tokenizer.decode(sample.input_ids[sample.trained].tolist())
+    assert trained == "Hello<|im_end|>"
+    adapted = models.add_lora(model, 2)
+    adapted.save_pretrained(tmp_path, save_embedding_layers=False)
+    assert (tmp_path / "adapter_model.safetensors").exists()
+
+
+def test_a_gguf_file_gives_the_same_weights_as_the_demo():
+    gguf = next(models.demo_package().glob("*.gguf"))
+    ours = models.load_model("demo", "cpu", torch.float32)
+    theirs = models.load_model(str(gguf), "cpu", torch.float32)
+    assert getattr(theirs.config, "quantization_config", None) is None
+    for (name, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_demo_without_its_package_is_the_hub_id(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(models, "demo_package", lambda: None)
+    with pytest.raises(ModelError, match="cannot load the model of 'demo'"):
+        models.load_model("demo", "cpu", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("./nowhere", "no model folder at nowhere"),
+        ("nowhere.gguf", "no GGUF file at nowhere.gguf"),
+        ("nobody/no-such-model", "cannot load the tokenizer of 'nobody/no-such-model'"),
+    ],
+)
+def test_missing_models_are_one_line(model, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        models.load_tokenizer(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_weights_are_refused(folder, tmp_path):
+    """Only safetensors or GGUF: a pickle could run anything."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / name, tmp_path / name)
+    model = models.load_model(str(folder), "cpu", torch.float32)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot load the model"):
+        models.load_model(str(tmp_path), "cpu", torch.float32)
+
+
+def test_remote_code_is_never_run(folder, tmp_path):
+    """A model that brings its own code is refused, and the code is not imported."""
+    shutil.copytree(folder, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config |= {
+        "model_type": "stranger",
+        "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+    }
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    mark = tmp_path / "ran"
+    (tmp_path / "m" / "own.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    with pytest.raises(ModelError, match="cannot load the model"):
+        models.load_model(str(tmp_path / "m"), "cpu", torch.float32)
+    assert not mark.exists()
+
+
+def test_absent_device_and_dtype_choice():
+    if not torch.cuda.is_available():
+        with pytest.raises(ModelError, match="device 'cuda' is not on this machine"):
+            models.pick_device("cuda")
+        assert models.pick_dtype("auto", "cpu") == torch.float32
+    assert models.pick_device("cpu") == "cpu"
+    assert models.pick_dtype("bfloat16", "cpu") == torch.bfloat16
+
+
+def test_help_is_fast_and_loads_no_model_library():
+    code = "import sys; sys.argv = ['grads', '--help']; from grads.__main__ import app\n"
+    code += "try: app()\nexcept SystemExit: print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy()
+    )
+    assert done.stdout.strip().endswith("False"), done.stderr

@@ -1,0 +1,193 @@
+"""The warm-up: steps cut into passes, checkpoints, seeds; and the parts of the scoring pass."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tiny
+import torch
+
+from grads import scoring, warmup
+from grads.batches import TokenPool, token_batches
+from grads.config import RunConfig
+from grads.errors import ScoringError, Stopped, WarmupError
+from grads.gradients import GradientScorer, SampleNorms
+from grads.runs import Run
+
+
+@pytest.fixture
+def pool():
+    rng = np.random.default_rng(0)
+    samples = tiny.make_samples(lengths=tuple(rng.integers(5, 40, 40)))
+    table = pa.table(
+        {
+            "sample_id": np.arange(40) * 2,
+            "input_ids": pa.array([s.ids.tolist() for s in samples], pa.large_list(pa.int32())),
+            "trained": pa.array([s.trained.tolist() for s in samples], pa.large_list(pa.bool_())),
+        }
+    )
+    return TokenPool.from_table(table)
+
+
+def config(**values):
+    settings = {"dataset": "x.jsonl", "batch_size": 8, "lora_rank": 4, "epochs": 2.0, "lr": 1e-3}
+    return RunConfig.parse(settings | values)
+
+
+def train(pool, folder, stop_at=None, **values):
+    """The trainable weights after a warm-up, and what its steps reported."""
+    model, steps = tiny.make_model("llama-tied"), []
+    trained = warmup.train(
+        model,
+        pool,
+        config(**values),
+        torch.float32,
+        "cpu",
+        folder,
+        steps.append,
+        lambda: stop_at is not None and len(steps) == stop_at,
+    )
+    weights = {k: v.detach().clone() for k, v in trained.named_parameters() if "lora" in k}
+    return weights or dict(trained.named_parameters()), steps
+
+
+def assert_same(a, b, tolerance=1e-5):
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance)
+
+
+def test_result_does_not_depend_on_how_a_step_is_cut(pool, tmp_path):
+    """Gradient accumulation over small passes is the one large pass."""
+    whole, steps = train(pool, tmp_path / "a", batch_tokens=10_000)
+    cut, _ = train(pool, tmp_path / "b", batch_tokens=40)
+    assert len(steps) == steps[-1].steps == 2 * 5
+    assert_same(whole, cut, 1e-4)
+
+
+def test_loss_is_the_mean_over_response_tokens(pool, tmp_path):
+    """The first step's loss, by the slow way."""
+    _, steps = train(pool, tmp_path, batch_size=40, epochs=1.0)
+    model = tiny.make_model("llama-tied")
+    losses, counts = [], []
+    for i in range(len(pool)):
+        ids, _, labels = pool.collate(np.array([i]))
+        logits = model(input_ids=ids).logits[0, :-1]
+        loss = torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum")
+        losses.append(float(loss.detach()))
+        counts.append(int((labels[0, 1:] != -100).sum()))
+    assert steps[0].loss == pytest.approx(sum(losses) / sum(counts), rel=1e-4)
+    assert steps[-1].loss < steps[0].loss or len(steps) == 1
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_stopped_warm_up_goes_on_from_its_checkpoint(pool, tmp_path, kind):
+    whole, _ = train(pool, tmp_path / "a", warmup=kind)
+    with pytest.raises(Stopped):
+        train(pool, tmp_path / "b", stop_at=4, warmup=kind)
+    resumed, steps = train(pool, tmp_path / "b", warmup=kind)
+    assert [step.step for step in steps] == [5, 6, 7, 8, 9, 10]
+    assert_same(whole, resumed)
+
+
+def test_half_a_checkpoint_is_not_used(pool, tmp_path):
+    """A job killed while writing: the folder without its mark is passed over."""
+    with pytest.raises(Stopped):
+        train(pool, tmp_path, stop_at=4)
+    (mark,) = tmp_path.glob("checkpoint-*/complete")
+    mark.unlink()
+    _, steps = train(pool, tmp_path)
+    assert steps[0].step == 1
+
+
+def test_training_lowers_the_loss_and_the_seed_decides(pool, tmp_path):
+    first, steps = train(pool, tmp_path / "a", epochs=8.0, lr=1e-2)
+    assert steps[-1].loss < 0.9 * steps[0].loss
+    again, _ = train(pool, tmp_path / "b", epochs=8.0, lr=1e-2)
+    assert_same(first, again)
+    other, _ = train(pool, tmp_path / "c", epochs=8.0, lr=1e-2, seed=1)
+    assert any(not torch.allclose(first[k], other[k]) for k in first)
+
+
+def test_nan_names_the_step_and_the_samples(pool, tmp_path):
+    with pytest.raises(WarmupError, match=r"at step \d+, on samples \[") as caught:
+        train(pool, tmp_path, lr=1e30, epochs=5.0)
+    assert "--lr" in str(caught.value)
+
+
+def test_fraction_is_seeded_and_sized():
+    chosen = warmup.sample_fraction(100, 0.25, 3)
+    assert len(set(chosen.tolist())) == 25
+    assert (np.diff(chosen) > 0).all()
+    assert (chosen == warmup.sample_fraction(100, 0.25, 3)).all()
+    assert len(warmup.sample_fraction(10, 0.001, 0)) == 1
+
+
+# -- batches and the scoring pass
+
+
+def test_token_batches_hold_each_sample_once_within_the_bound():
+    lengths = np.random.default_rng(0).integers(1, 50, 200)
+    lengths[7] = 500
+    batches = token_batches(lengths, 100)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(200))
+    for batch in batches:
+        assert len(batch) * lengths[batch].max() <= 100 or len(batch) == 1
+
+
+def score(run, pool, **kwargs):
+    scorer = GradientScorer(tiny.make_model("llama-tied"))
+    scoring.score_pool(run, scorer, pool, 60, "cpu", 0, True, **kwargs)
+    return scoring.merge_parts(run, pool, 60)
+
+
+def test_finished_parts_are_not_computed_again(pool, tmp_path, monkeypatch):
+    """Stopped between batches, resumed: what was written stays untouched, the rest is added."""
+    monkeypatch.setattr(scoring, "PART_TOKENS", 150)
+    whole = score(Run(tmp_path / "whole"), pool)
+    run, reports = Run(tmp_path / "run"), []
+    with pytest.raises(Stopped):
+        score(run, pool, report=reports.append, should_stop=lambda: len(reports) == 7)
+    written = {path: path.stat().st_mtime_ns for path in run.parts.iterdir()}
+    assert 1 <= len(written) < len(list((tmp_path / "whole" / "scores").iterdir()))
+    again = []
+    resumed = score(run, pool, report=again.append)
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert resumed.equals(whole)
+    assert again[0].done > 0
+    assert again[-1].done == len(pool)
+    assert again[-1].tokens < pool.lengths.sum()
+    assert again[-1].tokens_left == 0
+
+
+def test_a_missing_sample_is_noticed(pool, tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    score(run, pool)
+    other = pool.subset(np.arange(39))
+    with pytest.raises(ScoringError, match="do not hold each sample once"):
+        scoring.merge_parts(run, other, 60)
+
+
+def test_self_check_stops_a_model_whose_gradients_differ(pool, monkeypatch):
+    scorer = GradientScorer(tiny.make_model("llama-tied"))
+    found = scoring.self_check(scorer, pool, "cpu")
+    assert found["largest_relative_difference"] < 1e-4
+    assert len(found["samples"]) == scoring.SELF_CHECK_SAMPLES
+    honest = scoring.autograd_norms
+
+    def doubled(*args):
+        norms = honest(*args)
+        return SampleNorms(norms.loss, 2 * norms.embed_grad_norm, *norms[2:])
+
+    monkeypatch.setattr(scoring, "autograd_norms", doubled)
+    with pytest.raises(ScoringError, match="differ from plain autograd by 50"):
+        scoring.self_check(scorer, pool, "cpu")
+
+
+def test_projection_keeps_distances_roughly():
+    projection = scoring.random_projection(2000, 0)
+    points = np.random.default_rng(1).standard_normal((20, 2000)).astype(np.float32)
+    before = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    after = np.linalg.norm((points[:, None] - points[None]) @ projection, axis=-1)
+    off = ~np.eye(20, dtype=bool)
+    assert np.abs(after[off] / before[off] - 1).max() < 0.25
+    assert scoring.random_projection(64, 0) is None
