@@ -20,6 +20,7 @@ from grads.errors import GradsError, Stopped
 from grads.runs import Run, Status
 
 HEARTBEAT_S = 2.0
+OUT_OF_MEMORY = "out of memory: lower --batch-tokens or --max-length"
 
 
 class Job:
@@ -51,7 +52,8 @@ class Job:
         while not self._ended.wait(HEARTBEAT_S):
             if self.run.stop_file.exists() and self.status.state in ("queued", "running"):
                 self.status.state = "stopping"
-            self._write()
+            with suppress(OSError):  # a full disk must not end the heart while the job goes on
+                self._write()
 
     def _write(self) -> None:
         with self._lock:
@@ -102,14 +104,16 @@ def _gpu_memory() -> int | None:
 
 def main(run: Run) -> int:
     """Work on a run until it is finished, stopped or failed; the process's exit code."""
-    lock = FileLock(run.lock_file)
     try:
-        lock.acquire(timeout=0)
+        with FileLock(run.lock_file, timeout=0):
+            return _work(Job(run))
     except Timeout:
         print("another worker is at work on this run", flush=True)
         return 1
-    job = Job(run)
-    with lock, job.beating():
+
+
+def _work(job: Job) -> int:
+    with job.beating():
         try:
             with _queue(job):
                 job.status.state = "running"
@@ -124,18 +128,16 @@ def main(run: Run) -> int:
         except GradsError as error:
             return _failed(job, str(error))
         except MemoryError:
-            return _failed(job, "out of memory: lower --batch-tokens or --max-length")
+            return _failed(job, OUT_OF_MEMORY)
         except Exception as error:
             traceback.print_exc()
             if "out of memory" in str(error).lower():  # torch has its own, on each device
-                return _failed(job, "out of memory: lower --batch-tokens or --max-length")
+                return _failed(job, OUT_OF_MEMORY)
             line = (str(error).splitlines() or [""])[0]
-            return _failed(
-                job, f"unexpected {type(error).__name__}: {line}; the trace is in {run.log_file}"
-            )
+            log = job.run.log_file
+            return _failed(job, f"unexpected {type(error).__name__}: {line}; the trace is in {log}")
         finally:
-            with suppress(FileNotFoundError):
-                run.stop_file.unlink()
+            job.run.stop_file.unlink(missing_ok=True)
 
 
 def _failed(job: Job, error: str) -> int:
@@ -156,5 +158,7 @@ def _queue(job: Job) -> Iterator[None]:
             lock.acquire(timeout=0.5)
             break
     job.status.message = ""
-    with lock:
+    try:
         yield
+    finally:
+        lock.release()
