@@ -207,11 +207,10 @@ def list_command(runs_dir: Root = None, as_json: Json = False) -> None:
     table = Table("run", "state", "stage", "samples", "data set", "model", "selections")
     for row in rows:
         usable = str(row.counts.get("usable", ""))
-        names = ", ".join(row.selections)
-        status = row.status
-        table.add_row(
-            row.id, status.state, status.stage, usable, Path(row.dataset).name, row.model, names
-        )
+        count = str(len(row.selections) or "")
+        stage = "" if row.status.state == "finished" else row.status.stage
+        data = Path(row.dataset).name
+        table.add_row(row.id, row.status.state, stage, usable, data, row.model, count)
     Console().print(table if rows else "no runs yet: start one with `python -m grads run`")
 
 
