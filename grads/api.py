@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from grads import __version__, jobs, selection
 from grads.config import RunConfig, SelectionConfig
@@ -197,9 +198,9 @@ def _number_columns(run: Run) -> dict[str, np.ndarray]:
         name: scores[name].to_numpy()
         for name in ("sample_id", "prompt_tokens", "response_tokens", *SCORE_COLUMNS)
     }
-    samples = run.read_table(run.samples_file)
-    if "columns" not in samples.column_names:
+    if "columns" not in pq.read_schema(run.samples_file).names:
         return found
+    samples = run.read_table(run.samples_file, ["sample_id", "columns"])
     in_pool = pc.is_in(samples["sample_id"], scores["sample_id"])
     extra = samples.filter(in_pool).sort_by("sample_id")["columns"].combine_chunks()
     for field in extra.type:

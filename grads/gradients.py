@@ -18,7 +18,7 @@ the model and its body's activations is one block of logits (`BLOCK_ELEMENTS`) a
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grads.errors import ModelError
+from grads.anatomy import HeadReached, describe, tapped
 
 IGNORE = -100  # label of a position that carries no loss, as everywhere in Transformers
 # Logits held at a time, response tokens x vocabulary block: 4 MB stay in a CPU's cache, 64 MB
@@ -46,38 +46,6 @@ class SampleGradients:
     mean_hidden: Tensor  # (B, d) mean over response positions of what enters the head
     embed_token_norm: list[Tensor]  # B of (T_i,): norm of e_t at each token
     head_token_norm: list[Tensor]  # B of (|R_i|,): |d_t| |h_t| at each response token
-
-
-@dataclass(frozen=True)
-class Head:
-    """A linear head and its logits' bend: z = cap tanh(scale (Wh + b) / cap)."""
-
-    weight: Tensor  # (V, d)
-    bias: Tensor | None  # (V,)
-    scale: float = 1.0
-    softcap: float | None = None
-
-    def logits(self, h: Tensor, rows: slice | Tensor) -> tuple[Tensor, Tensor | float]:
-        """Logits of h (N, d) at vocabulary `rows`, (N, C), and their slope at the linear map."""
-        z = h @ self.weight[rows].to(h.dtype).T
-        if self.bias is not None:
-            z += self.bias[rows].to(h.dtype)
-        return self._bend(z)
-
-    def label_logits(self, h: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Logit of each row's own label and its slope, both (N,)."""
-        z = (h * self.weight[labels].to(h.dtype)).sum(1)
-        if self.bias is not None:
-            z += self.bias[labels].to(h.dtype)
-        return self._bend(z)
-
-    def _bend(self, z: Tensor) -> tuple[Tensor, Tensor | float]:
-        if self.scale != 1.0:
-            z *= self.scale
-        if self.softcap is None:
-            return z, self.scale
-        z = z.div_(self.softcap).tanh_()
-        return z * self.softcap, (1 - z * z) * self.scale
 
 
 class _Group(NamedTuple):
@@ -160,7 +128,7 @@ class GradientScorer:
         Padding is on the right, where causal attention never sees it: no mask is needed.
         """
         head = self.model.get_output_embeddings()
-        with _tapped(self.embedding, head) as tap, suppress(_HeadReached):
+        with tapped(self.embedding, head) as tap, suppress(HeadReached):
             self.model(input_ids=input_ids, use_cache=False)
         assert tap.hidden is not None
         return tap.hidden, tap.leaves[0]
@@ -317,100 +285,6 @@ def _labels_in(block: slice, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _accumulate_in(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-class _HeadReached(Exception):  # noqa: N818 - ends a forward pass, not an error
-    """The head has been called: all below it has run, and its logits are not needed."""
-
-
-class _Tap:
-    """What flows past the embedding (made a leaf of autograd) and into the head."""
-
-    def __init__(self) -> None:
-        self.leaves: list[Tensor] = []
-        self.hidden: Tensor | None = None
-
-    def at_embedding(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        self.leaves.append(output.detach().requires_grad_(torch.is_grad_enabled()))
-        return self.leaves[-1]
-
-    def at_head(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self.hidden = args[0]
-        raise _HeadReached
-
-
-@contextmanager
-def _tapped(embedding: nn.Module, head: nn.Module) -> Iterator[_Tap]:
-    tap = _Tap()
-    hooks = [
-        embedding.register_forward_hook(tap.at_embedding),
-        head.register_forward_pre_hook(tap.at_head),
-    ]
-    try:
-        yield tap
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def describe(model: Any) -> tuple[nn.Embedding, float, Head]:
-    """The model's embedding, the factor of its look-up, and its head with scale and soft-cap.
-
-    What is read off the configuration is checked on a few tokens: the logits must come out of
-    the head as described. Raises ModelError, naming the model's class, where they do not.
-    """
-    name = type(model).__name__
-    embedding, linear = model.get_input_embeddings(), model.get_output_embeddings()
-    if not isinstance(embedding, nn.Embedding) or not isinstance(linear, nn.Linear):
-        raise ModelError(
-            f"{name} has {type(embedding).__name__} as embedding and {type(linear).__name__} as"
-            " head: exact gradients need a plain embedding and a linear head; leave both out of"
-            " the adapter, or use another model"
-        )
-    scale, head = _embed_scale(embedding), _head_of(model.config, linear)
-    ids = torch.arange(1, 9, device=embedding.weight.device)[None] % embedding.num_embeddings
-    with torch.no_grad():
-        with _tapped(embedding, linear) as tap, suppress(_HeadReached):
-            model(input_ids=ids, use_cache=False)
-        if len(tap.leaves) != 1 or tap.hidden is None:
-            raise ModelError(
-                f"{name} looks up its embedding {len(tap.leaves)} times in one forward pass: its"
-                " gradients cannot be told apart; use another model"
-            )
-        logits = model(input_ids=ids, use_cache=False).logits
-        ours = head.logits(tap.hidden.clone(), slice(None))[0]
-    # bfloat16 keeps 8 bits, and a scaled embedding rounds once more
-    tolerance = 0.05 if logits.dtype == torch.bfloat16 else 1e-3
-    pairs = [
-        ("embedding", tap.leaves[0], embedding.weight[ids] * scale),
-        ("logits", logits, ours),
-    ]
-    for what, theirs, mine in pairs:
-        error = float((theirs - mine).abs().max() / theirs.abs().max().clamp_min(1e-30))
-        if not error < tolerance:
-            raise ModelError(
-                f"{name}: its {what} do not follow from its weights by a rule known here (off by"
-                f" {error:.1%}), so its gradients would be wrong; use another model"
-            )
-    return embedding, scale, head
-
-
-def _embed_scale(embedding: nn.Embedding) -> float:
-    """Factor that scaled embeddings (Gemma 3) apply inside the module, as they round it."""
-    factor = torch.as_tensor(getattr(embedding, "embed_scale", 1.0))
-    return float(factor.to(embedding.weight.dtype))
-
-
-def _head_of(config: Any, linear: nn.Linear) -> Head:
-    config = config.get_text_config()
-    scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
-    divisor = getattr(config, "logits_scaling", None) or 1.0
-    return Head(
-        linear.weight,
-        linear.bias,
-        scale=(scale or 1.0) / divisor,
-        softcap=getattr(config, "final_logit_softcapping", None),
-    )
 
 
 class SampleNorms(NamedTuple):

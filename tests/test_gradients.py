@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from grads import gradients
+from grads import anatomy, gradients
 from grads.errors import ModelError
 from grads.gradients import GradientScorer, autograd_norms
 from grads.models import add_lora
@@ -123,7 +123,7 @@ def test_head_pass_keeps_digits_on_exact_inputs():
     labels = torch.arange(6)
     h += weight[labels] * (40 / (weight[labels] ** 2).sum(1))[:, None]
     scorer = object.__new__(GradientScorer)
-    scorer.head = gradients.Head(weight, None)
+    scorer.head = anatomy.Head(weight, None)
     groups = gradients._groups(labels[None], torch.tensor([6]), labels, [6])
     norm = scorer._head_pass(h.clone(), labels, groups).norms[0]
     z = (h.double() @ weight.double().T).requires_grad_()
@@ -170,16 +170,16 @@ def test_self_check_reference_agrees_with_the_tests_own():
 def test_memory_does_not_grow_with_the_vocabulary(monkeypatch):
     """No tensor of the head pass holds tokens x V: the largest is one block."""
     monkeypatch.setitem(gradients.BLOCK_ELEMENTS, "cpu", 2**12)
-    head = gradients.Head(torch.randn(50_000, 8), None)
+    head = anatomy.Head(torch.randn(50_000, 8), None)
     widths = []
-    original = gradients.Head.logits
+    original = anatomy.Head.logits
 
     def watched(self, h, rows):
         z, slope = original(self, h, rows)
         widths.append(z.numel())
         return z, slope
 
-    monkeypatch.setattr(gradients.Head, "logits", watched)
+    monkeypatch.setattr(anatomy.Head, "logits", watched)
     scorer = object.__new__(GradientScorer)
     scorer.head = head
     labels = torch.arange(20)
