@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from rich.console import Console
@@ -22,17 +22,21 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would take "[default: 16]" for a style and swallow it
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 console = Console(stderr=True)
 
 
 def _option(settings: type[config.Settings], name: str, *flags: str) -> Any:
-    """An option whose help and default are the setting's own."""
+    """An option whose help, choices and default are the setting's own."""
     field = settings.model_fields[name]
     text = " ".join((field.description or "").split())
-    if field.default not in (None, False, (), {}) and not field.is_required():
-        text += f" [default: {field.default}]"
+    if get_origin(field.annotation) is Literal:
+        text += f" One of {', '.join(get_args(field.annotation))}."
+    default = field.default
+    if not (field.is_required() or default is None or default is False or default in ((), {})):
+        text += f" [default: {default}]"
     return typer.Option(*(flags or (f"--{name.replace('_', '-')}",)), help=text, show_default=False)
 
 

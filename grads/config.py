@@ -138,8 +138,7 @@ class SelectionConfig(Settings):
     """One selection: criterion, options, budget, and what people decided by hand."""
 
     criterion: Criterion = "grads"
-    """What ranks the samples: grads (ours), density, magnitude, loss_high, loss_low, longest,
-    shortest or random."""
+    """What ranks the samples; grads is ours, the others are for comparison."""
     signal: Literal["joint", "l2", "tied", "embed", "head"] = "joint"
     """Which gradient norms: the pair, their root sum of squares, the tied matrix's, or one."""
     length_control: Literal["residual", "sqrt", "none"] = "residual"

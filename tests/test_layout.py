@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from grads.__main__ import app
+from grads.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 ENGINE = sorted((ROOT / "grads").glob("*.py"))
@@ -48,6 +49,20 @@ def test_every_command_is_in_the_readme():
     assert {"run", "select", "export", "list", "status", "stop", "resume", "bench"} <= set(names)
     for name in names:
         assert f"python -m grads {name}" in readme, name
+
+
+def test_help_gives_units_and_defaults():
+    """Each setting's own docstring and default, as a user reads them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "grads", "run", "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    words = " ".join(done.stdout.split())
+    for field in ("max_length", "batch_tokens", "lora_rank", "warmup", "dtype"):
+        default = RunConfig.model_fields[field].default
+        assert f"[default: {default}]" in words, field
+    assert "Longest sample, in tokens" in words
+    assert "One of lora, full, none." in words
+    assert "the clusters. [default: 0]" in words
 
 
 def test_readme_options_exist():
