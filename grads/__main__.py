@@ -15,7 +15,7 @@ from rich.table import Table
 from grads import api, config, jobs
 from grads.config import RunConfig, SelectionConfig
 from grads.errors import ConfigError, GradsError
-from grads.runs import ACTIVE, Run, Status
+from grads.runs import ACTIVE, Run, Status, open_folder
 
 app = typer.Typer(
     help="Choose the samples worth fine-tuning on, by their gradients.",
@@ -253,11 +253,11 @@ def resume(run_dir: RunDir, as_json: Json = False) -> None:
 
 
 @app.command(hidden=True)
-def worker(run_dir: str) -> None:
-    """Work on a run in this process (what `run` starts in the background)."""
+def worker(folder: str, at_once: bool = False) -> None:
+    """Work in a job's folder, in this process (what `run` starts in the background)."""
     from grads.worker import main
 
-    raise typer.Exit(main(Run.open(run_dir)))
+    raise typer.Exit(main(open_folder(folder), at_once))
 
 
 @app.command()

@@ -9,26 +9,28 @@ import psutil
 from filelock import FileLock
 
 from grads.errors import RunError
-from grads.runs import ACTIVE, Run, Status
+from grads.runs import ACTIVE, JobFolder, Status
 
 STALE_S = 60.0  # a heartbeat older than this is a dead job's
 GRACE_S = 60.0  # for a job to stop by itself
 TERMINATE_S = 5.0  # from asking the process tree to end to killing it
 
 
-def start(run: Run) -> bool:
-    """Start the run's worker unless one is at work; whether this call started it.
+def start(folder: JobFolder, at_once: bool = False) -> bool:
+    """Start the folder's worker unless one is at work; whether this call started it.
 
-    A double click or a second tab finds the first one's job and leaves it alone.
+    A double click or a second tab finds the first one's job and leaves it alone. The worker
+    waits for other jobs of the runs folder to end, unless it is to start at once.
     """
-    with FileLock(run.path / ".start.lock"):
-        if observe(run).state in ACTIVE:
+    with FileLock(folder.path / ".start.lock"):
+        if observe(folder).state in ACTIVE:
             return False
-        run.stop_file.unlink(missing_ok=True)
-        run.write_status(Status(heartbeat=time.time(), message="starting"))
-        with run.log_file.open("ab") as log:
+        folder.stop_file.unlink(missing_ok=True)
+        folder.write_status(Status(heartbeat=time.time(), message="starting"))
+        now = ["--at-once"] if at_once else []
+        with folder.log_file.open("ab") as log:
             subprocess.Popen(
-                [sys.executable, "-m", "grads", "worker", str(run.path)],
+                [sys.executable, "-m", "grads", "worker", str(folder.path), *now],
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -37,9 +39,9 @@ def start(run: Run) -> bool:
         return True
 
 
-def observe(run: Run) -> Status:
+def observe(folder: JobFolder) -> Status:
     """The run's status, checked against the process: a job that is gone is `interrupted`."""
-    status = run.read_status()
+    status = folder.read_status()
     if status.state in ACTIVE and not _at_work(status):
         status.state = "interrupted"
         status.rate = status.eta_s = None
@@ -47,30 +49,30 @@ def observe(run: Run) -> Status:
     return status
 
 
-def stop(run: Run, grace_s: float = GRACE_S) -> Status:
+def stop(folder: JobFolder, grace_s: float = GRACE_S) -> Status:
     """Ask the job to stop, then terminate and at last kill its process tree.
 
     Returns when nothing of it runs any more; what was finished stays for a resume. Raises
     RunError if there is no job to stop.
     """
-    status = observe(run)
+    status = observe(folder)
     if status.state not in ACTIVE:
-        raise RunError(f"run {run.id} is {status.state}: there is no job to stop")
-    run.stop_file.touch()
+        raise RunError(f"{folder.id} is {status.state}: there is no job to stop")
+    folder.stop_file.touch()
     deadline = time.monotonic() + grace_s
     while time.monotonic() < deadline:
-        status = observe(run)
+        status = observe(folder)
         if status.state not in ACTIVE:
             return status
         time.sleep(0.2)
     process = _process(status)
     if process is not None:
         _end_tree(process)
-    status = run.read_status()
+    status = folder.read_status()
     if status.state in ACTIVE:
         status.state, status.rate, status.eta_s = "stopped", None, None
         status.message = "stopped by force: resume it to go on from the last finished part"
-        run.write_status(status)
+        folder.write_status(status)
     return status
 
 

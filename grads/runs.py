@@ -71,30 +71,85 @@ def write_json(path: Path, value: Any) -> None:
         draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; raises RunError where it cannot be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} cannot be read: it holds no object")
+    return value
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Replace a Parquet file."""
     with replacing(path) as draft:
         pq.write_table(table, draft, compression="zstd")
 
 
-class Run:
-    """One run directory. Knows where everything lies; computes nothing."""
+class JobFolder:
+    """A folder that a job works in: its settings, status, metrics, log and lock."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
         self.id = self.path.name
         self.config_file = self.path / "config.json"
         self.status_file = self.path / "status.json"
-        self.manifest_file = self.path / "manifest.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.log_file = self.path / "worker.log"
         self.stop_file = self.path / "STOP"
         self.lock_file = self.path / ".lock"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    @property
+    def root(self) -> Path:
+        """The runs folder, whose jobs wait for each other."""
+        return self.path.parent
+
+    def config_values(self) -> dict[str, Any]:
+        """config.json as it stands."""
+        return read_json(self.config_file)
+
+    def read_status(self) -> Status:
+        """What the job last said; jobs.observe tells whether it is still true."""
+        if not self.status_file.exists():
+            return Status(state="interrupted", message="no status yet")
+        return Status.model_validate(read_json(self.status_file))
+
+    def write_status(self, status: Status) -> None:
+        """Replace status.json."""
+        write_json(self.status_file, status.model_dump(mode="json"))
+
+    def append_metrics(self, **values: Any) -> None:
+        """Add a line to metrics.jsonl."""
+        line = json.dumps({"time": round(time.time(), 3), **values}) + "\n"
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Every whole line of metrics.jsonl (a killed job may leave a broken one)."""
+        if not self.metrics_file.exists():
+            return []
+        rows = []
+        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+        return rows
+
+
+class Run(JobFolder):
+    """One run directory. Knows where everything lies; computes nothing."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self.manifest_file = self.path / "manifest.json"
         self.samples_file = self.path / "samples.parquet"
         self.tokens_file = self.path / "tokens.parquet"
-        self.source_file = (
-            self.path / "source.parquet"
-        )  # rows of a typed source, as samples.parquet
+        # The rows of a typed source, in the order of samples.parquet.
+        self.source_file = self.path / "source.parquet"
         self.rejects_file = self.path / "rejects.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.adapter = self.path / "adapter"
@@ -106,9 +161,7 @@ class Run:
         self.token_signal_file = self.path / "token_signal" / "signals.parquet"
         self.selections = self.path / "selections"
         self.exports = self.path / "exports"
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+        self.evaluations = self.path / "evaluations"
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -142,47 +195,17 @@ class Run:
 
     # -- settings and state
 
-    def config_values(self) -> dict[str, Any]:
-        """config.json as it stands."""
-        return self._read_json(self.config_file)
-
     def config(self) -> RunConfig:
         """The validated settings of the run."""
         return RunConfig.parse(self.config_values())
 
-    def read_status(self) -> Status:
-        """What the job last said; jobs.observe tells whether it is still true."""
-        if not self.status_file.exists():
-            return Status(state="interrupted", message="no status yet")
-        return Status.model_validate(self._read_json(self.status_file))
-
-    def write_status(self, status: Status) -> None:
-        """Replace status.json."""
-        write_json(self.status_file, status.model_dump(mode="json"))
-
     def read_manifest(self) -> dict[str, Any]:
         """Versions, hashes, seeds, self-check, timings; empty before the first stage."""
-        return self._read_json(self.manifest_file) if self.manifest_file.exists() else {}
+        return read_json(self.manifest_file) if self.manifest_file.exists() else {}
 
     def update_manifest(self, **values: Any) -> None:
         """Add to manifest.json."""
         write_json(self.manifest_file, self.read_manifest() | values)
-
-    def append_metrics(self, **values: Any) -> None:
-        """Add a line to metrics.jsonl."""
-        line = json.dumps({"time": round(time.time(), 3), **values}) + "\n"
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(line)
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Every whole line of metrics.jsonl (a killed job may leave a broken one)."""
-        if not self.metrics_file.exists():
-            return []
-        rows = []
-        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):
-                rows.append(json.loads(line))
-        return rows
 
     # -- tables
 
@@ -219,21 +242,35 @@ class Run:
         if not path.exists():
             there = ", ".join(self.selection_names()) or "none yet"
             raise RunError(f"run {self.path} has no selection '{name}': there are {there}")
-        return self._read_json(path), self.read_table(path.with_suffix(".parquet"))
+        return read_json(path), self.read_table(path.with_suffix(".parquet"))
 
     def write_selection(self, name: str, record: dict[str, Any], table: pa.Table) -> None:
         """Save a selection; the record comes last, so that it never names a missing table."""
         write_table(self.selections / f"{name}.parquet", table)
         write_json(self.selections / f"{name}.json", record)
 
-    def _read_json(self, path: Path) -> dict[str, Any]:
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {error}") from None
-        if not isinstance(value, dict):
-            raise RunError(f"{path} cannot be read: it holds no object")
-        return value
+
+class TokenRequest(JobFolder):
+    """The wish for per-token signals of samples that the scoring pass kept none of."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.path / "token_signal")
+        self.run = run
+
+    @property
+    def root(self) -> Path:
+        """The runs folder, whose jobs wait for each other."""
+        return self.run.root
+
+    def ask(self, sample_ids: list[int]) -> None:
+        """Write down which samples are wanted; a job must not be at work."""
+        write_json(self.config_file, {"sample_ids": sample_ids})
+
+
+def open_folder(path: str | Path) -> JobFolder:
+    """The job folder at a path: a run, or a request within one."""
+    path = Path(path).resolve()
+    return TokenRequest(Run.open(path.parent)) if path.name == "token_signal" else Run.open(path)
 
 
 def runs_root(path: str | Path | None = None) -> Path:

@@ -58,7 +58,7 @@ def score_pool(
     batch_tokens: int,
     device: str,
     seed: int,
-    token_signals: bool,
+    with_tokens: bool,
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -80,7 +80,7 @@ def score_pool(
             _refuse_non_finite(result, pool.sample_ids[batch])
             if projection is None:
                 projection = random_projection(result.mean_hidden.shape[1], seed)
-            tables.append(_rows(result, pool.sample_ids[batch], projection, token_signals))
+            tables.append(_rows(result, pool.sample_ids[batch], projection, with_tokens))
             done += len(batch)
             tokens += int(pool.lengths[batch].sum())
             left -= int(pool.lengths[batch].sum())
@@ -166,7 +166,7 @@ def _rows(
     result: SampleGradients,
     sample_ids: np.ndarray,
     projection: np.ndarray | None,
-    token_signals: bool,
+    with_tokens: bool,
 ) -> pa.Table:
     hidden = result.mean_hidden.float().cpu().numpy()
     features = hidden if projection is None else hidden @ projection
@@ -175,11 +175,20 @@ def _rows(
         columns[name] = pa.array(getattr(result, name).float().cpu().numpy())
     width = features.shape[1]
     columns["feature"] = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width)
-    if token_signals:
-        for name in ("embed_token_norm", "head_token_norm"):
-            values = [norms.float().cpu().numpy() for norms in getattr(result, name)]
-            columns[name] = pa.array(values, pa.large_list(pa.float32()))
+    if with_tokens:
+        columns |= token_signals(result)
     return pa.table(columns)
+
+
+def token_signals(result: SampleGradients) -> dict[str, pa.Array]:
+    """Columns of a batch's per-token norms, a list a sample."""
+    return {
+        name: pa.array(
+            [norms.float().cpu().numpy() for norms in getattr(result, name)],
+            pa.large_list(pa.float32()),
+        )
+        for name in ("embed_token_norm", "head_token_norm")
+    }
 
 
 def _refuse_non_finite(result: SampleGradients, sample_ids: np.ndarray) -> None:

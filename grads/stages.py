@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
 from grads import clusters, data, models, scoring, warmup
 from grads.batches import TokenPool
-from grads.errors import WarmupError
+from grads.errors import ScoringError, Stopped, WarmupError
 from grads.gradients import GradientScorer
-from grads.runs import Run, replacing, write_json, write_table
+from grads.runs import Run, TokenRequest, replacing, write_json, write_table
 from grads.sources import read_source
 from grads.worker import Job
 
@@ -25,9 +26,9 @@ LIBRARIES = ("torch", "transformers", "peft", "numpy", "scikit-learn", "pyarrow"
 TOKEN_SIGNALS_UP_TO = 5_000  # samples, unless the config says otherwise
 
 
-def run_all(job: Job) -> None:
+def run_all(job: Job[Run]) -> None:
     """Every stage in order, each skipped if its result is there."""
-    run, config = job.run, job.run.config()
+    run, config = job.folder, job.folder.config()
     device = models.pick_device(config.device)
     dtype = models.pick_dtype(config.dtype, device)
     run.update_manifest(
@@ -61,16 +62,16 @@ def run_all(job: Job) -> None:
 
 
 @contextmanager
-def _stage(job: Job, name: str, unit: str = "") -> Iterator[None]:
+def _stage(job: Job[Run], name: str, unit: str = "") -> Iterator[None]:
     """Announce the stage and add its time to the manifest, attempts summed."""
     job.stage(name, unit)
     started = time.monotonic()
     try:
         yield
     finally:
-        seconds = job.run.read_manifest().get("seconds", {})
+        seconds = job.folder.read_manifest().get("seconds", {})
         spent = seconds.get(name, 0.0) + time.monotonic() - started
-        job.run.update_manifest(seconds=seconds | {name: round(spent, 1)})
+        job.folder.update_manifest(seconds=seconds | {name: round(spent, 1)})
 
 
 def load_pool(run: Run) -> TokenPool:
@@ -94,8 +95,8 @@ def _device_name(device: str) -> str:
     return f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device
 
 
-def _prepare(job: Job) -> None:
-    run, config = job.run, job.run.config()
+def _prepare(job: Job[Run]) -> None:
+    run, config = job.folder, job.folder.config()
     tokenizer = models.load_tokenizer(config.model)
     limit = models.position_limit(config.model) or config.max_length
     max_length = min(config.max_length, limit)
@@ -135,8 +136,8 @@ def _prepare(job: Job) -> None:
     write_table(run.tokens_file, prepared.tokens)  # last: its presence ends the stage
 
 
-def _warm_up(job: Job, pool: TokenPool, dtype: torch.dtype, device: str) -> None:
-    run, config = job.run, job.run.config()
+def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> None:
+    run, config = job.folder, job.folder.config()
     if config.warmup_from:
         _take_over(run, Run.open(config.warmup_from))
         return
@@ -185,8 +186,8 @@ def _take_over(run: Run, other: Run) -> None:
     run.update_manifest(warmup={"kind": run.config().warmup, "taken_from": str(other.path)})
 
 
-def _score(job: Job, scorer: GradientScorer, pool: TokenPool, device: str) -> None:
-    run, config = job.run, job.run.config()
+def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> None:
+    run, config = job.folder, job.folder.config()
     wanted = config.token_signals
     token_signals = len(pool) <= TOKEN_SIGNALS_UP_TO if wanted is None else wanted
     started, batch = time.monotonic(), 0
@@ -225,8 +226,36 @@ def _score(job: Job, scorer: GradientScorer, pool: TokenPool, device: str) -> No
     write_table(run.scores_file, scoring.scores_table(merged, samples))  # last: it ends the stage
 
 
-def _cluster(job: Job) -> None:
-    run, config = job.run, job.run.config()
+def add_token_signals(job: Job[TokenRequest]) -> None:
+    """Score the wanted samples once more and keep their per-token signals."""
+    run = job.folder.run
+    wanted = job.folder.config_values()["sample_ids"]
+    job.stage("token signals", "samples")
+    if run.config().warmup != "none" and not (run.adapter.exists() or run.weights.exists()):
+        raise ScoringError(
+            f"run {run.id} has no warmed-up model any more, so the signals of its tokens cannot be"
+            " computed: score the data again"
+        )
+    pool = load_pool(run)
+    device = models.pick_device(run.config().device)
+    dtype = models.pick_dtype(run.config().dtype, device)
+    scorer = GradientScorer(load_scoring_model(run, dtype, device))
+    position = {int(sample): i for i, sample in enumerate(pool.sample_ids)}
+    tables = [run.read_table(run.token_signal_file)] if run.token_signal_file.exists() else []
+    known = set(tables[0]["sample_id"].to_pylist()) if tables else set()
+    for done, sample in enumerate(s for s in wanted if s not in known):
+        if job.should_stop():
+            raise Stopped
+        index = np.array([position[sample]])
+        signals = scoring.token_signals(scorer.score(*pool.collate(index, device)))
+        ids = pa.array([sample], pa.int64())
+        tables.append(pa.table({"sample_id": ids, **signals}))
+        job.progress(done + 1, len(wanted))
+    write_table(run.token_signal_file, pa.concat_tables(tables))
+
+
+def _cluster(job: Job[Run]) -> None:
+    run, config = job.folder, job.folder.config()
     table = run.read_table(run.features_file, ["sample_id", "feature"])
     raw = table["feature"].combine_chunks()
     features = raw.flatten().to_numpy().reshape(len(raw), -1)

@@ -10,24 +10,27 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any, Generic, TypeVar
 
 import psutil
 from filelock import FileLock, Timeout
 
 from grads.errors import GradsError, Stopped
-from grads.runs import Run, Status
+from grads.runs import JobFolder, Status, TokenRequest
 
 HEARTBEAT_S = 2.0
 OUT_OF_MEMORY = "out of memory: lower --batch-tokens or --max-length"
 
 
-class Job:
+Folder = TypeVar("Folder", bound=JobFolder)
+
+
+class Job(Generic[Folder]):
     """What the running stages tell the world: status with heartbeat, metrics, stop requests."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
         self.status = Status(
             pid=os.getpid(), process_started=psutil.Process().create_time(), state="queued"
         )
@@ -50,7 +53,7 @@ class Job:
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
-            if self.run.stop_file.exists() and self.status.state in ("queued", "running"):
+            if self.folder.stop_file.exists() and self.status.state in ("queued", "running"):
                 self.status.state = "stopping"
             with suppress(OSError):  # a full disk must not end the heart while the job goes on
                 self._write()
@@ -58,11 +61,11 @@ class Job:
     def _write(self) -> None:
         with self._lock:
             self.status.heartbeat = time.time()
-            self.run.write_status(self.status)
+            self.folder.write_status(self.status)
 
     def should_stop(self) -> bool:
         """Whether the user has asked the job to stop."""
-        return self.run.stop_file.exists()
+        return self.folder.stop_file.exists()
 
     def stage(self, name: str, unit: str = "") -> None:
         """Enter a stage; raises Stopped if asked to."""
@@ -93,7 +96,7 @@ class Job:
     def metrics(self, **values: Any) -> None:
         """A line of metrics.jsonl, with the stage and the memory in use (bytes)."""
         memory = {"rss": psutil.Process().memory_info().rss, "gpu_mem": _gpu_memory()}
-        self.run.append_metrics(stage=self.status.stage, **values, **memory)
+        self.folder.append_metrics(stage=self.status.stage, **values, **memory)
 
 
 def _gpu_memory() -> int | None:
@@ -102,24 +105,25 @@ def _gpu_memory() -> int | None:
     return torch.cuda.memory_allocated() if torch.cuda.is_available() else None
 
 
-def main(run: Run) -> int:
-    """Work on a run until it is finished, stopped or failed; the process's exit code."""
+def main(folder: JobFolder, at_once: bool = False) -> int:
+    """Work in a folder until its job is finished, stopped or failed; the process's exit code.
+
+    The job first waits for the other jobs of the runs folder to end, unless it is to start at once.
+    """
     try:
-        with FileLock(run.lock_file, timeout=0):
-            return _work(Job(run))
+        with FileLock(folder.lock_file, timeout=0):
+            return _work(Job(folder), at_once)
     except Timeout:
-        print("another worker is at work on this run", flush=True)
+        print("another worker is at work here", flush=True)
         return 1
 
 
-def _work(job: Job) -> int:
+def _work(job: Job[Any], at_once: bool) -> int:
     with job.beating():
         try:
-            with _queue(job):
+            with nullcontext() if at_once else _queue(job):
                 job.status.state = "running"
-                from grads import stages  # torch and its kin load while the heart already beats
-
-                stages.run_all(job)
+                _stages(job)
             job.status.state, job.status.eta_s = "finished", None
             return 0
         except Stopped:
@@ -134,22 +138,32 @@ def _work(job: Job) -> int:
             if "out of memory" in str(error).lower():  # torch has its own, on each device
                 return _failed(job, OUT_OF_MEMORY)
             line = (str(error).splitlines() or [""])[0]
-            log = job.run.log_file
+            log = job.folder.log_file
             return _failed(job, f"unexpected {type(error).__name__}: {line}; the trace is in {log}")
         finally:
-            job.run.stop_file.unlink(missing_ok=True)
+            job.folder.stop_file.unlink(missing_ok=True)
 
 
-def _failed(job: Job, error: str) -> int:
+def _stages(job: Job[Any]) -> None:
+    """What the folder asks for. Torch and its kin load here, while the heart already beats."""
+    from grads import stages
+
+    if isinstance(job.folder, TokenRequest):
+        stages.add_token_signals(job)
+    else:
+        stages.run_all(job)
+
+
+def _failed(job: Job[Any], error: str) -> int:
     print(f"failed: {error}", flush=True)
     job.status.state, job.status.error, job.status.eta_s = "failed", error, None
     return 1
 
 
 @contextmanager
-def _queue(job: Job) -> Iterator[None]:
+def _queue(job: Job[Any]) -> Iterator[None]:
     """Wait until no other job of this runs folder computes."""
-    lock = FileLock(job.run.path.parent / ".queue.lock")
+    lock = FileLock(job.folder.root / ".queue.lock")
     job.status.message = "waiting for another job to end"
     while True:
         if job.should_stop():
