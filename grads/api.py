@@ -1,8 +1,11 @@
 """All that the pages and the command line may call. Imports in under a second, without torch."""
 
 import hashlib
+import io
 import json
 import re
+import shutil
+import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,17 +14,53 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from grads import __version__, jobs, selection
+from grads import __version__, jobs, preview
 from grads.config import RunConfig, SelectionConfig
+from grads.decisions import decide, decisions, with_decisions
+from grads.drafts import allowed_roots, check, data_place, examples, lengths, save_upload
 from grads.errors import RunError, SelectionError
 from grads.export import Subset, export
-from grads.runs import Run, Status, list_runs, new_run_path, runs_root
-from grads.selection import Scores
+from grads.pool import Pool
+from grads.runs import (
+    ACTIVE,
+    Draft,
+    Run,
+    Status,
+    TokenRequest,
+    list_runs,
+    new_run_path,
+    runs_root,
+)
+
+__all__ = [
+    "NAME",
+    "RunSummary",
+    "allowed_roots",
+    "ask_token_signals",
+    "bundle",
+    "check",
+    "create_run",
+    "data_place",
+    "decide",
+    "decisions",
+    "delete_run",
+    "examples",
+    "export_selection",
+    "lengths",
+    "load_pool",
+    "resume_run",
+    "save_upload",
+    "select_samples",
+    "start_like",
+    "start_run",
+    "stop_run",
+    "summaries",
+    "summary",
+    "with_decisions",
+]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-SCORE_COLUMNS = ("loss", "embed_grad_norm", "head_grad_norm", "grad_dot")
 
 
 @dataclass(frozen=True)
@@ -84,49 +123,47 @@ def summaries(root: str | None = None) -> list[RunSummary]:
     return [summary(run) for run in list_runs(runs_root(root))]
 
 
-def load_scores(run: Run) -> Scores:
-    """scores.parquet as arrays, sorted by sample id."""
-    table = run.read_table(run.scores_file)
-    names = ("sample_id", "response_tokens", *SCORE_COLUMNS)
-    return Scores(**{name: table[name].to_numpy() for name in names})
+def load_pool(run: Run) -> Pool:
+    """The scored samples of a run as columns; raises RunError before its scoring has ended."""
+    return Pool(run)
 
 
-def select_samples(run: Run, name: str, options: SelectionConfig) -> dict[str, Any]:
-    """Choose a subset, save it under `name` (which becomes a file name); returns its record."""
+def select_samples(
+    run: Run, name: str, options: SelectionConfig, pool: Pool | None = None
+) -> dict[str, Any]:
+    """Choose a subset, save it under `name` (which becomes a file name); returns its record.
+
+    What people have decided about single samples (`decide`) joins the options' pins and
+    exclusions, and is kept with the record.
+    """
     if not NAME.fullmatch(name):
         raise SelectionError(
             f"'{name}' is no name for a selection: use letters, digits, dot, dash and underscore"
         )
-    scores = load_scores(run)
-    cluster, _ = _clusters(run)
-    columns = _number_columns(run) if options.bounds else {}
-    chosen = selection.select(scores, options, columns, cluster)
-    everything = SelectionConfig(
-        criterion="random", count=int(chosen.kept.sum()), seed=options.seed
-    )
-    random = selection.select(scores, everything)
+    pool = pool or load_pool(run)
+    options = with_decisions(run, options)
+    chosen = preview.preview(pool, options)
+    ranking = chosen.ranking
+    people = [d for d in decisions(run).values() if d["sample_id"] in options.by_hand]
     record = {
         "name": name,
         "options": options.model_dump(mode="json"),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
         "scores_sha256": hashlib.sha256(run.scores_file.read_bytes()).hexdigest(),
-        "samples": {"kept": int(chosen.kept.sum()), "pool": len(scores)},
-        "response_tokens": {
-            "kept": int(scores.response_tokens[chosen.kept].sum()),
-            "pool": int(scores.response_tokens.sum()),
-            "random": int(scores.response_tokens[random.kept].sum()),
-        },
-        "notes": chosen.ranking.notes,
+        "samples": {"kept": chosen.count, "pool": len(pool)},
+        "response_tokens": chosen.response_tokens,
+        "decisions": people,
+        "notes": ranking.notes,
         "warnings": chosen.warnings,
     }
     table = pa.table(
         {
-            "sample_id": scores.sample_id,
+            "sample_id": pool.scores.sample_id,
             "kept": chosen.kept,
-            "score": chosen.ranking.score.astype(np.float32),
-            "log_density": chosen.ranking.log_density.astype(np.float32),
-            "signal": chosen.ranking.x.astype(np.float32),
+            "score": ranking.score.astype(np.float32),
+            "log_density": ranking.log_density.astype(np.float32),
+            "signal": ranking.x.astype(np.float32),
         }
     )
     run.write_selection(name, record, table)
@@ -148,6 +185,7 @@ def export_selection(
     about = {
         "selection": name,
         "options": record["options"],
+        "decisions": record.get("decisions", []),
         "run": run.id,
         "config": run.config_values(),
         "model": config.model,
@@ -183,30 +221,44 @@ def _subset(run: Run, name: str, ids: pa.ChunkedArray, with_scores: bool) -> Sub
     )
 
 
-def _clusters(run: Run) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Cluster and near-duplicate group of each scored sample, where the run has them."""
-    if not run.features_file.exists():
-        return None, None
-    table = run.read_table(run.features_file, ["cluster", "duplicate_group"])
-    return table["cluster"].to_numpy(), table["duplicate_group"].to_numpy()
+# -- around a run
 
 
-def _number_columns(run: Run) -> dict[str, np.ndarray]:
-    """Every column of numbers that a bound may name: scores first, then the source's own."""
-    scores = run.read_table(run.scores_file)
-    found = {
-        name: scores[name].to_numpy()
-        for name in ("sample_id", "prompt_tokens", "response_tokens", *SCORE_COLUMNS)
-    }
-    if "columns" not in pq.read_schema(run.samples_file).names:
-        return found
-    samples = run.read_table(run.samples_file, ["sample_id", "columns"])
-    in_pool = pc.is_in(samples["sample_id"], scores["sample_id"])
-    extra = samples.filter(in_pool).sort_by("sample_id")["columns"].combine_chunks()
-    for field in extra.type:
-        values = pc.struct_field(extra, field.name)
-        if field.name not in found and (
-            pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
-        ):
-            found[field.name] = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return found
+def start_like(config: RunConfig, root: str | None = None, at_once: bool = False) -> Run:
+    """A new run in the background; it waits for others unless it is to start at once.
+
+    What was measured for these settings goes with it, to be held against what it took.
+    """
+    run = create_run(config, root=root)
+    draft = Draft.of(config, runs_root(root), "cost")
+    if draft.estimate_file.exists():
+        shutil.copy2(draft.estimate_file, run.estimate_file)
+    jobs.start(run, at_once)
+    return run
+
+
+def delete_run(run: Run) -> None:
+    """Remove a run and all its files; raises RunError while its job is at work."""
+    if jobs.observe(run).state in ACTIVE:
+        raise RunError(f"run {run.id} is at work: stop it first")
+    shutil.rmtree(run.path)
+
+
+def ask_token_signals(run: Run, sample_ids: list[int]) -> TokenRequest:
+    """Start a job that computes the per-token signals of samples the run kept none of."""
+    request = TokenRequest(run)
+    if jobs.observe(request).state not in ACTIVE:
+        request.ask(sample_ids)
+        jobs.start(request)
+    return request
+
+
+def bundle(path: Path) -> tuple[str, bytes]:
+    """An export as one file to download: itself, or a folder as a zip; its name and content."""
+    if path.is_file():
+        return path.name, path.read_bytes()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in sorted(path.rglob("*")):
+            archive.write(member, Path(path.name) / member.relative_to(path))
+    return f"{path.name}.zip", buffer.getvalue()

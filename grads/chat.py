@@ -6,6 +6,7 @@ template, `PLAIN_TEMPLATE` stands in:
     ### System:\\n...\\n\\n### Question:\\n...\\n\\n### Answer:\\n...<eos>
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ class Encoded:
 
     input_ids: np.ndarray  # (T,) int32
     trained: np.ndarray  # (T,) bool: the token carries loss
+    pieces: list[str]  # (T,) the text each token stands for; together they are the text
     truncated: bool
 
     @property
@@ -70,13 +72,24 @@ def encode(turns: list[Turn], tokenizer: Any, max_length: int) -> Encoded:
     for begin, end in spans:
         trained |= (starts < end) & (ends > begin)  # a token on the border says some of it
     ids = np.array(encoding["input_ids"][:max_length], dtype=np.int32)
-    sample = Encoded(ids, trained[:max_length], truncated=len(starts) > max_length)
+    sample = Encoded(
+        ids, trained[:max_length], _pieces(text, starts)[:max_length], len(starts) > max_length
+    )
     if sample.response_tokens == 0:
         raise Unusable(
             f"its response lies beyond max_length: the prompt alone takes {max_length} tokens",
             "raise --max-length or shorten the prompt",
         )
     return sample
+
+
+def _pieces(text: str, starts: np.ndarray) -> list[str]:
+    """The text from each token's start to the next one's.
+
+    Of tokens that share one character (pieces of its bytes), the last carries it.
+    """
+    borders = [0, *starts[1:].tolist(), len(text)]
+    return [text[a:b] for a, b in itertools.pairwise(borders)]
 
 
 def render(turns: list[Turn], tokenizer: Any) -> tuple[str, list[tuple[int, int]]]:

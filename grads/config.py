@@ -172,6 +172,11 @@ class SelectionConfig(Settings):
     seed: int = Field(0, ge=0)
     """Seed of the random draws."""
 
+    @property
+    def by_hand(self) -> set[int]:
+        """Samples whose fate the options name."""
+        return {*self.pins, *self.excluded}
+
     @field_validator("bandwidth")
     @classmethod
     def _positive_bandwidth(cls, bandwidth: str | float) -> str | float:

@@ -225,11 +225,13 @@ def _tokens_table(source: Source, kept: list[tuple[int, list[Turn], Encoded]]) -
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
     ids = pa.array(np.concatenate([sample.input_ids for _, _, sample in kept]), pa.int32())
     trained = pa.array(np.concatenate([sample.trained for _, _, sample in kept]))
+    pieces = [piece for _, _, sample in kept for piece in sample.pieces]
     return pa.table(
         {
             "sample_id": pa.array([source.ids[i] for i, _, _ in kept], pa.int64()),
             "input_ids": pa.LargeListArray.from_arrays(offsets, ids),
             "trained": pa.LargeListArray.from_arrays(offsets, trained),
+            "pieces": pa.LargeListArray.from_arrays(offsets, pa.array(pieces, pa.string())),
         }
     )
 

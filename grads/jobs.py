@@ -65,7 +65,7 @@ def stop(folder: JobFolder, grace_s: float = GRACE_S) -> Status:
         if status.state not in ACTIVE:
             return status
         time.sleep(0.2)
-    process = _process(status)
+    process = process_of(status)
     if process is not None:
         _end_tree(process)
     status = folder.read_status()
@@ -93,11 +93,11 @@ def _end_tree(process: psutil.Process) -> None:
 def _at_work(status: Status) -> bool:
     if status.heartbeat is None or time.time() - status.heartbeat > STALE_S:
         return False
-    return status.pid is None or _process(status) is not None  # no PID yet: just started
+    return status.pid is None or process_of(status) is not None  # no PID yet: just started
 
 
-def _process(status: Status) -> psutil.Process | None:
-    """The job's living process: its PID and its start time both match."""
+def process_of(status: Status) -> psutil.Process | None:
+    """The job's living process: its PID and its start time both match; None where it is gone."""
     if status.pid is None or status.pid < 2:
         return None
     try:

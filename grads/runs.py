@@ -4,6 +4,7 @@ It is the only channel between a job and everything that looks at it, so a reade
 sees a valid state: files are written beside their place and moved into it.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -18,12 +19,15 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 from pydantic import BaseModel
 
 from grads.config import RunConfig
 from grads.errors import RunError
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
+DRAFTS = ".drafts"
+ROW_GROUP = 5_000  # rows
 ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
 
 
@@ -83,9 +87,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Replace a Parquet file."""
+    """Replace a Parquet file. Its row groups are small, so that one sample is read fast."""
     with replacing(path) as draft:
-        pq.write_table(table, draft, compression="zstd")
+        pq.write_table(table, draft, compression="zstd", row_group_size=ROW_GROUP)
 
 
 class JobFolder:
@@ -146,6 +150,7 @@ class Run(JobFolder):
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self.manifest_file = self.path / "manifest.json"
+        self.estimate_file = self.path / "estimate.json"  # measured before the start
         self.samples_file = self.path / "samples.parquet"
         self.tokens_file = self.path / "tokens.parquet"
         # The rows of a typed source, in the order of samples.parquet.
@@ -159,6 +164,7 @@ class Run(JobFolder):
         self.features_file = self.path / "features.parquet"
         self.clusters_file = self.path / "clusters.json"
         self.token_signal_file = self.path / "token_signal" / "signals.parquet"
+        self.decisions_file = self.path / "decisions.jsonl"
         self.selections = self.path / "selections"
         self.exports = self.path / "exports"
         self.evaluations = self.path / "evaluations"
@@ -228,6 +234,53 @@ class Run(JobFolder):
         lines = self.rejects_file.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines if line]
 
+    def read_clusters(self) -> list[dict[str, Any]]:
+        """Number, size and terms of each topic cluster, largest first; empty before that stage."""
+        if not self.clusters_file.exists():
+            return []
+        rows: list[dict[str, Any]] = read_json(self.clusters_file)["clusters"]
+        return rows
+
+    def read_sample(self, sample_id: int) -> dict[str, Any]:
+        """One usable row: turns, columns, token counts; raises RunError if the run has none."""
+        rows = self._rows(self.samples_file, sample_id)
+        if not rows:
+            raise RunError(f"run {self.id} has no sample {sample_id}: it may have been refused")
+        return rows[0]
+
+    def read_tokens(self, sample_id: int) -> dict[str, Any] | None:
+        """A sample's token texts and which of them are trained; None in runs that keep no texts."""
+        rows = self._rows(self.tokens_file, sample_id)
+        return rows[0] if rows and "pieces" in rows[0] else None
+
+    def read_token_signal(self, sample_id: int) -> dict[str, Any] | None:
+        """Per-token gradient norms of a sample, where the run keeps them."""
+        rows = self._rows(self.token_signal_file, sample_id)
+        return rows[0] if rows else None
+
+    def _rows(self, path: Path, sample_id: int) -> list[dict[str, Any]]:
+        if not path.exists():
+            return []
+        found: list[dict[str, Any]] = pq.read_table(
+            path, filters=[("sample_id", "==", sample_id)]
+        ).to_pylist()
+        return found
+
+    def decide(self, decision: dict[str, Any]) -> None:
+        """Note down what a person decided about a sample; the last word on a sample counts."""
+        with (
+            FileLock(self.path / ".decisions.lock"),
+            self.decisions_file.open("a", encoding="utf-8") as file,
+        ):
+            file.write(json.dumps(decision, ensure_ascii=False) + "\n")
+
+    def read_decisions(self) -> list[dict[str, Any]]:
+        """Everything that was decided, in order."""
+        if not self.decisions_file.exists():
+            return []
+        lines = self.decisions_file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
+
     def part_file(self, number: int) -> Path:
         """Where one part of the scoring pass lies."""
         return self.parts / f"part-{number:05d}.parquet"
@@ -250,6 +303,34 @@ class Run(JobFolder):
         write_json(self.selections / f"{name}.json", record)
 
 
+class Draft(Run):
+    """A run that is only checked: its data prepared, its cost measured, before it is started.
+
+    It lies in a hidden folder of the runs folder, under a name made of its settings.
+    """
+
+    @classmethod
+    def of(cls, config: RunConfig, root: Path, purpose: Literal["data", "cost"]) -> "Draft":
+        """The draft of these settings, made where there is none yet."""
+        values = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+        source = Path(config.dataset).expanduser()
+        changed = source.stat().st_mtime_ns if source.exists() else 0
+        digest = hashlib.sha256(f"{values}{changed}".encode()).hexdigest()[:16]
+        draft = cls(root / DRAFTS / f"{purpose}-{digest}")
+        cls.create(config, draft.path)
+        return draft
+
+    @property
+    def wants_cost(self) -> bool:
+        """Whether the cost is to be measured, or only the data looked at."""
+        return self.id.startswith("cost-")
+
+    @property
+    def root(self) -> Path:
+        """The runs folder, whose jobs wait for each other."""
+        return self.path.parent.parent
+
+
 class TokenRequest(JobFolder):
     """The wish for per-token signals of samples that the scoring pass kept none of."""
 
@@ -268,8 +349,10 @@ class TokenRequest(JobFolder):
 
 
 def open_folder(path: str | Path) -> JobFolder:
-    """The job folder at a path: a run, or a request within one."""
+    """The job folder at a path: a run, a draft of one, or a request within one."""
     path = Path(path).resolve()
+    if path.parent.name == DRAFTS:
+        return Draft(path)
     return TokenRequest(Run.open(path.parent)) if path.name == "token_signal" else Run.open(path)
 
 

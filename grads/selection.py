@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import ndtri
 
-from grads.config import SelectionConfig
+from grads.config import Bound, SelectionConfig
 from grads.density import bandwidth_factor, leave_one_out, whiten
 from grads.errors import SelectionError
 
@@ -32,6 +32,16 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.sample_id)
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What the norms say before typicality and focus: the part of a ranking that takes time."""
+
+    x: np.ndarray  # (n,) unitless signal, in robust standard deviations
+    log_density: np.ndarray  # (n,) leave-one-out
+    dims: int
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -60,20 +70,21 @@ def select(
     options: SelectionConfig,
     columns: dict[str, np.ndarray] | None = None,
     cluster: np.ndarray | None = None,
+    signal: Signal | None = None,
 ) -> Selection:
     """Choose the subset. `columns` are what bounds name, `cluster` (n,) labels, both optional.
+
+    `signal` is measure_signal's answer for the same scores and options, where it is at hand.
 
     The same scores and options always give the same subset. Raises SelectionError for unknown
     columns, clusters or ids, and where a draw by cluster has no clusters.
     """
-    ranking = rank(scores, options)
+    ranking = rank(scores, options, signal)
     pinned = _members(scores, options.pins, "pin")
     allowed = _allowed(scores, options, columns or {}, cluster) & ~pinned
     allowed &= ~_members(scores, options.excluded, "exclude")
     keys = _keys(scores, options, ranking)
-    # Best first: above the floor by score, below it by density; ties by sample id.
-    order = np.lexsort((scores.sample_id, -keys, ~ranking.above_floor))
-    order = order[allowed[order]]
+    order = _best_first(keys, ranking.above_floor, allowed)
     cost = np.ones(len(scores)) if options.budget_unit == "samples" else scores.response_tokens
     budget = _budget(options, ranking, allowed | pinned, cost)
     left = budget - cost[pinned].sum()
@@ -121,7 +132,21 @@ def _warnings(
     return warnings
 
 
-def rank(scores: Scores, options: SelectionConfig) -> Ranking:
+def _best_first(keys: np.ndarray, above_floor: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Allowed samples above the floor by key, then those below it; ties by sample id."""
+    parts = []
+    for member in (allowed & above_floor, allowed & ~above_floor):
+        index = np.flatnonzero(member)
+        parts.append(index[np.argsort(-keys[index], kind="stable")])
+    return np.concatenate(parts)
+
+
+def needs_signal(options: SelectionConfig) -> bool:
+    """Whether the criterion ranks by the signal's density."""
+    return options.criterion in ("grads", "density")
+
+
+def rank(scores: Scores, options: SelectionConfig, signal: Signal | None = None) -> Ranking:
     """Signal, density and score of every sample under a criterion."""
     n = len(scores)
     plain = {
@@ -136,20 +161,30 @@ def rank(scores: Scores, options: SelectionConfig) -> Ranking:
         value = np.asarray(plain[options.criterion], dtype=float)
         return Ranking(value, np.full(n, np.nan), value, np.ones(n, bool), dims=1)
     a, focus = (1.0, 0.0) if options.criterion == "density" else (options.typicality, options.focus)
-    notes: list[str] = []
-    raw = _raw_signals(scores, options)
-    axes = [_unitless(signal, scores.response_tokens, options, notes) for signal in raw]
-    x = axes[-1]
-    points = np.stack(axes[:2] if options.signal == "joint" else axes, axis=1)
-    dims = points.shape[1]
-    log_density = _log_density(points, options, notes)
+    signal = signal or measure_signal(scores, options)
+    x, log_density = signal.x, signal.log_density
     with np.errstate(invalid="ignore"):
         above = log_density >= log_density.max() - options.floor
     if a == focus == 0:  # a uniform draw: nothing is left out
         above = np.ones(n, bool)
     score = focus * x + (a * log_density if a else 0.0)
     score = np.where(above, score, log_density)  # below the floor only density counts
-    return Ranking(x, log_density, score, above, dims, notes)
+    return Ranking(x, log_density, score, above, signal.dims, signal.notes)
+
+
+def measure_signal(scores: Scores, options: SelectionConfig) -> Signal:
+    """Signal and density under the options' signal, length control and bandwidth alone."""
+    notes: list[str] = []
+    raw = _raw_signals(scores, options)
+    axes = [_unitless(signal, scores.response_tokens, options, notes) for signal in raw]
+    points = np.stack(axes[:2] if options.signal == "joint" else axes, axis=1)
+    return Signal(axes[-1], _log_density(points, options, notes), points.shape[1], notes)
+
+
+def unitless_signal(scores: Scores, options: SelectionConfig) -> np.ndarray:
+    """(n,) the signal x alone, without its density."""
+    raw = _raw_signals(scores, options)[-1]
+    return _unitless(raw, scores.response_tokens, options, [])
 
 
 def _raw_signals(scores: Scores, options: SelectionConfig) -> list[np.ndarray]:
@@ -309,13 +344,7 @@ def _allowed(
     """(n,) bool: inside every bound and in a chosen cluster; missing values are outside."""
     allowed = np.ones(len(scores), bool)
     for bound in options.bounds:
-        if bound.column not in columns:
-            there = ", ".join(columns)
-            raise SelectionError(f"no number column '{bound.column}' to bound: there are {there}")
-        values = columns[bound.column].astype(float)
-        low = -np.inf if bound.low is None else bound.low
-        high = np.inf if bound.high is None else bound.high
-        allowed &= (values >= low) & (values <= high)
+        allowed &= within_bound(columns, bound)
     if options.clusters:
         if cluster is None:
             raise SelectionError("this run has no clusters to choose among")
@@ -325,3 +354,14 @@ def _allowed(
             raise SelectionError(f"no cluster {unknown[0]}: there are {sorted(known)}")
         allowed &= np.isin(cluster, options.clusters)
     return allowed
+
+
+def within_bound(columns: dict[str, np.ndarray], bound: Bound) -> np.ndarray:
+    """(n,) bool: the column lies within the bound; missing values lie outside."""
+    if bound.column not in columns:
+        there = ", ".join(columns)
+        raise SelectionError(f"no number column '{bound.column}' to bound: there are {there}")
+    values = columns[bound.column].astype(float)
+    low = -np.inf if bound.low is None else bound.low
+    high = np.inf if bound.high is None else bound.high
+    return np.asarray((values >= low) & (values <= high))

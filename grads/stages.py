@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from grads import clusters, data, models, scoring, warmup
+from grads import clusters, data, estimate, models, scoring, warmup
 from grads.batches import TokenPool
 from grads.errors import ScoringError, Stopped, WarmupError
 from grads.gradients import GradientScorer
-from grads.runs import Run, TokenRequest, replacing, write_json, write_table
+from grads.runs import Draft, Run, TokenRequest, replacing, write_json, write_table
 from grads.sources import read_source
-from grads.worker import Job
+from grads.worker import Job, turn
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scikit-learn", "pyarrow")
 TOKEN_SIGNALS_UP_TO = 5_000  # samples, unless the config says otherwise
@@ -77,7 +77,7 @@ def _stage(job: Job[Run], name: str, unit: str = "") -> Iterator[None]:
 def load_pool(run: Run) -> TokenPool:
     """The tokens of every sample that is not held out."""
     heldout = run.read_table(run.samples_file, ["heldout"])["heldout"]
-    tokens = run.read_table(run.tokens_file)
+    tokens = run.read_table(run.tokens_file, ["sample_id", "input_ids", "trained"])
     return TokenPool.from_table(tokens.filter(pc.invert(heldout)))
 
 
@@ -224,6 +224,18 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
     write_table(run.features_file, pa.table(columns))
     samples = run.read_table(run.samples_file)
     write_table(run.scores_file, scoring.scores_table(merged, samples))  # last: it ends the stage
+
+
+def check(job: Job[Draft]) -> None:
+    """Prepare a draft's data and, where it wants to know, measure what the run will cost."""
+    draft = job.folder
+    if not draft.tokens_file.exists():
+        with _stage(job, "prepare", "rows"):
+            _prepare(job)
+    if draft.wants_cost and not draft.estimate_file.exists():
+        with turn(job):
+            job.stage("measure")
+            write_json(draft.estimate_file, estimate.measure(draft.config(), load_pool(draft)))
 
 
 def add_token_signals(job: Job[TokenRequest]) -> None:

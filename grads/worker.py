@@ -17,13 +17,13 @@ import psutil
 from filelock import FileLock, Timeout
 
 from grads.errors import GradsError, Stopped
-from grads.runs import JobFolder, Status, TokenRequest
+from grads.runs import Draft, JobFolder, Status, TokenRequest
 
 HEARTBEAT_S = 2.0
 OUT_OF_MEMORY = "out of memory: lower --batch-tokens or --max-length"
 
 
-Folder = TypeVar("Folder", bound=JobFolder)
+Folder = TypeVar("Folder", bound=JobFolder, covariant=True)
 
 
 class Job(Generic[Folder]):
@@ -121,7 +121,7 @@ def main(folder: JobFolder, at_once: bool = False) -> int:
 def _work(job: Job[Any], at_once: bool) -> int:
     with job.beating():
         try:
-            with nullcontext() if at_once else _queue(job):
+            with nullcontext() if at_once else turn(job):
                 job.status.state = "running"
                 _stages(job)
             job.status.state, job.status.eta_s = "finished", None
@@ -150,6 +150,8 @@ def _stages(job: Job[Any]) -> None:
 
     if isinstance(job.folder, TokenRequest):
         stages.add_token_signals(job)
+    elif isinstance(job.folder, Draft):
+        stages.check(job)
     else:
         stages.run_all(job)
 
@@ -161,7 +163,7 @@ def _failed(job: Job[Any], error: str) -> int:
 
 
 @contextmanager
-def _queue(job: Job[Any]) -> Iterator[None]:
+def turn(job: Job[Any]) -> Iterator[None]:
     """Wait until no other job of this runs folder computes."""
     lock = FileLock(job.folder.root / ".queue.lock")
     job.status.message = "waiting for another job to end"

@@ -103,11 +103,11 @@ def test_stored_run_fits_the_current_formats(run):
     """Finished, whole, of this data, small, without weights or paths of a machine."""
     summary = api.summary(run)
     assert summary.status.state == "finished"
-    assert summary.counts["usable"] == len(api.load_scores(run)) + summary.counts["heldout"]
+    assert summary.counts["usable"] == len(api.load_pool(run)) + summary.counts["heldout"]
     samples = pq.read_table(run.samples_file)
     lines = (DEMO / "medical_qa.jsonl").read_bytes().splitlines(keepends=True)
     assert samples["raw"].to_pylist() == [lines[i] for i in samples["sample_id"].to_pylist()]
-    assert pq.read_table(run.token_signal_file).num_rows == len(api.load_scores(run))
+    assert pq.read_table(run.token_signal_file).num_rows == len(api.load_pool(run))
     assert len(summary.selections) >= 5
     size = sum(path.stat().st_size for path in (DEMO / "run").rglob("*") if path.is_file())
     assert size < 4 * 2**20

@@ -1,0 +1,262 @@
+"""Plotly figures from plain arrays. No Streamlit, no disk.
+
+Two colours carry meaning throughout, each with a second cue (symbol or hatching): kept is blue,
+set aside is orange; they stay apart under the common kinds of colour blindness.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from scipy.ndimage import gaussian_filter1d
+
+KEPT, ASIDE, NEUTRAL, SHOWN = "#3a86d8", "#e07b1f", "#8b919c", "#2a9d78"
+GROUPS = ("#3a86d8", "#e07b1f", "#2a9d78", "#c565a5", "#b8a31c", "#7a6fd0", "#56b4e9", "#9c6b4a")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
+BINS = 60
+CELLS = 60  # along each axis of a plane
+MOST_POINTS = 20_000  # that a plane sends to the browser
+OTHERS = "all others"
+
+
+def _layout(figure: go.Figure, x: str, y: str, height: int, **more: Any) -> go.Figure:
+    figure.update_layout(
+        height=height,
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        xaxis_title=x,
+        yaxis_title=y,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        **more,
+    )
+    figure.update_xaxes(automargin=True)
+    figure.update_yaxes(automargin=True)
+    return figure
+
+
+def spread(values: np.ndarray) -> tuple[float, float]:
+    """The range worth drawing: all but the outermost 0.1% at either end, where that matters."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return 0.0, 1.0
+    low, high = np.quantile(finite, [0.001, 0.999])
+    full_low, full_high = finite.min(), finite.max()
+    if full_high - full_low <= 1.5 * (high - low):
+        low, high = full_low, full_high
+    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
+
+
+def distribution(
+    values: np.ndarray, shown: np.ndarray, label: str, kept: np.ndarray | None = None
+) -> go.Figure:
+    """Counts of a column in bins, split by kept and set aside where a subset is given.
+
+    values (n,), shown and kept (n,) bool. The line is the density of what is shown, smoothed with
+    Scott's bandwidth and scaled to the counts. Values beyond the drawn range count in the last bin.
+    """
+    low, high = spread(values)
+    edges = np.linspace(low, high, BINS + 1)
+    inside = np.clip(values, low, high)
+    centres = (edges[:-1] + edges[1:]) / 2
+    figure = go.Figure()
+    parts = [("shown", shown, NEUTRAL, "")]
+    if kept is not None:
+        parts = [("kept", shown & kept, KEPT, ""), ("set aside", shown & ~kept, ASIDE, "/")]
+    for name, member, colour, hatch in parts:
+        counts = np.histogram(inside[member], edges)[0]
+        figure.add_bar(
+            x=centres,
+            y=counts,
+            width=(high - low) / BINS,
+            name=name,
+            marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": hatch, "size": 4}},
+            hovertemplate=f"{label} %{{x:.3g}}: %{{y:,}} {name}<extra></extra>",
+        )
+    x, y = density_curve(inside[shown], low, high)
+    figure.add_scatter(
+        x=x,
+        y=y * (high - low) / BINS,
+        mode="lines",
+        name="density",
+        line={"color": SHOWN, "width": 2},
+        hoverinfo="skip",
+    )
+    return _layout(
+        figure,
+        label,
+        "examples",
+        280,
+        barmode="stack",
+        bargap=0,
+        dragmode="select",
+        selectdirection="h",
+    )
+
+
+def density_curve(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """(256,) places and the Gaussian kernel density there, times the number of values."""
+    edges = np.linspace(low, high, 257)
+    counts = np.histogram(values, edges)[0].astype(float)
+    step = edges[1] - edges[0]
+    n = max(len(values), 1)
+    bandwidth = float(np.std(values)) * n**-0.2 if len(values) > 1 else step
+    smooth = gaussian_filter1d(counts, max(bandwidth / step, 0.5), mode="constant")
+    return (edges[:-1] + edges[1:]) / 2, smooth / step
+
+
+def sample_points(shown: np.ndarray, group: np.ndarray, limit: int = MOST_POINTS) -> np.ndarray:
+    """Positions of at most `limit` shown samples, drawn evenly from each group, the same each time.
+
+    shown (n,) bool, group (n,) labels. Small groups keep at least 50 of theirs.
+    """
+    index = np.flatnonzero(shown)
+    if len(index) <= limit:
+        return index
+    rng = np.random.default_rng(0)
+    labels, code = np.unique(group[index], return_inverse=True)
+    sizes = np.bincount(code)
+    shares = np.maximum(limit * sizes // len(index), np.minimum(sizes, 50))
+    shares[np.argmax(shares)] -= max(int(shares.sum()) - limit, 0)
+    chosen = [
+        rng.choice(index[code == c], int(share), replace=False)
+        for c, share in zip(range(len(labels)), shares, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def plane(
+    x: np.ndarray,
+    y: np.ndarray,
+    shown: np.ndarray,
+    group: np.ndarray,
+    sample_id: np.ndarray,
+    labels: tuple[str, str],
+) -> tuple[go.Figure, int]:
+    """Two columns against each other; returns the figure and how many points it holds.
+
+    The background is the density of everything shown, the points a stratified sample of it, one
+    colour and symbol a group. Sample ids travel as customdata.
+    """
+    (x_low, x_high), (y_low, y_high) = spread(x[shown]), spread(y[shown])
+    counts, x_edges, y_edges = np.histogram2d(
+        x[shown], y[shown], CELLS, [[x_low, x_high], [y_low, y_high]]
+    )
+    figure = go.Figure()
+    figure.add_heatmap(
+        x=x_edges,
+        y=y_edges,
+        z=np.log1p(counts).T,
+        colorscale=[[0, "rgba(139,145,156,0)"], [1, "rgba(139,145,156,0.75)"]],
+        showscale=False,
+        hoverinfo="skip",
+    )
+    points = sample_points(shown, group)
+    for number, name in enumerate(top_groups(group[shown])):
+        member = points[group[points] == name] if name != OTHERS else points
+        if name == OTHERS:
+            member = points[~np.isin(group[points], top_groups(group[shown])[:-1])]
+        colour, symbol = group_style(name, number)
+        figure.add_scattergl(
+            x=x[member],
+            y=y[member],
+            mode="markers",
+            name=str(name),
+            customdata=sample_id[member],
+            marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
+            hovertemplate="sample %{customdata}<br>"
+            + f"{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{name}</extra>",
+        )
+    return _layout(figure, *labels, 460, dragmode="lasso"), len(points)
+
+
+def top_groups(group: np.ndarray) -> list[str]:
+    """The largest groups, as many as there are colours; the last stands for all others."""
+    names, sizes = np.unique(group, return_counts=True)
+    order = [str(name) for name in names[np.argsort(-sizes, kind="stable")]]
+    if len(order) <= len(GROUPS):
+        return order
+    return [*order[: len(GROUPS) - 1], OTHERS]
+
+
+def group_style(name: str, number: int) -> tuple[str, str]:
+    """Colour and symbol; kept and set aside have theirs everywhere."""
+    fixed = {"kept": (KEPT, "circle"), "set aside": (ASIDE, "diamond"), OTHERS: (NEUTRAL, "x")}
+    return fixed.get(name, (GROUPS[number % len(GROUPS)], SYMBOLS[number % len(SYMBOLS)]))
+
+
+def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> go.Figure:
+    """Size of each topic, and how much of it is shown."""
+    figure = go.Figure()
+    figure.add_bar(
+        y=list(names),
+        x=list(shown),
+        orientation="h",
+        marker={"color": SHOWN},
+        text=[f"{s:,} of {t:,}" if s != t else f"{t:,}" for s, t in zip(shown, total, strict=True)],
+        textposition="auto",
+        cliponaxis=False,
+        hovertemplate="%{y}: %{x:,}<extra></extra>",
+    )
+    figure.update_yaxes(autorange="reversed")
+    return _layout(figure, "examples", "", 90 + 26 * len(names), showlegend=False)
+
+
+def coverage(
+    names: Sequence[str], pool: Sequence[float], kept: Sequence[float], random: Sequence[float]
+) -> go.Figure:
+    """Share of each category, in percent, in the pool, the subset and a random subset."""
+    figure = go.Figure()
+    for name, values, colour, symbol, size in (
+        ("all examples", pool, NEUTRAL, "line-ns-open", 16),
+        ("random subset", random, NEUTRAL, "circle-open", 10),
+        ("kept", kept, KEPT, "diamond", 11),
+    ):
+        figure.add_scatter(
+            x=list(values),
+            y=list(names),
+            mode="markers",
+            name=name,
+            marker={"color": colour, "symbol": symbol, "size": size, "line": {"width": 2}},
+            hovertemplate=f"%{{y}}: %{{x:.1f}}% of {name}<extra></extra>",
+        )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(rangemode="tozero")
+    return _layout(figure, "share, %", "", 110 + 26 * len(names))
+
+
+def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:
+    """Tokens of the samples, questions and answers stacked, with the longest that is read."""
+    figure = go.Figure()
+    edges = np.linspace(0, max(int((prompt + response).max()), 8), 41)
+    for name, values, colour, hatch in (
+        ("question (read only)", prompt, NEUTRAL, "/"),
+        ("answer (learned)", response, KEPT, ""),
+    ):
+        figure.add_bar(
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=np.histogram(values, edges)[0],
+            width=edges[1] - edges[0],
+            name=name,
+            opacity=0.7,
+            marker={"color": colour, "pattern": {"shape": hatch, "size": 4}},
+            hovertemplate=f"about %{{x:.0f}} tokens: %{{y:,}} {name}<extra></extra>",
+        )
+    if limit <= edges[-1] * 1.05:
+        figure.add_vline(
+            x=limit, line={"dash": "dash", "color": ASIDE}, annotation_text=f"cut at {limit}"
+        )
+    return _layout(figure, "tokens", "examples", 260, barmode="overlay", bargap=0)
+
+
+def loss_curve(steps: Sequence[float], loss: Sequence[float], unit: str) -> go.Figure:
+    """The loss over the steps of a job's stage."""
+    figure = go.Figure()
+    figure.add_scatter(
+        x=list(steps),
+        y=list(loss),
+        mode="lines+markers",
+        line={"color": KEPT},
+        marker={"size": 4},
+        hovertemplate=f"{unit} %{{x}}: loss %{{y:.3f}}<extra></extra>",
+    )
+    return _layout(figure, unit, "loss, nats per token", 260, showlegend=False)

@@ -1,0 +1,73 @@
+"""Before a run: where its data may lie, what they look like, what the run will cost."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from grads import jobs
+from grads.config import RunConfig
+from grads.errors import DataError
+from grads.runs import Draft, Run, replacing, runs_root
+
+
+def allowed_roots() -> list[Path]:
+    """Folders below which a page may read data: the working folder, and GRADS_DATA_DIRS."""
+    more = os.environ.get("GRADS_DATA_DIRS", "")
+    return [Path.cwd().resolve(), *(Path(p).resolve() for p in more.split(os.pathsep) if p)]
+
+
+def data_place(text: str) -> str:
+    """A path or hub id from a page; raises DataError for a path outside the allowed roots."""
+    text = text.strip()
+    path = Path(text).expanduser()
+    if text and (path.exists() or path.is_absolute() or text.startswith((".", "~"))):
+        inside = [root for root in allowed_roots() if path.resolve().is_relative_to(root)]
+        if not inside:
+            roots = ", ".join(str(root) for root in allowed_roots())
+            raise DataError(
+                f"{path} lies outside the folders this dashboard may read ({roots}): move it there,"
+                " upload it, or start the dashboard with GRADS_DATA_DIRS naming its folder"
+            )
+    return text
+
+
+def save_upload(name: str, content: bytes, root: str | None = None) -> str:
+    """Keep an uploaded file under the runs root, once for the same content; its path."""
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    path = runs_root(root) / ".uploads" / digest / re.sub(r"[^\w.-]+", "_", Path(name).name)
+    if not path.exists():
+        with replacing(path) as draft:
+            draft.write_bytes(content)
+    return str(path)
+
+
+def check(config: RunConfig, purpose: Literal["data", "cost"], root: str | None = None) -> Draft:
+    """The draft of a run whose data are looked at, or whose cost is measured; starts its job.
+
+    A draft that failed is tried again only after its settings or its data file have changed.
+    """
+    draft = Draft.of(config, runs_root(root), purpose)
+    if jobs.observe(draft).state in ("queued", "interrupted", "stopped"):
+        jobs.start(draft, at_once=True)
+    return draft
+
+
+def examples(run: Run, count: int = 20) -> list[dict[str, Any]]:
+    """The first usable samples with their tokens, for a look."""
+    tokens = run.read_table(run.tokens_file, ["sample_id", "pieces", "trained"])
+    samples = run.read_table(
+        run.samples_file, ["sample_id", "turns", "prompt_tokens", "response_tokens", "truncated"]
+    )
+    rows = zip(samples.slice(0, count).to_pylist(), tokens.slice(0, count).to_pylist(), strict=True)
+    return [sample | token for sample, token in rows]
+
+
+def lengths(run: Run) -> dict[str, np.ndarray]:
+    """Prompt and response tokens of every usable sample, and whether it was cut."""
+    names = ["prompt_tokens", "response_tokens", "truncated"]
+    table = run.read_table(run.samples_file, names)
+    return {name: table[name].to_numpy() for name in names}
