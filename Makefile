@@ -16,8 +16,8 @@ test: $(VENV)/dev.done lint
 	$(PY) -m pytest
 
 lint: $(VENV)/dev.done
-	$(VENV)/bin/ruff format --check grads tests assets
-	$(VENV)/bin/ruff check grads tests assets
+	$(VENV)/bin/ruff format --check grads studio pages app.py tests assets
+	$(VENV)/bin/ruff check grads studio pages app.py tests assets
 	$(VENV)/bin/mypy
 
 demo: $(VENV)/run.done

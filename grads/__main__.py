@@ -261,6 +261,17 @@ def worker(folder: str, at_once: bool = False) -> None:
 
 
 @app.command()
+def dashboard(
+    port: Annotated[int | None, typer.Option(help="Port [default: a free one from 8501].")] = None,
+    runs_dir: Root = None,
+) -> None:
+    """Open the dashboard, bound to this machine alone; Ctrl-C ends it, not its jobs."""
+    from grads.dashboard import main
+
+    raise typer.Exit(main(port, runs_dir))
+
+
+@app.command()
 def bench(
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("build/bench.json"),
     dataset: Annotated[

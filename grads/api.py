@@ -14,17 +14,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from filelock import FileLock
 
 from grads import __version__, jobs, preview
 from grads.config import RunConfig, SelectionConfig
 from grads.decisions import decide, decisions, with_decisions
-from grads.drafts import allowed_roots, check, data_place, examples, lengths, save_upload
+from grads.drafts import (
+    allowed_roots,
+    check,
+    columns_of,
+    data_place,
+    draft,
+    examples,
+    lengths,
+    save_upload,
+)
 from grads.errors import RunError, SelectionError
 from grads.export import Subset, export
 from grads.pool import Pool
 from grads.runs import (
     ACTIVE,
-    Draft,
     Run,
     Status,
     TokenRequest,
@@ -39,12 +48,15 @@ __all__ = [
     "allowed_roots",
     "ask_token_signals",
     "bundle",
+    "busy",
     "check",
+    "columns_of",
     "create_run",
     "data_place",
     "decide",
     "decisions",
     "delete_run",
+    "draft",
     "examples",
     "export_selection",
     "lengths",
@@ -52,7 +64,7 @@ __all__ = [
     "resume_run",
     "save_upload",
     "select_samples",
-    "start_like",
+    "start_new",
     "start_run",
     "stop_run",
     "summaries",
@@ -73,6 +85,7 @@ class RunSummary:
     model: str
     status: Status
     counts: dict[str, int]
+    scored: bool
     selections: list[str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,6 +127,7 @@ def summary(run: Run) -> RunSummary:
         model=str(config.get("model")),
         status=jobs.observe(run),
         counts=run.read_manifest().get("counts", {}),
+        scored=run.scores_file.exists(),
         selections=run.selection_names(),
     )
 
@@ -224,17 +238,31 @@ def _subset(run: Run, name: str, ids: pa.ChunkedArray, with_scores: bool) -> Sub
 # -- around a run
 
 
-def start_like(config: RunConfig, root: str | None = None, at_once: bool = False) -> Run:
+def start_new(config: RunConfig, root: str | None = None, at_once: bool = False) -> Run:
     """A new run in the background; it waits for others unless it is to start at once.
 
-    What was measured for these settings goes with it, to be held against what it took.
+    Where a job with these very settings is at work already (a double click, a second tab), that
+    one is the answer. What was measured for the settings goes with the run, to be held against
+    what it took.
     """
-    run = create_run(config, root=root)
-    draft = Draft.of(config, runs_root(root), "cost")
-    if draft.estimate_file.exists():
-        shutil.copy2(draft.estimate_file, run.estimate_file)
-    jobs.start(run, at_once)
-    return run
+    values = config.model_dump(mode="json")
+    place = runs_root(root)
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / ".start.lock"):
+        for run in list_runs(place):
+            if run.config_values() == values and jobs.observe(run).state in ACTIVE:
+                return run
+        run = create_run(config, root=root)
+        measured = draft(config, "cost", root).estimate_file
+        if measured.exists():
+            shutil.copy2(measured, run.estimate_file)
+        jobs.start(run, at_once)
+        return run
+
+
+def busy(root: str | None = None) -> list[Run]:
+    """Runs whose job is at work or waits."""
+    return [run for run in list_runs(runs_root(root)) if jobs.observe(run).state in ACTIVE]
 
 
 def delete_run(run: Run) -> None:

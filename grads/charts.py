@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 KEPT, ASIDE, NEUTRAL, SHOWN = "#3a86d8", "#e07b1f", "#8b919c", "#2a9d78"
 GROUPS = ("#3a86d8", "#e07b1f", "#2a9d78", "#c565a5", "#b8a31c", "#7a6fd0", "#56b4e9", "#9c6b4a")
@@ -141,12 +141,14 @@ def plane(
     counts, x_edges, y_edges = np.histogram2d(
         x[shown], y[shown], CELLS, [[x_low, x_high], [y_low, y_high]]
     )
+    width = CELLS * max(int(shown.sum()), 2) ** (-1 / 6) / 6  # Scott's bandwidth, in cells
+    counts = gaussian_filter(counts, width, mode="constant")
     figure = go.Figure()
     figure.add_heatmap(
         x=x_edges,
         y=y_edges,
-        z=np.log1p(counts).T,
-        colorscale=[[0, "rgba(139,145,156,0)"], [1, "rgba(139,145,156,0.75)"]],
+        z=np.sqrt(counts).T,
+        colorscale=[[0, "rgba(139,145,156,0)"], [1, "rgba(139,145,156,0.6)"]],
         showscale=False,
         hoverinfo="skip",
     )
@@ -166,7 +168,7 @@ def plane(
             hovertemplate="sample %{customdata}<br>"
             + f"{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{name}</extra>",
         )
-    return _layout(figure, *labels, 460, dragmode="lasso"), len(points)
+    return _layout(figure, *labels, 640, dragmode="lasso"), len(points)
 
 
 def top_groups(group: np.ndarray) -> list[str]:
@@ -193,12 +195,14 @@ def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> 
         orientation="h",
         marker={"color": SHOWN},
         text=[f"{s:,} of {t:,}" if s != t else f"{t:,}" for s, t in zip(shown, total, strict=True)],
-        textposition="auto",
+        textposition="outside",
+        textangle=0,
         cliponaxis=False,
         hovertemplate="%{y}: %{x:,}<extra></extra>",
     )
     figure.update_yaxes(autorange="reversed")
-    return _layout(figure, "examples", "", 90 + 26 * len(names), showlegend=False)
+    figure.update_xaxes(range=[0, 1.3 * max(shown, default=1)])
+    return _layout(figure, "examples", "", 80 + 22 * len(names), showlegend=False)
 
 
 def coverage(
@@ -221,7 +225,7 @@ def coverage(
         )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(rangemode="tozero")
-    return _layout(figure, "share, %", "", 110 + 26 * len(names))
+    return _layout(figure, "share, %", "", 110 + 22 * len(names))
 
 
 def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:

@@ -12,12 +12,14 @@ from grads import jobs
 from grads.config import RunConfig
 from grads.errors import DataError
 from grads.runs import Draft, Run, replacing, runs_root
+from grads.sources import read_source
 
 
 def allowed_roots() -> list[Path]:
-    """Folders below which a page may read data: the working folder, and GRADS_DATA_DIRS."""
+    """Folders below which a page may read data: the working folder, runs, and GRADS_DATA_DIRS."""
     more = os.environ.get("GRADS_DATA_DIRS", "")
-    return [Path.cwd().resolve(), *(Path(p).resolve() for p in more.split(os.pathsep) if p)]
+    named = [Path(p).resolve() for p in more.split(os.pathsep) if p]
+    return list(dict.fromkeys([Path.cwd().resolve(), *named, runs_root()]))
 
 
 def data_place(text: str) -> str:
@@ -45,15 +47,27 @@ def save_upload(name: str, content: bytes, root: str | None = None) -> str:
     return str(path)
 
 
+def draft(config: RunConfig, purpose: Literal["data", "cost"], root: str | None = None) -> Draft:
+    """The draft of a run with these settings, as far as it has got."""
+    return Draft.of(config, runs_root(root), purpose)
+
+
 def check(config: RunConfig, purpose: Literal["data", "cost"], root: str | None = None) -> Draft:
     """The draft of a run whose data are looked at, or whose cost is measured; starts its job.
 
     A draft that failed is tried again only after its settings or its data file have changed.
     """
-    draft = Draft.of(config, runs_root(root), purpose)
-    if jobs.observe(draft).state in ("queued", "interrupted", "stopped"):
-        jobs.start(draft, at_once=True)
-    return draft
+    made = draft(config, purpose, root)
+    if jobs.observe(made).state in ("queued", "interrupted", "stopped"):
+        jobs.start(made, at_once=True)
+    return made
+
+
+def columns_of(dataset: str) -> list[str]:
+    """The columns of a file's first rows; none for what is no file of this machine."""
+    if not Path(dataset).expanduser().is_file():
+        return []
+    return read_source(RunConfig(dataset=dataset, limit=200)).columns
 
 
 def examples(run: Run, count: int = 20) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from grads.selection import Scores, Signal
 
 SCORE_COLUMNS = ("loss", "embed_grad_norm", "head_grad_norm", "grad_dot")
 MOST_CATEGORIES = 40  # distinct values up to which a column of the source counts as categories
+TOPIC = "found topic"  # the name of the clusters among the columns of categories
 SIGNALS = {"signal": "l2", "embed_signal": "embed", "head_signal": "head"}
 
 
@@ -83,14 +84,12 @@ class Pool:
         found = {}
         if self.cluster is not None:
             names = np.array(self.cluster_names())
-            found["topic"] = names[self.cluster]
+            found[TOPIC] = names[self.cluster]
         for name, values in self._source_columns:
             if pa.types.is_floating(values.type) or len(values.unique()) > MOST_CATEGORIES:
                 continue
             text = pc.fill_null(values.cast(pa.string()), "(none)")
-            found[name if name not in found else f"{name} (column)"] = text.to_numpy(
-                zero_copy_only=False
-            ).astype(str)
+            found[name] = text.to_numpy(zero_copy_only=False).astype(str)
         return found
 
     @cached_property

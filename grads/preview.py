@@ -47,6 +47,7 @@ class Preview:
     random: np.ndarray  # (n,) bool: a random subset of as many samples
     response_tokens: dict[str, int]  # kept, random, pool
     signal_share: float  # of the summed root sum of squares of the gradient norms
+    random_signal_share: float
     price: Price
     warnings: list[str]
 
@@ -62,6 +63,7 @@ def preview(pool: Pool, options: SelectionConfig) -> Preview:
     kept = chosen.kept
     random = pool.random(int(kept.sum()), options.seed)
     tokens = pool.scores.response_tokens
+    total = float(pool.l2.sum()) or 1.0
     return Preview(
         options=options,
         kept=kept,
@@ -72,7 +74,8 @@ def preview(pool: Pool, options: SelectionConfig) -> Preview:
             "random": int(tokens[random].sum()),
             "pool": int(tokens.sum()),
         },
-        signal_share=float(pool.l2[kept].sum() / pool.l2.sum()) if pool.l2.any() else 0.0,
+        signal_share=float(pool.l2[kept].sum() / total),
+        random_signal_share=float(pool.l2[random].sum() / total),
         price=price(pool, kept),
         warnings=chosen.warnings,
     )

@@ -17,7 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 from pydantic import BaseModel
@@ -227,6 +229,10 @@ class Run(JobFolder):
         except (pa.ArrowInvalid, OSError) as error:
             raise RunError(f"{path} is damaged ({error}): remove it and resume the run") from None
 
+    def read_estimate(self) -> dict[str, Any]:
+        """What was measured before the start: seconds by stage, memory and disk in bytes."""
+        return read_json(self.estimate_file)
+
     def read_rejects(self) -> list[dict[str, Any]]:
         """Rows that could not be used: sample_id, row, reason, advice."""
         if not self.rejects_file.exists():
@@ -243,28 +249,23 @@ class Run(JobFolder):
 
     def read_sample(self, sample_id: int) -> dict[str, Any]:
         """One usable row: turns, columns, token counts; raises RunError if the run has none."""
-        rows = self._rows(self.samples_file, sample_id)
-        if not rows:
+        found = self.read_samples([sample_id])
+        if not found:
             raise RunError(f"run {self.id} has no sample {sample_id}: it may have been refused")
-        return rows[0]
+        return found[sample_id]
+
+    def read_samples(self, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
+        """Usable rows by sample id; ids that the run does not have are left out."""
+        return _rows(self.samples_file, sample_ids)
 
     def read_tokens(self, sample_id: int) -> dict[str, Any] | None:
         """A sample's token texts and which of them are trained; None in runs that keep no texts."""
-        rows = self._rows(self.tokens_file, sample_id)
-        return rows[0] if rows and "pieces" in rows[0] else None
+        row = _rows(self.tokens_file, [sample_id]).get(sample_id, {})
+        return row if "pieces" in row else None
 
     def read_token_signal(self, sample_id: int) -> dict[str, Any] | None:
         """Per-token gradient norms of a sample, where the run keeps them."""
-        rows = self._rows(self.token_signal_file, sample_id)
-        return rows[0] if rows else None
-
-    def _rows(self, path: Path, sample_id: int) -> list[dict[str, Any]]:
-        if not path.exists():
-            return []
-        found: list[dict[str, Any]] = pq.read_table(
-            path, filters=[("sample_id", "==", sample_id)]
-        ).to_pylist()
-        return found
+        return _rows(self.token_signal_file, [sample_id]).get(sample_id)
 
     def decide(self, decision: dict[str, Any]) -> None:
         """Note down what a person decided about a sample; the last word on a sample counts."""
@@ -301,6 +302,22 @@ class Run(JobFolder):
         """Save a selection; the record comes last, so that it never names a missing table."""
         write_table(self.selections / f"{name}.parquet", table)
         write_json(self.selections / f"{name}.json", record)
+
+
+def _rows(path: Path, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
+    """Rows of a Parquet file by sample id, reading only the row groups that may hold them."""
+    if not path.exists() or not sample_ids:
+        return {}
+    file, wanted = pq.ParquetFile(path), np.unique(sample_ids)
+    column = file.schema_arrow.get_field_index("sample_id")
+    groups = []
+    for group in range(file.num_row_groups):
+        reach = file.metadata.row_group(group).column(column).statistics
+        if np.searchsorted(wanted, reach.min) < np.searchsorted(wanted, reach.max, side="right"):
+            groups.append(group)
+    table = file.read_row_groups(groups)
+    rows = table.filter(pc.is_in(table["sample_id"], pa.array(wanted))).to_pylist()
+    return {row["sample_id"]: row for row in rows}
 
 
 class Draft(Run):

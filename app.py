@@ -1,0 +1,65 @@
+"""What is this, and where was I? The dashboard's first page; start it with `make run`."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from grads import api
+from studio import frame, words
+
+
+def recent(summary: api.RunSummary) -> None:
+    """A line of the list of runs."""
+    state, icon, colour = words.STATES[summary.status.state]
+    line = st.container(border=True)
+    name, what, go = line.columns([4, 5, 2], vertical_alignment="center")
+    name.markdown(f"**{words.literal(summary.id)}**  \n:{colour}[{icon} {state}]")
+    usable = summary.counts.get("usable")
+    size = words.count(usable, "example") if usable else "not read yet"
+    chosen = words.count(len(summary.selections), "saved selection")
+    what.markdown(words.literal(f"{Path(summary.dataset).name}, {size}, {chosen}"))
+    page, text = (
+        ("pages/Explore.py", "Explore it") if summary.scored else ("pages/Run.py", "Watch it")
+    )
+    go.page_link(
+        page, label=text, icon=":material/arrow_forward:", query_params={"run": summary.id}
+    )
+
+
+with frame.page("Start"):
+    frame.headline("Which of my examples should I train on?")
+    st.markdown(
+        "You have examples of good answers, and want a language model to learn from them. This"
+        " tool lets a model read every example once and measures **how much it would learn** from"
+        " each. Then you choose, with its numbers and your own knowledge, which ones to train on;"
+        " export them; and **measure whether the choice helped**."
+    )
+    use, look = st.columns(2, gap="medium")
+    with use, st.container(border=True, height="stretch"):
+        st.markdown("#### Use my data")
+        st.markdown("A file of questions and answers, or of conversations. Nothing is sent away.")
+        if st.button("Choose data", type="primary", icon=":material/table_rows:"):
+            st.switch_page("pages/Data.py", query_params=frame.link())
+    with look, st.container(border=True, height="stretch"):
+        st.markdown("#### Look at the demo first")
+        st.markdown(
+            "300 medical questions and answers, good and flawed, scored by a small model. For"
+            " demonstration, **not medical advice**."
+        )
+        if st.button("Explore the demo", icon=":material/scatter_plot:"):
+            st.switch_page("pages/Explore.py", query_params={"run": "demo"})
+    summaries = api.summaries()
+    if summaries:
+        st.markdown("#### Runs")
+        for summary in summaries:
+            recent(summary)
+    with st.expander("How it works, and what is known about it"):
+        st.markdown(
+            "A short warm-up fine-tune, then the gradient of every example at the model's input"
+            " and output words, then criteria on their size and spread: gradient-aware data"
+            " selection (GrADS, [arXiv 2511.08620](https://arxiv.org/abs/2511.08620)). The paper"
+            " reports that 5% of the data can match or beat all of it; **those are the paper's"
+            " results**. In our own first look, the examples with the largest signals taught"
+            " less than random ones. So every selection here is shown beside a random one of its"
+            " size, and the page Evaluate tells whether it helped on your data."
+        )

@@ -1,0 +1,106 @@
+"""What does the model find in my data?"""
+
+import numpy as np
+import streamlit as st
+
+from grads import charts
+from studio import filters, frame, reader, words
+
+with frame.page("Explore"):
+    run = frame.scored_run()
+    pool = frame.pool(run)
+    title = st.container()
+    wanted = filters.bar(pool)
+    shown = pool.matching(wanted)
+    with title:
+        matching = "" if shown.all() else f": {shown.sum():,} match"
+        frame.headline(f"What the model finds in {words.count(len(pool), 'example')}{matching}")
+        st.caption(
+            "Every example gets a learning signal: how strongly the model would change by learning"
+            " it. Draw in a picture to narrow down; choose a row to read."
+        )
+
+    numbers, names = list(pool.numbers), run.selection_names()
+    settings = st.columns(5)
+    column = settings[0].selectbox(
+        "Distribution of", numbers, key="column", bind="query-params", format_func=words.label
+    )
+    x = settings[1].selectbox(
+        "Plane: across",
+        numbers,
+        index=numbers.index("embed_signal"),
+        key="x",
+        bind="query-params",
+        format_func=words.label,
+    )
+    y = settings[2].selectbox(
+        "Plane: up",
+        numbers,
+        index=numbers.index("head_signal"),
+        key="y",
+        bind="query-params",
+        format_func=words.label,
+    )
+    selection = settings[3].selectbox(
+        "Saved selection",
+        names,
+        index=None,
+        key="selection",
+        bind="query-params",
+        placeholder="none",
+    )
+    colours = [*(["kept or set aside"] if selection else []), *pool.categories, "nothing"]
+    by = settings[4].selectbox("Colour", colours, key="colour", bind="query-params")
+    kept = pool.kept(selection) if selection else None
+
+    if not shown.any():
+        st.info("No example matches. Take a filter off.", icon=":material/filter_alt_off:")
+        st.stop()
+    group = filters.groups(pool, by, kept)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        labels = (words.label(x), words.label(y))
+        figure, points = charts.plane(
+            pool.numbers[x], pool.numbers[y], shown, group, pool.scores.sample_id, labels
+        )
+        st.plotly_chart(
+            figure,
+            key="plane",
+            on_select=filters.brushed("plane", x, y),
+            selection_mode=("box", "lasso"),
+            alt=f"{labels[0]} against {labels[1]} of {shown.sum():,} examples",
+        )
+        st.caption(
+            f"Showing {points:,} of {shown.sum():,} examples as points; the grey background is all"
+            " of them. A drawn shape applies to all."
+        )
+    with right:
+        st.plotly_chart(
+            charts.distribution(pool.numbers[column], shown, words.label(column), kept),
+            key="distribution",
+            on_select=filters.brushed("distribution", column),
+            selection_mode="box",
+            alt=f"Distribution of {words.label(column)} over {shown.sum():,} examples",
+        )
+        st.caption(words.meaning(column))
+        if pool.cluster is not None:
+            with st.expander(f"{len(pool.clusters)} topics, by their own terms", expanded=True):
+                sizes = np.bincount(pool.cluster[shown], minlength=len(pool.clusters))
+                st.plotly_chart(
+                    charts.topics(
+                        pool.cluster_names(), sizes.tolist(), [c["size"] for c in pool.clusters]
+                    ),
+                    key="topic-sizes",
+                    alt="Number of examples in each topic",
+                )
+
+    order = np.flatnonzero(shown)
+    order = order[np.argsort(-pool.numbers["signal"][order], kind="stable")][:200]
+    st.markdown(f"#### {'The first 200 by' if shown.sum() > 200 else 'By'} learning signal")
+    more = {"": np.where(kept[order], "kept", "set aside")} if kept is not None else {}
+    reader.listing(pool, order, "list", **more)
+    sample = reader.chosen_sample()
+    if sample is not None:
+        reader.read(pool, sample, kept)
+    with st.expander("Show the maths"):
+        st.markdown(words.SIGNAL_MATHS)

@@ -1,0 +1,130 @@
+"""What will it cost, and how is it going?"""
+
+import streamlit as st
+
+from grads import api, jobs
+from grads.config import RunConfig
+from grads.runs import ACTIVE, Run
+from studio import frame, job, setup, words
+
+
+def new_run() -> None:
+    """Four fields, the rest folded; the price before the start."""
+    frame.headline("What will it cost?", "A warm-up, then one reading of every example.")
+    data, model, warmup, longest = st.columns([3, 2, 2, 1])
+    values = {
+        "dataset": setup.text("dataset", data, placeholder="data/train.jsonl"),
+        "model": setup.text("model", model, value="demo"),
+        "warmup": setup.widget("warmup", warmup),
+        "max_length": setup.widget("max_length", longest),
+    }
+    with st.expander("Advanced settings"):
+        places = [place for _ in range(3) for place in st.columns(5)]
+        for name, place in zip(setup.ADVANCED, places, strict=True):
+            values[name] = setup.widget(name, place)
+    if not values["dataset"]:
+        st.info("First choose your data.", icon=":material/info:")
+        st.page_link("pages/Data.py", label="Choose data", icon=":material/table_rows:")
+        st.stop()
+    for name in ("limit", "clusters"):
+        values[name] = values[name] or None  # 0 is no limit
+    settings = setup.config(columns=setup.stored_mapping(), **values)
+    price(settings)
+    others = api.busy()
+    at_once = False
+    if others:
+        st.info(f"`{others[0].id}` is at work; a new run waits for it by itself.")
+        at_once = st.toggle("Start at once all the same (both will be slower)")
+    st.button(
+        "Start",
+        type="primary",
+        icon=":material/play_arrow:",
+        on_click=start,
+        args=(settings, at_once),
+    )
+
+
+def start(settings: RunConfig, at_once: bool) -> None:
+    """Start the run and watch it."""
+    with frame.guard():
+        run = api.start_new(settings, at_once=at_once)
+        st.session_state["run"], st.session_state["view"] = run.id, "Watch"
+
+
+def price(settings: RunConfig) -> None:
+    """The estimate of these settings, measured on demand."""
+    draft = api.draft(settings, "cost")
+    status = jobs.observe(draft)
+    if draft.estimate_file.exists():
+        st.markdown(setup.price(draft.read_estimate()))
+        st.caption("Measured on this machine with a few of your own examples.")
+    elif status.state in ACTIVE:
+        job.wait_for(draft, "Measuring with your model and data")
+    else:
+        if status.state == "failed":
+            st.error(words.literal(status.error or ""), icon=":material/error:")
+        if st.button("Estimate time, memory and disk", icon=":material/timer:"):
+            api.check(settings, "cost")
+            st.rerun()
+
+
+def watch_run(run: Run) -> None:
+    """The run's job."""
+    status = jobs.observe(run)
+    state, icon, colour = words.STATES[status.state]
+    config = run.config()
+    counts = run.read_manifest().get("counts", {})
+    size = words.count(counts["usable"], "example") if counts else "data"
+    sentence = {
+        "finished": f"All {size} are scored",
+        "failed": "This run has failed",
+        "stopped": "This run is stopped; nothing finished is lost",
+        "interrupted": "This run was interrupted; nothing finished is lost",
+    }.get(status.state, "This run is at work")
+    frame.headline(sentence)
+    st.markdown(
+        f":{colour}[{icon} **{state}**] · {words.literal(config.dataset)} ·"
+        f" {words.literal(config.model)} · {setup.WARMUPS[config.warmup]}"
+    )
+    if status.error:
+        st.error(words.literal(status.error), icon=":material/error:")
+    if status.state == "finished":
+        taken(run)
+        if st.button(
+            "Explore what the model found", type="primary", icon=":material/arrow_forward:"
+        ):
+            st.switch_page("pages/Explore.py", query_params=frame.link())
+    job.live(run)
+    job.controls(run)
+    with st.expander("Settings"):
+        st.json(run.config_values())
+
+
+def taken(run: Run) -> None:
+    """What the run took, beside what was estimated."""
+    manifest = run.read_manifest()
+    seconds = sum(manifest["seconds"].values())
+    text = f"It took {words.duration(seconds)}"
+    if run.estimate_file.exists():
+        expected = sum(run.read_estimate()["seconds"].values())
+        off = (seconds - expected) / expected
+        text += f"; {words.duration(expected)} were estimated ({off:+.0%})"
+    check = manifest["self_check"]["largest_relative_difference"]
+    st.caption(f"{text}. Gradients checked against the slow exact way: off by {check:.1e} at most.")
+
+
+with frame.page("Run"):
+    views = ["Watch", "New run"]
+    view = st.segmented_control(
+        "View",
+        views,
+        default=views[0 if st.session_state.get("run") else 1],
+        key="view",
+        bind="query-params",
+        required=True,
+        label_visibility="collapsed",
+    )
+    if view == "Watch":
+        watch_run(frame.chosen_run())
+    else:
+        new_run()

@@ -1,0 +1,41 @@
+"""Which ones, and what changes if I move?"""
+
+import streamlit as st
+
+from grads import api
+from grads.preview import preview
+from studio import choice, frame, keep, options, reader, words
+
+with frame.page("Select"):
+    run = frame.scored_run()
+    pool = frame.pool(run)
+    title = st.container()
+    moves, result = st.columns([3, 7], gap="large")
+    with moves:
+        chosen = api.with_decisions(run, options.chosen(pool))
+    shown = preview(pool, chosen)
+    with title:
+        frame.headline(f"Keep {shown.count:,} of {words.count(len(pool), 'example')}")
+        st.caption(
+            "What a setting picks is shown here; whether it helps, only the page Evaluate tells."
+        )
+    with result:
+        choice.numbers(pool, shown)
+        choice.remarks(shown)
+        choice.picture(pool, shown)
+        choice.covered(pool, shown)
+    with moves:
+        keep.save(pool, chosen, shown.count)
+        keep.decided(run)
+        with st.expander("Export a saved selection", expanded=True):
+            keep.export(run)
+    st.markdown("#### Who enters, who leaves")
+    choice.changes(pool, shown)
+    sample = reader.chosen_sample()
+    if sample is not None:
+        reader.read(pool, sample, shown.kept)
+        keep.decide(run, sample)
+    with st.expander("Compare two saved selections"):
+        keep.compare(pool)
+    with st.expander("Show the maths"):
+        st.markdown(words.SIGNAL_MATHS + words.CHOICE_MATHS)

@@ -1,0 +1,138 @@
+"""What a choice amounts to, shown: numbers, coverage, and which examples enter and leave."""
+
+import numpy as np
+import streamlit as st
+
+from grads import charts
+from grads.pool import Pool
+from grads.preview import Preview, coverage, emptied
+from studio import filters, options, reader, words
+
+LISTED = 50  # rows of a table of those that enter or leave
+
+
+def numbers(pool: Pool, shown: Preview) -> None:
+    """Count, tokens, share of the signal, price."""
+    tokens, price = shown.response_tokens, shown.price
+    kept, length, signal, time = st.columns(4)
+    kept.metric(
+        "Examples",
+        f"{shown.count:,}",
+        f"{words.share(shown.count, len(pool))} of all",
+        delta_color="off",
+        delta_arrow="off",
+    )
+    length.metric(
+        "Answer tokens",
+        f"{tokens['kept']:,}",
+        f"random: {tokens['random']:,}",
+        delta_color="off",
+        delta_arrow="off",
+        help=f"A random subset of as many examples holds {tokens['random']:,}, all examples hold"
+        f" {tokens['pool']:,}.",
+    )
+    signal.metric(
+        "Signal share",
+        words.share(shown.signal_share, 1),
+        f"random: {words.share(shown.random_signal_share, 1)}",
+        delta_color="off",
+        delta_arrow="off",
+        help="Of the summed gradient norms of all examples, before any correction for length.",
+    )
+    if price.epoch_kept is None or price.epoch_all is None:
+        time.metric("Training time", "unknown", help="This run trained no warm-up to measure by.")
+        return
+    time.metric(
+        "One training pass",
+        words.duration(price.epoch_kept),
+        f"all: {words.duration(price.epoch_all)}",
+        delta_color="off",
+        delta_arrow="off",
+        help="At the speed of this run's warm-up on this machine.",
+    )
+    cost = words.duration(price.choosing)
+    if price.break_even is None:
+        st.caption(f"Choosing took {cost}, and training on this subset saves no time.")
+    else:
+        st.caption(
+            f"Choosing took {cost} once. It has paid for itself in time after"
+            f" **{price.break_even:.1f}** passes of training on this subset instead of all"
+            " examples; with a larger model or several trainings, sooner."
+        )
+
+
+def remarks(shown: Preview) -> None:
+    """Warnings, and what the ranking had to assume."""
+    for warning in shown.warnings:
+        st.warning(words.literal(warning[0].upper() + warning[1:]), icon=":material/warning:")
+    for note in shown.ranking.notes:
+        st.caption(words.literal(f"Note: {note}."))
+
+
+def picture(pool: Pool, shown: Preview) -> None:
+    """Where the kept examples lie on the learning signal; a brush limits the choice to a range."""
+    column = "signal"
+    st.plotly_chart(
+        charts.distribution(
+            pool.numbers[column], np.ones(len(pool), bool), words.label(column), shown.kept
+        ),
+        key="choice",
+        on_select=filters.brushed("choice", column, parameter=options.BOUND),
+        selection_mode="box",
+        alt=f"Distribution of the learning signal, {shown.count:,} examples kept",
+    )
+    st.caption("Drag across the picture to choose only from that range.")
+
+
+def covered(pool: Pool, shown: Preview) -> None:
+    """How the subset spreads over topics or another column, beside pool and random."""
+    if not pool.categories:
+        return
+    by = st.selectbox("Coverage of", list(pool.categories), key="by", bind="query-params")
+    rows = coverage(pool, shown, by)
+    gone = emptied(rows)
+    if gone:
+        st.warning(
+            words.literal(f"Nothing is kept of: {', '.join(gone)}.")
+            + " A random subset of this size would keep some.",
+            icon=":material/warning:",
+        )
+    whole = (len(pool), max(shown.count, 1))
+    st.plotly_chart(
+        charts.coverage(
+            [row.name for row in rows],
+            [100 * row.pool / whole[0] for row in rows],
+            [100 * row.kept / whole[1] for row in rows],
+            [100 * row.random / whole[1] for row in rows],
+        ),
+        key="coverage",
+        alt=f"Share of each {by} among all, kept and randomly chosen examples",
+    )
+
+
+def changes(pool: Pool, shown: Preview) -> None:
+    """Which examples enter and leave, against a saved selection."""
+    names = pool.run.selection_names()
+    if not names:
+        st.caption("Save this selection; later moves will then show who enters and leaves.")
+        return
+    base = st.selectbox("Compared with the saved selection", names, key="base", bind="query-params")
+    saved = pool.kept(base)
+    entering, leaving = shown.kept & ~saved, saved & ~shown.kept
+    if not entering.any() and not leaving.any():
+        st.caption("The same examples.")
+        return
+    titles = [f"{entering.sum():,} enter", f"{leaving.sum():,} leave"]
+    enter, leave = st.tabs(titles, default=titles[0 if entering.any() else 1])
+    with enter:
+        _table(pool, shown, entering, "enter")
+    with leave:
+        _table(pool, shown, leaving, "leave")
+
+
+def _table(pool: Pool, shown: Preview, member: np.ndarray, key: str) -> None:
+    index = np.flatnonzero(member)
+    index = index[np.argsort(-shown.ranking.score[index], kind="stable")]
+    if len(index) > LISTED:
+        st.caption(f"The {LISTED} with the best scores:")
+    reader.listing(pool, index[:LISTED], key)

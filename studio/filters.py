@@ -1,0 +1,111 @@
+"""Which samples Explore looks at: brushed in a picture, searched, or a topic; kept in the URL."""
+
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from grads.config import Bound
+from grads.pool import Filter, Pool
+from studio import words
+
+WITHIN = "within"  # query parameter: COLUMN:LOW:HIGH, repeated
+LASSOS = "lassos"  # in the session only: a drawn shape is too long for a link
+
+
+def bounds(parameter: str = WITHIN) -> tuple[Bound, ...]:
+    """The ranges in the URL; what is no range there is left out."""
+    found = []
+    for text in st.query_params.get_all(parameter):
+        column, *ends = text.rsplit(":", 2)
+        try:
+            low, high = (float(end) for end in ends)
+        except ValueError:
+            continue
+        found.append(Bound(column=column, low=low, high=high))
+    return tuple(found)
+
+
+def set_bound(column: str, low: float, high: float, parameter: str = WITHIN) -> None:
+    """Put a range into the URL; one a column."""
+    drop_bound(column, parameter)
+    text = f"{column}:{low:.6g}:{high:.6g}"
+    st.query_params[parameter] = [*st.query_params.get_all(parameter), text]
+
+
+def drop_bound(column: str, parameter: str = WITHIN) -> None:
+    """Take a range out of the URL."""
+    left = [t for t in st.query_params.get_all(parameter) if t.rsplit(":", 2)[0] != column]
+    st.query_params[parameter] = left
+
+
+def brushed(key: str, x: str, y: str | None = None, parameter: str = WITHIN) -> Any:
+    """A callback that turns a brush in the figure `key` into ranges, or into a drawn shape."""
+
+    def callback() -> None:
+        selection = st.session_state[key].selection
+        for box in selection.get("box", [])[-1:]:
+            set_bound(x, min(box["x"]), max(box["x"]), parameter)
+            if y is not None:
+                set_bound(y, min(box["y"]), max(box["y"]), parameter)
+        for lasso in selection.get("lasso", [])[-1:]:
+            corners = tuple(zip(map(float, lasso["x"]), map(float, lasso["y"]), strict=True))
+            st.session_state[LASSOS] = ((x, y, corners),)
+
+    return callback
+
+
+def clear() -> None:
+    """Show everything again."""
+    st.query_params.pop(WITHIN, None)
+    st.session_state.pop(LASSOS, None)
+    st.session_state["search"] = ""
+    st.session_state["topics"] = []
+
+
+def bar(pool: Pool) -> Filter:
+    """Search box, topics and what was brushed, each to be taken off again; the filter they make."""
+    names = dict(enumerate(pool.cluster_names())) if pool.cluster is not None else {}
+    search, topics = st.columns([2, 3])
+    text = search.text_input(
+        "Search in the texts", key="search", bind="query-params", placeholder="a word or phrase"
+    )
+    chosen = topics.multiselect(
+        "Topics",
+        list(names),
+        key="topics",
+        bind="query-params",
+        format_func=lambda c: names[c],
+        placeholder="all",
+    )
+    known = tuple(b for b in bounds() if b.column in pool.numbers)
+    lassos = st.session_state.get(LASSOS, ())
+    if known or lassos:
+        with st.container(horizontal=True):
+            for bound in known:
+                st.button(
+                    f"{words.label(bound.column)} {bound.low:.3g} to {bound.high:.3g}",
+                    key=f"drop-{bound.column}",
+                    icon=":material/close:",
+                    help="Take this range off",
+                    on_click=drop_bound,
+                    args=(bound.column,),
+                )
+            if lassos:
+                st.button(
+                    "Drawn shape",
+                    icon=":material/close:",
+                    help="Take this shape off",
+                    on_click=lambda: st.session_state.pop(LASSOS, None),
+                )
+            st.button("Show everything", on_click=clear, type="tertiary")
+    return Filter(bounds=known, lassos=lassos, clusters=tuple(chosen), text=text or "")
+
+
+def groups(pool: Pool, by: str, kept: np.ndarray | None) -> np.ndarray:
+    """(n,) the label that colours each point."""
+    if by == "kept or set aside" and kept is not None:
+        return np.where(kept, "kept", "set aside")
+    if by in pool.categories:
+        return pool.categories[by]
+    return np.full(len(pool), "examples")

@@ -1,0 +1,170 @@
+"""The frame around every page: navigation, the chosen run, and what errors look like."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from grads import api, jobs
+from grads.errors import GradsError
+from grads.pool import Pool
+from grads.runs import ACTIVE, Run, list_runs, runs_root
+from studio import words
+
+PAGES = {
+    "Start": ("app.py", ":material/home:"),
+    "Data": ("pages/Data.py", ":material/table_rows:"),
+    "Run": ("pages/Run.py", ":material/play_arrow:"),
+    "Explore": ("pages/Explore.py", ":material/scatter_plot:"),
+    "Select": ("pages/Select.py", ":material/tune:"),
+    "Evaluate": ("pages/Evaluate.py", ":material/query_stats:"),
+}
+ICON = Path(__file__).parents[1] / "assets" / "icon.png"
+LOG = logging.getLogger("studio")
+STYLE = """<style>
+[data-testid="stMainBlockContainer"] {padding-top: 1.5rem; max-width: 1320px}
+[data-testid="stHeader"] {background: none; pointer-events: none}
+@media (max-width: 1000px) {
+  [data-testid="stHorizontalBlock"] {flex-wrap: wrap}
+  [data-testid="stColumn"] {min-width: 45%}
+  [data-testid="stColumn"]:has([data-testid="stColumn"], [data-testid="stPlotlyChart"],
+    [data-testid="stSlider"], .turn, [data-testid="stDataFrame"]) {min-width: 100%}
+}
+.turn {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 4px solid #8b919c;
+  padding: .35rem .8rem; margin: .4rem 0; line-height: 1.5}
+.turn.assistant {border-color: #3a86d8}
+.who {font-size: .8rem; opacity: .75; margin-bottom: .15rem; white-space: normal}
+.learned {text-decoration: underline #3a86d8 2px; text-underline-offset: 3px}
+.special {opacity: .45; font-size: .8em}
+</style>"""
+
+
+@contextmanager
+def page(name: str) -> Iterator[None]:
+    """The page's frame; errors inside become messages that say what to do."""
+    st.set_page_config(page_title=f"{name} · GrADS Studio", page_icon=str(ICON), layout="wide")
+    st.html(STYLE)
+    with guard():
+        _navigation(name)
+        yield
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """Expected errors are shown as they are; of others the log gets the trace."""
+    try:
+        yield
+    except GradsError as error:
+        st.error(words.literal(str(error)), icon=":material/error:")
+        st.stop()
+    except Exception:
+        _log().exception("a page failed")
+        st.error(
+            "Something went wrong while drawing this page. Reload it; if it happens again, the"
+            f" details are in `{_log_file()}`.",
+            icon=":material/error:",
+        )
+        st.stop()
+
+
+def _log_file() -> Path:
+    return runs_root() / "studio.log"
+
+
+def _log() -> logging.Logger:
+    if not LOG.handlers:
+        _log_file().parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(_log_file(), delay=True)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        LOG.addHandler(handler)
+    return LOG
+
+
+def _navigation(name: str) -> None:
+    """The pages, and the run that they are about."""
+    with st.container(horizontal=True, vertical_alignment="center", key="navigation"):
+        st.markdown("**GrADS Studio**", width="content")
+        runs = list_runs(runs_root())
+        place = st.container(horizontal=True, width="content")
+        if runs:
+            st.selectbox(
+                "Run",
+                [run.id for run in runs],
+                key="run",
+                bind="query-params",
+                format_func=_run_label,
+                label_visibility="collapsed",
+                width=280,
+            )
+        with place:
+            for title, (path, icon) in PAGES.items():
+                st.page_link(
+                    path, label=title, icon=icon, query_params=link(), disabled=title == name
+                )
+
+
+def _run_label(run_id: str) -> str:
+    state = jobs.observe(Run(runs_root() / run_id)).state
+    return run_id if state == "finished" else f"{run_id} ({words.STATES[state][0]})"
+
+
+def link(**more: str) -> dict[str, str]:
+    """Query parameters that keep the run when the page changes."""
+    chosen = {"run": st.session_state["run"]} if st.session_state.get("run") else {}
+    return chosen | more
+
+
+def chosen_run() -> Run:
+    """The run of the URL, or the newest; ends the page with a hint where there is none."""
+    run_id = st.session_state.get("run")
+    if not run_id:
+        st.info("There is no run yet. Start with your data.", icon=":material/info:")
+        st.page_link("pages/Data.py", label="Choose data", icon=":material/table_rows:")
+        st.stop()
+    return Run.open(runs_root() / run_id)
+
+
+def scored_run() -> Run:
+    """The chosen run if its samples are scored; else ends the page with its state."""
+    run = chosen_run()
+    if run.scores_file.exists():
+        return run
+    status = jobs.observe(run)
+    word = words.STATES[status.state][0]
+    if status.state in ACTIVE:
+        st.info(
+            f"This run is {word}: its examples are not scored yet. Watch it on the page Run.",
+            icon=":material/hourglass_top:",
+        )
+    else:
+        reason = f" ({status.error})" if status.error else ""
+        st.warning(
+            words.literal(f"This run is {word} before its examples were scored{reason}.")
+            + " Resume it on the page Run.",
+            icon=":material/warning:",
+        )
+    st.page_link(
+        "pages/Run.py", label="Go to Run", icon=":material/play_arrow:", query_params=link()
+    )
+    st.stop()
+
+
+def pool(run: Run) -> Pool:
+    """The run's scored samples, kept in memory over reruns and sessions."""
+    files = (run.scores_file, run.clusters_file)
+    stamp = tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files)
+    return _pool(str(run.path), stamp)
+
+
+@st.cache_resource(max_entries=3, show_spinner="Reading the scores")
+def _pool(path: str, stamp: tuple[int, ...]) -> Pool:
+    return api.load_pool(Run(path))
+
+
+def headline(text: str, below: str = "") -> None:
+    """The one sentence of a page."""
+    st.markdown(f"## {text}")
+    if below:
+        st.markdown(below)

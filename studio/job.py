@@ -1,0 +1,131 @@
+"""A job as people watch it: its steps, progress, speed, machine, log, and stopping it."""
+
+import streamlit as st
+
+from grads import api, charts, jobs, watch
+from grads.runs import ACTIVE, JobFolder, Run, Status
+from studio import frame, words
+
+MARKS = {
+    "done": ":green[:material/check_circle:]",
+    "now": ":blue[:material/play_circle:]",
+    "waiting": ":gray[:material/radio_button_unchecked:]",
+    "skipped": ":gray[:material/remove:]",
+}
+
+
+def progress(status: Status) -> None:
+    """A bar with the stage, how far it is, and the time it still takes."""
+    stage = watch.STAGES.get(status.stage, status.stage) or "Starting"
+    text = status.message.capitalize() or stage
+    if status.total and not status.message:
+        text += f": {status.done:,} of {status.total:,} {status.unit}"
+    if status.eta_s is not None:
+        text += f", about {words.duration(status.eta_s)} left"
+    st.progress(status.done / status.total if status.total else 0.0, text=text)
+
+
+def live(run: Run) -> None:
+    """Everything about a run's job; looks again every second while it is at work."""
+    if jobs.observe(run).state in ACTIVE:
+        _live(run)
+    else:
+        _picture(run, jobs.observe(run))
+
+
+@st.fragment(run_every=1.0)
+def _live(run: Run) -> None:
+    with frame.guard():
+        status = jobs.observe(run)
+        if status.state not in ACTIVE:
+            st.rerun()
+        progress(status)
+        _picture(run, status)
+
+
+def _picture(run: Run, status: Status) -> None:
+    steps = watch.stages(run, status)
+    for place, step in zip(st.columns(len(steps)), steps, strict=True):
+        spent = f"  \n:gray[{words.duration(step.seconds)}]" if step.seconds else ""
+        place.markdown(f"{MARKS[step.state]} {step.label}{spent}")
+    lines = watch.metrics(run)
+    _numbers(status, lines)
+    shown = [name for name in ("warm-up", "score") if len(lines.get(name, [])) > 1]
+    for place, name in zip(st.columns(max(len(shown), 1)), shown, strict=False):
+        rows = lines[name]
+        unit = "training step" if name == "warm-up" else "batch"
+        place.markdown(f"**{watch.STAGES[name]}**: loss by {unit}")
+        place.plotly_chart(
+            charts.loss_curve([r["step"] for r in rows], [r["loss"] for r in rows], unit),
+            key=f"loss-{name}",
+            alt=f"Loss by {unit}, now {rows[-1]['loss']:.2f}",
+        )
+
+
+def _numbers(status: Status, lines: dict[str, list[dict[str, float]]]) -> None:
+    now = watch.machine(status)
+    rows = lines.get(status.stage, [])
+    if now is None:
+        return
+    shown = {
+        "Speed": f"{rows[-1]['tokens_per_s']:,.0f} tokens/s" if rows else "not yet",
+        "Loss": f"{rows[-1]['loss']:.3f}" if rows else "not yet",
+        "Processor": f"{now.cpu_percent / now.cores:.0f}% of {now.cores} cores",
+        "Memory": f"{words.size(now.memory)} of {words.size(now.total_memory)}",
+    }
+    if now.gpu:
+        shown["GPU"] = now.gpu
+    for place, (name, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
+        place.metric(name, value)
+
+
+def controls(run: Run) -> None:
+    """Stop, resume, delete (with a question), and the end of the log."""
+    status = jobs.observe(run)
+    with st.container(horizontal=True):
+        if status.state in ACTIVE:
+            if st.button(
+                "Stop", icon=":material/stop_circle:", disabled=status.state == "stopping"
+            ):
+                with st.spinner("Stopping: the job finishes its step first"):
+                    api.stop_run(run)
+                st.rerun()
+        elif status.state != "finished" and st.button(
+            "Resume", icon=":material/play_circle:", type="primary"
+        ):
+            api.resume_run(run)
+            st.rerun()
+        if status.state not in ACTIVE and st.button("Delete", icon=":material/delete:"):
+            _delete(run)
+    log(run)
+
+
+def log(folder: JobFolder) -> None:
+    """The end of a job's own output."""
+    text = watch.log_tail(folder)
+    if text:
+        with st.expander("Log"):
+            st.code(text[-6000:], language=None)
+
+
+@st.dialog("Delete this run?")
+def _delete(run: Run) -> None:
+    st.write(
+        f"`{run.id}` with its scores, saved selections, exports and evaluations will be gone. Your"
+        " data file stays."
+    )
+    if st.button("Delete it", type="primary"):
+        api.delete_run(run)
+        st.query_params.pop("run", None)
+        st.rerun()
+
+
+@st.fragment(run_every=1.0)
+def wait_for(folder: JobFolder, what: str) -> None:
+    """A bar while a short job is at work; draws the page again when it has ended."""
+    with frame.guard():
+        status = jobs.observe(folder)
+        if status.state not in ACTIVE:
+            st.rerun()
+        status.message = status.message or ("" if status.total else what)
+        progress(status)

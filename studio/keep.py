@@ -1,0 +1,134 @@
+"""What stays of a choice: decisions by people, saved selections, comparisons, exported files."""
+
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from grads import api
+from grads.config import SelectionConfig
+from grads.export import FORMATS
+from grads.pool import Pool
+from grads.preview import overlap
+from grads.runs import Run
+from studio import words
+
+KINDS = {
+    "jsonl": "JSONL: your rows as they were",
+    "csv": "CSV table",
+    "parquet": "Parquet table",
+    "hf": "Hugging Face data set",
+    "llamafactory": "LLaMA-Factory: data and config",
+    "trl": "TRL: data and config",
+    "axolotl": "Axolotl: data and config",
+}
+assert set(KINDS) == set(FORMATS)
+
+
+def decide(run: Run, sample_id: int) -> None:
+    """Always keep or never keep the open example, with a reason and a name."""
+    made = api.decisions(run).get(sample_id)
+    if made:
+        what = "always kept" if made["decision"] == "pin" else "never kept"
+        by = f" by {made['reviewer']}" if made["reviewer"] else ""
+        why = f": {made['reason']}" if made["reason"] else ""
+        note, undo = st.columns([4, 1], vertical_alignment="center")
+        note.info(words.literal(f"Row {sample_id} is {what}{by}{why}"), icon=":material/gavel:")
+        if undo.button("Undo", key="undo"):
+            api.decide(run, sample_id, "clear")
+            st.rerun()
+        return
+    reason, reviewer, pin, exclude = st.columns([3, 2, 1, 1], vertical_alignment="bottom")
+    why = reason.text_input("Why (optional)", key=f"reason-{sample_id}")
+    who = reviewer.text_input("Your name (optional)", key="reviewer", persist_state="session")
+    if pin.button("Always keep", icon=":material/push_pin:", width="stretch"):
+        api.decide(run, sample_id, "pin", why, who)
+        st.rerun()
+    if exclude.button("Never keep", icon=":material/block:", width="stretch"):
+        api.decide(run, sample_id, "exclude", why, who)
+        st.rerun()
+
+
+def decided(run: Run) -> None:
+    """Everything that people have decided."""
+    rows = list(api.decisions(run).values())
+    if not rows:
+        return
+    with st.expander(f"{words.count(len(rows), 'example')} decided by people"):
+        table = pd.DataFrame(rows)
+        table["decision"] = table["decision"].map({"pin": "always keep", "exclude": "never keep"})
+        st.dataframe(table, hide_index=True, alt="Decisions by people")
+
+
+def save(pool: Pool, options: SelectionConfig, count: int) -> None:
+    """Save the choice under a name."""
+    name = st.text_input("Save as", key="name", placeholder="a name, such as first-try")
+    if st.button(
+        f"Save these {count:,}",
+        type="primary",
+        icon=":material/save:",
+        disabled=not name,
+        width="stretch",
+    ):
+        record = api.select_samples(pool.run, name, options, pool)
+        st.session_state["saved"] = name
+        st.toast(f"Saved {record['samples']['kept']:,} examples as {name}")
+        st.rerun()
+
+
+def export(run: Run) -> None:
+    """A saved selection as files, loaded back and counted before they are offered."""
+    names = run.selection_names()
+    if not names:
+        st.caption("Save a selection first; then it can be exported.")
+        return
+    first = st.session_state.get("saved")
+    name = st.selectbox("Saved selection", names, index=names.index(first) if first in names else 0)
+    form = st.selectbox("Format", list(KINDS), format_func=KINDS.__getitem__)
+    scores = st.checkbox("Add the scores as columns")
+    if st.button("Make the files", icon=":material/file_export:"):
+        manifest = api.export_selection(run, name, form, with_scores=scores)
+        st.session_state["export"] = {**manifest, "run": run.id}
+    made = st.session_state.get("export")
+    if made and (made["run"], made["selection"], made["format"]) == (run.id, name, form):
+        st.success(
+            f"{words.count(made['rows'], 'row')} written, loaded back and counted.",
+            icon=":material/check_circle:",
+        )
+        file, content = api.bundle(Path(made["path"]))
+        st.download_button(
+            f"Download {file}", content, file, icon=":material/download:", on_click="ignore"
+        )
+
+
+def compare(pool: Pool) -> None:
+    """Two saved selections side by side."""
+    names = pool.run.selection_names()
+    if len(names) < 2:
+        st.caption("Two saved selections can be compared here.")
+        return
+    left, right = st.columns(2)
+    one = left.selectbox("First", names, key="first", bind="query-params")
+    two = right.selectbox("Second", names, index=1, key="second", bind="query-params")
+    a, b = pool.kept(one), pool.kept(two)
+    found = overlap(a, b)
+    st.markdown(
+        f"They share **{words.count(found['both'], 'example')}**; {found['only_first']:,} are only"
+        f" in {words.literal(one)}, {found['only_second']:,} only in {words.literal(two)}. Two"
+        f" random subsets of these sizes would share about {found['by_chance']:.0f}."
+    )
+    rows = {
+        words.label(column): [float(pool.numbers[column][mask].mean()) for mask in (a, b)]
+        for column in ("signal", "loss", "response_tokens")
+    }
+    table = pd.DataFrame(rows, index=[one, two]).T.reset_index(names="mean of")
+    st.dataframe(table, hide_index=True, alt="Means of the two selections")
+    options = [pool.run.read_selection(name)[0]["options"] for name in (one, two)]
+    differ = {
+        key: {one: str(options[0].get(key)), two: str(options[1].get(key))}
+        for key in options[0]
+        if options[0].get(key) != options[1].get(key)
+    }
+    if differ:
+        st.caption("Options that differ:")
+        st.dataframe(pd.DataFrame(differ).T.reset_index(names="option"), hide_index=True)

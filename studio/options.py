@@ -1,0 +1,192 @@
+"""The options of a selection as widgets, all of them in the URL."""
+
+from typing import Any, get_args
+
+import streamlit as st
+
+from grads.config import Criterion, SelectionConfig
+from grads.pool import Pool
+from studio import filters, words
+
+PRESETS = (2.5, 5.0, 10.0, 25.0, 50.0)
+AUTO = "auto"
+BOUND = "bound"  # query parameter: COLUMN:LOW:HIGH, repeated
+UNITS = {"samples": "of examples", "tokens": "of answer tokens"}
+CRITERIA = {
+    "grads": "GrADS: typical, with something left to learn",
+    "density": "Most typical only",
+    "magnitude": "Largest raw gradients",
+    "loss_high": "Most surprising",
+    "loss_low": "Least surprising",
+    "longest": "Longest answers",
+    "shortest": "Shortest answers",
+    "random": "Random",
+}
+DRAWS = {
+    "top": "the best scores",
+    "sample": "at random, better scores more often",
+    "stratified": "the best scores of every topic",
+}
+SIGNALS = {
+    "joint": "both, as a pair",
+    "l2": "both, as one number",
+    "tied": "both, as one shared matrix",
+    "embed": "input words only",
+    "head": "output words only",
+}
+LENGTHS = {
+    "residual": "compare with answers of the same length",
+    "sqrt": "scale by the root of the length",
+    "none": "none: short answers win",
+}
+
+
+def budget() -> dict[str, Any]:
+    """Presets and slider; the budget they make."""
+
+    def apply() -> None:
+        preset = st.session_state["preset"]
+        st.session_state["auto"] = preset == AUTO
+        if preset not in (None, AUTO):
+            st.session_state["budget"] = preset
+
+    auto, percent = bool(st.session_state.get("auto")), st.session_state.get("budget", 10.0)
+    st.session_state["preset"] = AUTO if auto else percent if percent in PRESETS else None
+    st.segmented_control(
+        "Keep",
+        [*PRESETS, AUTO],
+        key="preset",
+        format_func=lambda p: p if p == AUTO else f"{p:g}%",
+        on_change=apply,
+        wrap=True,
+    )
+    automatic = st.toggle(
+        "Let the data decide",
+        key="auto",
+        bind="query-params",
+        help="Keeps every example near the peak: needs GrADS or typical, and the best scores.",
+    )
+    percent = st.slider(
+        "Budget",
+        0.5,
+        100.0,
+        10.0,
+        0.5,
+        format="%g%%",
+        key="budget",
+        bind="query-params",
+        disabled=automatic,
+    )
+    unit = st.radio(
+        "Share",
+        list(UNITS),
+        format_func=UNITS.__getitem__,
+        horizontal=True,
+        key="unit",
+        bind="query-params",
+        disabled=automatic,
+        label_visibility="collapsed",
+    )
+    return {"auto": True} if automatic else {"ratio": percent / 100, "budget_unit": unit}
+
+
+def taste() -> dict[str, Any]:
+    """Focus and typicality."""
+    focus = st.slider(
+        "Focus",
+        -3.0,
+        3.0,
+        1.0,
+        0.1,
+        key="focus",
+        bind="query-params",
+        help="To the right: examples the model would still learn much from. To the left: examples"
+        " it nearly knows. 0: no preference.",
+    )
+    typicality = st.slider(
+        "Typicality",
+        0.0,
+        3.0,
+        1.0,
+        0.1,
+        key="typicality",
+        bind="query-params",
+        help="How much to prefer examples that are like many others. 0: outliers count as much.",
+    )
+    return {"focus": focus, "typicality": typicality}
+
+
+def method() -> dict[str, Any]:
+    """Criterion, draw, signal, length control and seed."""
+    criterion = _choice("criterion", "What counts", CRITERIA)
+    draw = _choice("draw", "Take", DRAWS)
+    signal = _choice("signal", "Learning signal from", SIGNALS)
+    length = _choice("length_control", "Correct for answer length", LENGTHS)
+    seed = st.number_input("Seed of random draws", 0, value=0, key="seed", bind="query-params")
+    return {
+        "criterion": criterion,
+        "draw": draw,
+        "signal": signal,
+        "length_control": length,
+        "seed": seed,
+    }
+
+
+def _choice(key: str, label: str, names: dict[str, str]) -> str:
+    chosen: str = st.selectbox(
+        label, list(names), key=key, bind="query-params", format_func=names.__getitem__
+    )
+    return chosen
+
+
+assert set(CRITERIA) == set(get_args(Criterion))
+
+
+def ranges(pool: Pool) -> dict[str, Any]:
+    """Sliders for the columns that are limited; a brush in the picture sets them too."""
+    limited = {b.column: b for b in filters.bounds(BOUND) if b.column in pool.numbers}
+
+    def change() -> None:
+        wanted = st.session_state["limited"]
+        for column in set(limited) - set(wanted):
+            filters.drop_bound(column, BOUND)
+        for column in set(wanted) - set(limited):
+            low, high = extent(pool, column)
+            filters.set_bound(column, low, high, BOUND)
+
+    st.session_state["limited"] = list(limited)
+    st.multiselect(
+        "Limit to a range of",
+        list(pool.numbers),
+        key="limited",
+        format_func=words.label,
+        on_change=change,
+        placeholder="nothing",
+    )
+    for column, bound in limited.items():
+        low, high = extent(pool, column)
+        key = f"range-{column}"
+
+        def drag(column: str = column, key: str = key) -> None:
+            low, high = st.session_state[key]
+            filters.set_bound(column, low, high, BOUND)
+
+        st.session_state[key] = (max(bound.low or low, low), min(bound.high or high, high))
+        st.slider(words.label(column), low, high, key=key, on_change=drag)
+    return {"bounds": [b.model_dump() for b in limited.values()]}
+
+
+def extent(pool: Pool, column: str) -> tuple[float, float]:
+    """Smallest and largest value of a column, widened to what six digits hold."""
+    values = pool.numbers[column]
+    low, high = float(f"{values.min():.6g}"), float(f"{values.max():.6g}")
+    margin = 1e-5 * max(abs(low), abs(high), 1e-9)
+    return low - margin, high + margin
+
+
+def chosen(pool: Pool) -> SelectionConfig:
+    """All options, as the widgets stand."""
+    values = budget() | taste()
+    with st.expander("More: criterion, draw, ranges"):
+        values |= method() | ranges(pool)
+    return SelectionConfig.parse(values)

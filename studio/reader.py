@@ -1,0 +1,233 @@
+"""Reading one sample: its conversation, its numbers as percentiles, its neighbours, its heat."""
+
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from grads import api, jobs
+from grads.pool import Pool
+from grads.runs import ACTIVE, Run, TokenRequest
+from studio import frame, words
+
+WHO = {"system": "Instruction to the model", "user": "Question", "assistant": "Answer"}
+SHOWN = ("signal", "embed_signal", "head_signal", "loss", "response_tokens", "prompt_tokens")
+ABOVE = "The share of all examples that lie below this one."
+HEAT = {
+    "Input-word signal": "embed_token_norm",
+    "Output-word signal": "head_token_norm",
+}
+
+
+def conversation(turns: list[dict[str, str]]) -> None:
+    """The turns as plain text; whatever they hold is shown, never run or rendered."""
+    st.html("".join(_turn(t["role"], escape(t["content"])) for t in turns))
+
+
+def _turn(role: str, inner: str) -> str:
+    return f'<div class="turn {role}"><div class="who">{WHO[role]}</div>{inner}</div>'
+
+
+def tokens(pieces: list[str], trained: list[bool], heat: np.ndarray | None = None) -> None:
+    """Token texts with the learned ones underlined; `heat` (T,) in [0, 1] colours them."""
+    spans = []
+    for i, (piece, learned) in enumerate(zip(pieces, trained, strict=True)):
+        kind = "learned" if learned else "special" if piece.startswith("<|") else ""
+        colour = f' style="background: rgba(224,123,31,{heat[i]:.2f})"' if heat is not None else ""
+        spans.append(f'<span class="{kind}"{colour}>{escape(piece)}</span>')
+    st.html(f'<div class="turn">{"".join(spans)}</div>')
+
+
+def chosen_sample() -> int | None:
+    """The sample that the URL opens."""
+    text = st.query_params.get("sample", "")
+    return int(text) if text.isdecimal() else None
+
+
+def open_sample(sample_id: int) -> None:
+    """Put a sample into the URL."""
+    st.query_params["sample"] = str(sample_id)
+
+
+def listing(pool: Pool, positions: np.ndarray, key: str, **more: Any) -> None:
+    """A table of samples; choosing a row opens it. `more` are extra columns, one value a row."""
+    samples = pool.run.read_samples(pool.scores.sample_id[positions].tolist())
+    turns = [samples[int(i)]["turns"] for i in pool.scores.sample_id[positions]]
+    table = pd.DataFrame(
+        {
+            "row": pool.scores.sample_id[positions],
+            **more,
+            "signal": pool.numbers["signal"][positions],
+            "loss": pool.scores.loss[positions],
+            "tokens": pool.scores.response_tokens[positions],
+            "question": [_first(t, "user") for t in turns],
+            "answer": [_first(t, "assistant") for t in turns],
+        }
+    )
+    ids = pool.scores.sample_id[positions].tolist()
+
+    def chosen() -> None:
+        rows = st.session_state[key].selection.rows
+        if rows:
+            open_sample(ids[rows[0]])
+
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=min(38 + 35 * max(len(table), 1), 360),
+        key=key,
+        on_select=chosen,
+        selection_mode="single-row",
+        alt="Examples; choose a row to read it",
+        column_config={
+            "row": st.column_config.NumberColumn("row", width=60, format="%d"),
+            "signal": st.column_config.NumberColumn(
+                "signal", width=70, format="%.2f", help=words.meaning("signal")
+            ),
+            "loss": st.column_config.NumberColumn(
+                "surprise", width=75, format="%.2f", help=words.meaning("loss")
+            ),
+            "tokens": st.column_config.NumberColumn(
+                "tokens", width=70, format="%d", help=words.meaning("response_tokens")
+            ),
+            "question": st.column_config.TextColumn("question", width=330),
+            "answer": st.column_config.TextColumn("answer", width="large"),
+        },
+    )
+
+
+def _first(turns: list[dict[str, str]], role: str) -> str:
+    return words.shorten(next((t["content"] for t in turns if t["role"] == role), ""), 160)
+
+
+def read(pool: Pool, sample_id: int, kept: np.ndarray | None) -> None:
+    """Everything about one sample; `kept` (n,) bool says which neighbours are in the subset."""
+    found = pool.positions(np.array([sample_id]))
+    if not len(found):
+        st.warning(f"There is no example {sample_id} in this run: it was refused or held out.")
+        return
+    position = int(found[0])
+    sample = pool.run.read_sample(sample_id)
+    fate = ""
+    if kept is not None:
+        fate = ", :blue[**kept**]" if kept[position] else ", :orange[**set aside**]"
+    st.markdown(f"#### Example in row {sample_id}{fate}")
+    text, numbers = st.columns([4, 3], gap="large")
+    with text:
+        views = ["Text", "Where the signal lies"]
+        view = st.segmented_control(
+            "View", views, default=views[0], required=True, label_visibility="collapsed"
+        )
+        if view == views[0]:
+            conversation(sample["turns"])
+            if sample["truncated"]:
+                st.caption("The end was cut at the longest length this run reads.")
+        else:
+            _heat(pool.run, sample_id)
+    with numbers:
+        _percentiles(pool, position, sample)
+        _neighbours(pool, position, kept)
+
+
+def _percentiles(pool: Pool, position: int, sample: dict[str, Any]) -> None:
+    rows = [
+        {
+            "number": words.label(name),
+            "value": float(pool.numbers[name][position]),
+            "percentile": pool.percentile(name, position),
+        }
+        for name in SHOWN
+    ]
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        alt="The example's numbers, and the share of examples below it",
+        column_config={
+            "number": st.column_config.TextColumn("this example's", width=140),
+            "value": st.column_config.NumberColumn("value", format="%.2f", width=60),
+            "percentile": st.column_config.ProgressColumn(
+                "above", min_value=0, max_value=100, format="%.0f%%", help=ABOVE, width=130
+            ),
+        },
+    )
+    own = {k: v for k, v in (sample.get("columns") or {}).items() if v is not None}
+    if pool.cluster is not None:
+        own = {"found topic": pool.cluster_names()[pool.cluster[position]]} | own
+    st.caption(
+        words.literal(" | ".join(f"{k}: {words.shorten(str(v), 60)}" for k, v in own.items()))
+    )
+
+
+def _neighbours(pool: Pool, position: int, kept: np.ndarray | None) -> None:
+    if pool.cluster is None:
+        return
+    everything = np.ones(len(pool), bool)
+    groups = [("Nearest in content", pool.neighbours(position, everything, 3))]
+    if kept is not None:
+        groups = [
+            ("Nearest kept", pool.neighbours(position, kept, 2)),
+            ("Nearest set aside", pool.neighbours(position, ~kept, 2)),
+        ]
+    groups.append(("Near-duplicates", pool.near_duplicates(position)[:3]))
+    for title, positions in groups:
+        if positions:
+            st.markdown(f"**{title}**")
+        ids = [int(pool.scores.sample_id[p]) for p in positions]
+        samples = pool.run.read_samples(ids)
+        for sample in ids:
+            question = words.literal(words.shorten(_first(samples[sample]["turns"], "user"), 70))
+            st.button(
+                f"{sample}: {question}",
+                key=f"near-{title}-{sample}",
+                on_click=open_sample,
+                args=(sample,),
+                type="tertiary",
+            )
+
+
+def _heat(run: Run, sample_id: int) -> None:
+    stored, signal = run.read_tokens(sample_id), run.read_token_signal(sample_id)
+    if stored is None:
+        st.info("This run was made by an earlier version that kept no token texts.")
+        return
+    if signal is None:
+        _offer_heat(run, sample_id)
+        return
+    kind = st.radio("Signal", list(HEAT), horizontal=True, label_visibility="collapsed")
+    norms = np.array(signal[HEAT[kind]])
+    trained = np.array(stored["trained"])
+    if len(norms) != len(trained):  # one number a response position, at the token it predicts
+        full = np.zeros(len(trained))
+        full[np.flatnonzero(trained)[-len(norms) :]] = norms
+        norms = full
+    top = float(norms.max()) or 1.0
+    tokens(stored["pieces"], stored["trained"], 0.85 * np.sqrt(norms / top))
+    largest = [stored["pieces"][i].strip() or "␣" for i in np.argsort(-norms)[:5]]
+    st.caption(
+        "Darker means more learning signal. Underlined is what the model learns to say. Most of it"
+        f" lies at: {words.literal(', '.join(largest))}."
+    )
+
+
+def _offer_heat(run: Run, sample_id: int) -> None:
+    status = jobs.observe(TokenRequest(run))
+    if status.state in ACTIVE:
+        st.info("Being computed in the background; this takes a moment.")
+        _wait_for_heat(run, sample_id)
+        return
+    if status.error:
+        st.warning(words.literal(status.error))
+    st.write("This run keeps no signals of single words for this example.")
+    if st.button("Compute them", icon=":material/local_fire_department:"):
+        api.ask_token_signals(run, [sample_id])
+        st.rerun()
+
+
+@st.fragment(run_every=1.0)
+def _wait_for_heat(run: Run, sample_id: int) -> None:
+    with frame.guard():
+        active = jobs.observe(TokenRequest(run)).state in ACTIVE
+        if not active or run.read_token_signal(sample_id) is not None:
+            st.rerun()

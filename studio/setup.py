@@ -1,0 +1,130 @@
+"""The settings of a new run as widgets; what is set travels in the URL from Data to Run."""
+
+from typing import Any, Literal, get_args, get_origin
+
+import streamlit as st
+
+from grads import api
+from grads.config import RunConfig
+from studio import words
+
+FIELDS = RunConfig.model_fields
+LABELS = {
+    "dataset": "Data: file, folder or hub id",
+    "model": "Model",
+    "warmup": "Warm-up",
+    "max_length": "Longest, in tokens",
+    "limit": "Read only the first rows",
+    "heldout": "Set aside for the evaluation, in examples",
+    "split": "Split of the data set",
+}
+WARMUPS = {
+    "lora": "LoRA: small added weights",
+    "full": "Full: all weights",
+    "none": "None: the model as it is",
+}
+ROLES = {"prompt": "Question column", "response": "Answer column", "messages": "Dialogue column"}
+# On the page Data, and again on Run, where the data stay as they were checked.
+DATA = ("dataset", "model", "max_length", "limit", "heldout", "split", "map")
+ADVANCED = (
+    "limit heldout split epochs lr warmup_fraction lora_rank batch_size batch_tokens dtype device"
+    " clusters seed token_signals warmup_from"
+).split()
+
+
+def text(name: str, place: Any = st, **more: Any) -> str:
+    """A text field bound to the URL."""
+    value = place.text_input(
+        LABELS.get(name, name), key=name, bind="query-params", help=_help(name), **more
+    )
+    return str(value or "").strip()
+
+
+def _help(name: str) -> str:
+    return " ".join((FIELDS[name].description or "").split())
+
+
+def widget(name: str, place: Any = st) -> Any:
+    """The field's widget by its type, with its help and default; None where it is left empty."""
+    field = FIELDS[name]
+    label = LABELS.get(name, name.replace("_", " "))
+    shared = {"key": name, "bind": "query-params", "help": _help(name)}
+    kinds = [field.annotation, *get_args(field.annotation)]
+    if get_origin(field.annotation) is Literal:
+        choices = list(get_args(field.annotation))
+        return place.selectbox(
+            label,
+            choices,
+            index=choices.index(field.default),
+            format_func=lambda c: WARMUPS.get(c, c) if name == "warmup" else c,
+            **shared,
+        )
+    if bool in kinds:
+        return {"yes": True, "no": False, "by size": None}[
+            place.selectbox(label, ["by size", "yes", "no"], **shared)
+        ]
+    if float in kinds:
+        value = place.text_input(
+            label, str(field.default or ""), placeholder="chosen by itself", **shared
+        )
+        return value.strip() or None
+    if int in kinds:
+        return place.number_input(
+            label, min_value=0, value=field.default, step=1, placeholder="none", **shared
+        )
+    return place.text_input(label, field.default or "", **shared).strip() or None
+
+
+def mapping(columns: list[str]) -> dict[str, str]:
+    """Which column plays which role, where the layout is not to be recognised by itself."""
+    places = st.columns(len(ROLES))
+    chosen = {}
+    for (role, label), place in zip(ROLES.items(), places, strict=True):
+        column = place.selectbox(
+            label,
+            columns,
+            index=None,
+            key=f"map_{role}",
+            bind="query-params",
+            placeholder="recognised",
+            help="Choose the dialogue column alone, or both question and answer.",
+        )
+        if column:
+            chosen[role] = column
+    return chosen
+
+
+def stored_mapping() -> dict[str, str]:
+    """The mapping that came along in the URL."""
+    found = {role: st.query_params.get(f"map_{role}") for role in ROLES}
+    return {role: column for role, column in found.items() if column}
+
+
+def config(**values: Any) -> RunConfig:
+    """Validated settings; a path outside the allowed folders is refused."""
+    values["dataset"] = api.data_place(values["dataset"])
+    return RunConfig.parse({k: v for k, v in values.items() if v not in (None, "", {})})
+
+
+def as_link(settings: RunConfig) -> dict[str, str]:
+    """Query parameters that carry the settings that differ from their defaults."""
+    params = {f"map_{role}": column for role, column in settings.columns.items()}
+    for name in ("dataset", "model", "max_length", "limit", "heldout", "split"):
+        value = getattr(settings, name)
+        if value not in (None, FIELDS[name].default):
+            params[name] = str(value)
+    return params
+
+
+def price(estimate: dict[str, Any]) -> str:
+    """An estimate in a sentence."""
+    total = sum(estimate["seconds"].values())
+    parts = ", ".join(
+        f"{name} {words.duration(seconds)}" for name, seconds in estimate["seconds"].items()
+    )
+    return (
+        f"About **{words.duration(total)}** ({parts}),"
+        f" **{words.size(estimate['memory_bytes'])}** of memory and"
+        f" **{words.size(estimate['disk_bytes'])}** of disk for"
+        f" {words.count(estimate['samples'], 'example')} on {estimate['device']}."
+    )

@@ -1,0 +1,123 @@
+"""Plain words and numbers as people read them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Word:
+    """A column's name for people, and what it means."""
+
+    label: str
+    help: str
+
+
+WORDS = {
+    "signal": Word(
+        "Learning signal",
+        "How strongly the model would change if it learned this example, for its length: 0 is"
+        " typical, 1 is one standard deviation more than typical.",
+    ),
+    "embed_signal": Word(
+        "Input-word signal",
+        "The part of the learning signal that changes how the model reads words (its embedding"
+        " layer).",
+    ),
+    "head_signal": Word(
+        "Output-word signal",
+        "The part of the learning signal that changes how the model chooses words (its LM head).",
+    ),
+    "loss": Word(
+        "Surprise (loss)",
+        "How unexpected the answer is to the model, in nats per token; higher is more surprising.",
+    ),
+    "response_tokens": Word("Answer length", "Tokens of the answer: about 3 words for 4 tokens."),
+    "prompt_tokens": Word("Question length", "Tokens of the question and everything before it."),
+    "embed_grad_norm": Word("Raw gradient, input words", "Gradient norm at the embedding layer."),
+    "head_grad_norm": Word("Raw gradient, output words", "Gradient norm at the LM head."),
+    "grad_dot": Word("Agreement of the two gradients", "Inner product of the two gradients."),
+    "sample_id": Word("Row number", "Place of the example in the data file, counted from 0."),
+}
+
+STATES = {
+    "queued": ("waiting", ":material/schedule:", "gray"),
+    "running": ("running", ":material/play_circle:", "blue"),
+    "stopping": ("stopping", ":material/hourglass_top:", "orange"),
+    "stopped": ("stopped", ":material/pause_circle:", "orange"),
+    "failed": ("failed", ":material/error:", "red"),
+    "interrupted": ("interrupted", ":material/warning:", "orange"),
+    "finished": ("finished", ":material/check_circle:", "green"),
+}
+
+
+SIGNAL_MATHS = r"""
+For each example with answer positions $R$, mean loss $L$ and tokens $x_t$: the gradient $e_t$ of
+$L$ at the embedding of token $t$, the hidden state $h_t$ and the gradient $d_t$ at the logits give
+
+$\text{input words} = \lVert \sum_t \mathrm{onehot}(x_t)\, e_t^\top \rVert_F, \qquad
+\text{output words} = \lVert \sum_{t \in R} d_t h_t^\top \rVert_F$
+
+The learning signal is the log of $\sqrt{\text{input}^2 + \text{output}^2}$, minus its
+least-squares fit on the log of the answer's length, in robust standard deviations from the median.
+"""
+CHOICE_MATHS = r"""
+With $x_i$ the learning signal of example $i$ and $f$ the density of all examples' signals (Gaussian
+kernels, each example's own left out), the default criterion scores
+
+$s_i = a \log f(x_i) + \lambda x_i$
+
+with typicality $a$ and focus $\lambda$, and keeps the best scores; examples whose $\log f$ lies
+more than the floor below the peak come last. A random draw takes examples with weights
+$\exp(s_i)$; $a = \lambda = 0$ is then exactly a uniform random subset. This is our reading of the
+paper, whose code is not public.
+"""
+
+
+def label(column: str) -> str:
+    """A column's name for people; the source's own columns keep theirs."""
+    return WORDS[column].label if column in WORDS else column
+
+
+def meaning(column: str) -> str:
+    """What a column means."""
+    return WORDS[column].help if column in WORDS else "A column of your data."
+
+
+def duration(seconds: float | None) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 or seconds == 0 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(number: float) -> str:
+    """`640 KB`, `1.2 GB`."""
+    for unit in ("bytes", "KB", "MB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GB"
+
+
+def share(part: float, whole: float) -> str:
+    """A percentage with as many digits as it needs."""
+    percent = 100 * part / whole if whole else 0.0
+    return f"{percent:.1f}%" if percent < 10 and round(percent) != percent else f"{percent:.0f}%"
+
+
+def count(number: int, what: str) -> str:
+    """`1 example`, `2,060 examples`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def shorten(text: str, length: int = 140) -> str:
+    """One line of at most `length` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def literal(text: str) -> str:
+    """Text that Markdown shows as it stands."""
+    return "".join("\\" + c if c in r"\`*_{}[]()#+-.!|<>$~:&" else c for c in text)
