@@ -104,22 +104,23 @@ def density_curve(values: np.ndarray, low: float, high: float) -> tuple[np.ndarr
     return (edges[:-1] + edges[1:]) / 2, smooth / step
 
 
-def sample_points(shown: np.ndarray, group: np.ndarray, limit: int = MOST_POINTS) -> np.ndarray:
+def sample_points(shown: np.ndarray, code: np.ndarray, limit: int = MOST_POINTS) -> np.ndarray:
     """Positions of at most `limit` shown samples, drawn evenly from each group, the same each time.
 
-    shown (n,) bool, group (n,) labels. Small groups keep at least 50 of theirs.
+    shown (n,) bool, code (n,) group of each. Small groups keep at least 50 of theirs.
     """
     index = np.flatnonzero(shown)
     if len(index) <= limit:
         return index
     rng = np.random.default_rng(0)
-    labels, code = np.unique(group[index], return_inverse=True)
-    sizes = np.bincount(code)
+    group = code[index]
+    sizes = np.bincount(group)
     shares = np.maximum(limit * sizes // len(index), np.minimum(sizes, 50))
     shares[np.argmax(shares)] -= max(int(shares.sum()) - limit, 0)
     chosen = [
-        rng.choice(index[code == c], int(share), replace=False)
-        for c, share in zip(range(len(labels)), shares, strict=True)
+        rng.choice(index[group == c], int(share), replace=False)
+        for c, share in enumerate(shares)
+        if share
     ]
     return np.sort(np.concatenate(chosen))
 
@@ -128,14 +129,16 @@ def plane(
     x: np.ndarray,
     y: np.ndarray,
     shown: np.ndarray,
-    group: np.ndarray,
+    names: list[str],
+    code: np.ndarray,
     sample_id: np.ndarray,
     labels: tuple[str, str],
 ) -> tuple[go.Figure, int]:
     """Two columns against each other; returns the figure and how many points it holds.
 
-    The background is the density of everything shown, the points a stratified sample of it, one
-    colour and symbol a group. Sample ids travel as customdata.
+    names (k,) are those of the groups, code (n,) the group of each sample. The background is the
+    density of everything shown, the points a stratified sample of it, one colour and symbol a
+    group. Sample ids travel as customdata.
     """
     (x_low, x_high), (y_low, y_high) = spread(x[shown]), spread(y[shown])
     counts, x_edges, y_edges = np.histogram2d(
@@ -152,11 +155,9 @@ def plane(
         showscale=False,
         hoverinfo="skip",
     )
-    points = sample_points(shown, group)
-    for number, name in enumerate(top_groups(group[shown])):
-        member = points[group[points] == name] if name != OTHERS else points
-        if name == OTHERS:
-            member = points[~np.isin(group[points], top_groups(group[shown])[:-1])]
+    points = sample_points(shown, code)
+    for number, (name, codes) in enumerate(_legend(names, np.bincount(code[shown]))):
+        member = points[np.isin(code[points], codes)]
         colour, symbol = group_style(name, number)
         figure.add_scattergl(
             x=x[member],
@@ -171,13 +172,13 @@ def plane(
     return _layout(figure, *labels, 640, dragmode="lasso"), len(points)
 
 
-def top_groups(group: np.ndarray) -> list[str]:
-    """The largest groups, as many as there are colours; the last stands for all others."""
-    names, sizes = np.unique(group, return_counts=True)
-    order = [str(name) for name in names[np.argsort(-sizes, kind="stable")]]
+def _legend(names: list[str], sizes: np.ndarray) -> list[tuple[str, list[int]]]:
+    """Groups that are there, largest first, as many as there are colours; the last are joined."""
+    order = [int(c) for c in np.argsort(-sizes, kind="stable") if sizes[c]]
     if len(order) <= len(GROUPS):
-        return order
-    return [*order[: len(GROUPS) - 1], OTHERS]
+        return [(names[c], [c]) for c in order]
+    first, rest = order[: len(GROUPS) - 1], order[len(GROUPS) - 1 :]
+    return [*((names[c], [c]) for c in first), (OTHERS, rest)]
 
 
 def group_style(name: str, number: int) -> tuple[str, str]:

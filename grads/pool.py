@@ -33,6 +33,14 @@ class Filter:
     """Words that must occur together, upper or lower case alike."""
 
 
+@dataclass(frozen=True)
+class Categories:
+    """A column of few distinct values: k names, and which of them each sample has."""
+
+    names: list[str]
+    code: np.ndarray  # (n,) int, places in names
+
+
 class Pool:
     """The n scored samples of a run, sorted by sample id. Arrays have the shape (n,)."""
 
@@ -79,17 +87,16 @@ class Pool:
         return found
 
     @cached_property
-    def categories(self) -> dict[str, np.ndarray]:
-        """Columns of few distinct values, as text: the topic cluster first, then the source's."""
+    def categories(self) -> dict[str, Categories]:
+        """Columns of few distinct values: the topic cluster first, then the source's."""
         found = {}
         if self.cluster is not None:
-            names = np.array(self.cluster_names())
-            found[TOPIC] = names[self.cluster]
+            found[TOPIC] = Categories(self.cluster_names(), self.cluster)
         for name, values in self._source_columns:
             if pa.types.is_floating(values.type) or len(values.unique()) > MOST_CATEGORIES:
                 continue
-            text = pc.fill_null(values.cast(pa.string()), "(none)")
-            found[name] = text.to_numpy(zero_copy_only=False).astype(str)
+            text = pc.fill_null(values.cast(pa.string()), "(none)").dictionary_encode()
+            found[name] = Categories(text.dictionary.to_pylist(), text.indices.to_numpy())
         return found
 
     @cached_property
@@ -136,6 +143,10 @@ class Pool:
         """(n, <= 64) what the texts are about, for neighbours."""
         raw = self.run.read_table(self.run.features_file, ["feature"])["feature"].combine_chunks()
         return np.asarray(raw.flatten().to_numpy().reshape(len(raw), -1))
+
+    @cached_property
+    def _squares(self) -> np.ndarray:
+        return np.asarray(np.einsum("ij,ij->i", self.features, self.features))
 
     # -- choosing
 
@@ -215,11 +226,13 @@ class Pool:
 
     def neighbours(self, position: int, among: np.ndarray, count: int) -> list[int]:
         """Positions of the samples closest in content, among those of a mask; nearest first."""
-        index = np.flatnonzero(among)
-        index = index[index != position]
-        distance = np.linalg.norm(self.features[index] - self.features[position], axis=1)
-        nearest = np.argsort(distance, kind="stable")[:count]
-        return [int(i) for i in index[nearest]]
+        # |a - b|^2 without a copy of all features; the sample's own square is the same for all.
+        distance = self._squares - 2 * self.features @ self.features[position]
+        distance = np.where(among, distance, np.inf)
+        distance[position] = np.inf
+        nearest = np.argpartition(distance, min(count, len(self) - 1))[:count]
+        nearest = nearest[np.isfinite(distance[nearest])]
+        return [int(i) for i in nearest[np.argsort(distance[nearest], kind="stable")]]
 
     def near_duplicates(self, position: int) -> list[int]:
         """Positions of the other samples of its near-duplicate group."""

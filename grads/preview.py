@@ -98,12 +98,12 @@ def price(pool: Pool, kept: np.ndarray) -> Price:
 
 def coverage(pool: Pool, shown: Preview, by: str) -> list[Coverage]:
     """Each category of a column in pool, subset and random subset, largest first."""
-    names, code = np.unique(pool.categories[by], return_inverse=True)
+    column = pool.categories[by]
     counts = [
-        np.bincount(code[mask], minlength=len(names)).tolist()
+        np.bincount(column.code[mask], minlength=len(column.names)).tolist()
         for mask in (slice(None), shown.kept, shown.random)
     ]
-    rows = [Coverage(str(name), *row) for name, *row in zip(names, *counts, strict=True)]
+    rows = [Coverage(name, *row) for name, *row in zip(column.names, *counts, strict=True)]
     return sorted(rows, key=lambda row: -row.pool)
 
 

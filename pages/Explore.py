@@ -61,7 +61,13 @@ with frame.page("Explore"):
     with left:
         labels = (words.label(x), words.label(y))
         figure, points = charts.plane(
-            pool.numbers[x], pool.numbers[y], shown, group, pool.scores.sample_id, labels
+            pool.numbers[x],
+            pool.numbers[y],
+            shown,
+            group.names,
+            group.code,
+            pool.scores.sample_id,
+            labels,
         )
         st.plotly_chart(
             figure,

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from grads.config import Bound
-from grads.pool import Filter, Pool
+from grads.pool import Categories, Filter, Pool
 from studio import words
 
 WITHIN = "within"  # query parameter: COLUMN:LOW:HIGH, repeated
@@ -102,10 +102,9 @@ def bar(pool: Pool) -> Filter:
     return Filter(bounds=known, lassos=lassos, clusters=tuple(chosen), text=text or "")
 
 
-def groups(pool: Pool, by: str, kept: np.ndarray | None) -> np.ndarray:
-    """(n,) the label that colours each point."""
+def groups(pool: Pool, by: str, kept: np.ndarray | None) -> Categories:
+    """What colours the points."""
     if by == "kept or set aside" and kept is not None:
-        return np.where(kept, "kept", "set aside")
-    if by in pool.categories:
-        return pool.categories[by]
-    return np.full(len(pool), "examples")
+        return Categories(["set aside", "kept"], kept.astype(int))
+    nothing = Categories(["examples"], np.zeros(len(pool), int))
+    return pool.categories.get(by, nothing)

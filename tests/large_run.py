@@ -1,0 +1,132 @@
+"""A finished run of many synthetic rows, to show that the dashboard stays fast.
+
+python tests/large_run.py FOLDER [ROWS] makes it and times what the pages ask for, on the server.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from grads import api, charts, preview
+from grads.config import RunConfig, SelectionConfig
+from grads.pool import Filter, Pool
+from grads.runs import Run, Status, write_json, write_table
+
+WORDS = "heart lung blood fever cough pain rest drink water sleep doctor child skin rash".split()
+
+
+def make(path: Path, rows: int, clusters: int = 24) -> Run:
+    """Scores, samples, features and clusters as a run of `rows` samples would have them."""
+    rng = np.random.default_rng(0)
+    run = Run.create(RunConfig(dataset="large.jsonl"), path)
+    ids = pa.array(np.arange(rows))
+    response = rng.integers(5, 400, rows).astype(np.int32)
+    prompt = rng.integers(10, 90, rows).astype(np.int32)
+    norms = [np.exp(rng.normal(m, 0.4, rows)) / np.sqrt(response) for m in (0.0, 1.0)]
+    columns = {
+        "sample_id": ids,
+        "prompt_tokens": prompt,
+        "response_tokens": response,
+        "loss": rng.normal(2, 0.4, rows).astype(np.float32),
+        "embed_grad_norm": norms[0].astype(np.float32),
+        "head_grad_norm": norms[1].astype(np.float32),
+        "grad_dot": np.zeros(rows, np.float32),
+        "truncated": np.zeros(rows, bool),
+    }
+    write_table(run.scores_file, pa.table(columns))
+    pairs = [f"{a} and {b}" for a in WORDS for b in WORDS]
+    chosen = np.array(pairs)[rng.integers(0, len(pairs), rows)]
+    turn = pa.struct([("role", pa.string()), ("content", pa.large_string())])
+    turns = [
+        [{"role": "user", "content": f"{text}?"}, {"role": "assistant", "content": f"{text}, {i}."}]
+        for i, text in enumerate(chosen)
+    ]
+    samples = {
+        "sample_id": ids,
+        "turns": pa.array(turns, pa.large_list(turn)),
+        "prompt_tokens": prompt,
+        "response_tokens": response,
+        "truncated": np.zeros(rows, bool),
+        "heldout": np.zeros(rows, bool),
+        "columns": pa.StructArray.from_arrays(
+            [pa.array(np.array(["a", "b", "c"])[rng.integers(0, 3, rows)])], names=["kind"]
+        ),
+    }
+    write_table(run.samples_file, pa.table(samples))
+    features = rng.normal(0, 1, (rows, 64)).astype(np.float32)
+    cluster = rng.integers(0, clusters, rows).astype(np.int32)
+    write_table(
+        run.features_file,
+        pa.table(
+            {
+                "sample_id": ids,
+                "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), 64),
+                "cluster": cluster,
+                "duplicate_group": np.full(rows, -1),
+            }
+        ),
+    )
+    sizes = np.bincount(cluster, minlength=clusters).tolist()
+    found = [{"cluster": c, "size": s, "terms": [f"topic{c}"]} for c, s in enumerate(sizes)]
+    write_json(run.clusters_file, {"clusters": found})
+    run.update_manifest(
+        counts={"rows": rows, "usable": rows, "refused": 0, "heldout": 0},
+        seconds={"warm-up": 3600.0, "self-check": 5.0, "score": 3600.0},
+        warmup={"kind": "lora", "samples": rows},
+        self_check={"largest_relative_difference": 0.0},
+        max_length=1024,
+    )
+    run.write_status(Status(state="finished"))
+    return run
+
+
+def timed(what: str, work):
+    started = time.perf_counter()
+    value = work()
+    print(f"{what:58s} {1000 * (time.perf_counter() - started):7.0f} ms")
+    return value
+
+
+def explore(pool: Pool, shown: np.ndarray) -> None:
+    """The pictures of the page Explore."""
+    numbers = pool.numbers
+    group = pool.categories["found topic"]
+    charts.plane(
+        numbers["embed_signal"],
+        numbers["head_signal"],
+        shown,
+        group.names,
+        group.code,
+        pool.scores.sample_id,
+        ("a", "b"),
+    )
+    charts.distribution(numbers["signal"], shown, "signal")
+
+
+def main(path: Path, rows: int) -> None:
+    """Make the run where it is not there, and time a visit."""
+    run = Run(path) if (path / "config.json").exists() else make(path, rows)
+    pool = timed("open: scores", lambda: api.load_pool(run))
+    everything = np.ones(len(pool), bool)
+    timed("open: columns, topics, pictures", lambda: explore(pool, everything))
+    mask = timed("search all texts", lambda: pool.matching(Filter(text="lung and cough")))
+    timed("pictures of what was found", lambda: explore(pool, mask))
+    timed("first selection (density of the pair)", lambda: preview.preview(pool, at(10)))
+    timed("move of the budget, 10% to 50%", lambda: preview.preview(pool, at(50)))
+    timed("move of the focus", lambda: preview.preview(pool, at(50, focus=0.3)))
+    timed("move of the typicality", lambda: preview.preview(pool, at(50, typicality=0.5)))
+    shown = preview.preview(pool, at(10))
+    timed("coverage by topic", lambda: preview.coverage(pool, shown, "found topic"))
+    timed("read 50 samples", lambda: run.read_samples(list(range(0, rows, rows // 50))))
+    timed("nearest in content", lambda: pool.neighbours(7, everything, 3))
+
+
+def at(percent: float, **options: float) -> SelectionConfig:
+    return SelectionConfig.parse({"ratio": percent / 100, **options})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000)
