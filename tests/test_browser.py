@@ -1,0 +1,347 @@
+"""The dashboard in a real browser, with a real server and real jobs on a tiny model."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import chain
+import large_run
+import psutil
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from grads import api, jobs
+from grads.config import Bound
+from grads.dashboard import free_port
+from grads.pool import Filter
+from grads.runs import ACTIVE, Run, list_runs
+
+DEMO = chain.ROOT / "assets" / "demo" / "run"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
+    " --disable-background-networking --disable-component-update --enable-unsafe-swiftshader"
+).split()
+SLOW = 90_000  # ms: a job loads torch before it shows anything
+# On a deep link, Streamlit's own front end first looks for its server below the page's address.
+OWN_PROBES = re.compile(r"/_stcore/(health|host-config)")
+PAGES = ("", "Data", "Run", "Explore", "Select", "Evaluate")
+
+
+class Server:
+    """A dashboard that can be killed and started again on the same runs."""
+
+    def __init__(self, runs: Path, data: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.runs = runs
+        self.environment = os.environ | {"GRADS_DATA_DIRS": str(data)}
+        self.environment.pop("DISPLAY", None)
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "grads", "dashboard", "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            [*command, "--runs-dir", str(self.runs)],
+            cwd=chain.ROOT,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(OSError), urllib.request.urlopen(f"{self.url}/_stcore/health"):
+                return
+            time.sleep(0.1)
+        raise AssertionError("the server did not come up")
+
+    def kill(self) -> None:
+        """No goodbye: the server and all it holds are gone at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        message = "no Chromium on this machine: install it, e.g. apt install chromium"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A tiny model, a short and a long data set, and the demo run in a runs folder."""
+    folder = tmp_path_factory.mktemp("studio")
+    chain.save_tiny_model(folder / "model")
+    chain.write_data(folder / "data.jsonl")
+    chain.write_data(folder / "long.jsonl", 3000)
+    shutil.copytree(DEMO, folder / "runs" / "demo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(place):
+    running = Server(place / "runs", place)
+    yield running
+    running.kill()
+    for run in list_runs(running.runs):
+        if jobs.observe(run).state in ACTIVE:
+            jobs.stop(run, grace_s=5)
+
+
+@contextmanager
+def tab(browser: Browser, **options):
+    """A tab whose console must stay free of errors."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000}, **options)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console",
+        lambda message: (
+            errors.append(f"{message.text} {message.location}")
+            if message.type == "error" and not OWN_PROBES.search(message.location["url"])
+            else None
+        ),
+    )
+    page.set_default_timeout(30_000)
+    yield page
+    context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def page(browser, server):
+    with tab(browser) as opened:
+        yield opened
+
+
+def headline(page: Page):
+    return page.locator("h2").first
+
+
+def new_run(server: Server, place: Path, data: str = "long.jsonl", **more: str) -> str:
+    settings = {"dataset": str(place / data), "model": str(place / "model"), "max_length": "64"}
+    query = "&".join(f"{key}={value}" for key, value in (settings | more).items())
+    return f"{server.url}/Run?view=New+run&{query}"
+
+
+def running(server: Server) -> list[Run]:
+    return [run for run in list_runs(server.runs) if jobs.observe(run).state in ACTIVE]
+
+
+def start(page: Page, server: Server, place: Path, **more: str) -> Run:
+    """Start a job from the page and wait until its process is at work."""
+    page.goto(new_run(server, place, **more))
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(headline(page)).to_have_text("This run is at work")
+    (run,) = running(server)
+    chain.wait_for(run, "running")
+    return run
+
+
+def test_from_data_to_a_finished_run_with_a_reload_on_the_way(page, server, place):
+    """Check the data, see the price, start, reload, follow to the end, explore."""
+    query = f"dataset={place / 'data.jsonl'}&model={place / 'model'}&max_length=64"
+    page.goto(f"{server.url}/Data?{query}")
+    expect(headline(page)).to_have_text("58 of 60 rows can be used, 2 cannot", timeout=SLOW)
+    expect(page.get_by_text("2 rows refused")).to_be_visible()
+    page.get_by_role("button", name="Continue: what will it cost?").click()
+    expect(headline(page)).to_have_text("What will it cost?")
+    page.get_by_role("button", name="Estimate time, memory and disk").click()
+    expect(page.get_by_text(re.compile("About .* of memory"))).to_be_visible(timeout=SLOW)
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(headline(page)).to_have_text("This run is at work")
+    page.reload()
+    expect(headline(page)).to_have_text(re.compile("at work|are scored"))
+    expect(headline(page)).to_have_text("All 58 examples are scored", timeout=SLOW)
+    expect(page.get_by_text("were estimated")).to_be_visible()
+    page.get_by_role("button", name="Explore what the model found").click()
+    expect(headline(page)).to_have_text("What the model finds in 58 examples")
+
+
+def test_a_killed_server_leaves_the_job_and_shows_it_again(page, server, place):
+    run = start(page, server, place, limit="1500")
+    pid = run.read_status().pid
+    server.kill()
+    assert psutil.pid_exists(pid)
+    server.start()
+    page.goto(f"{server.url}/Run?run={run.id}")
+    expect(headline(page)).to_have_text("This run is at work")
+    assert jobs.observe(run).pid == pid
+    expect(headline(page)).to_have_text(re.compile("All .* scored"), timeout=2 * SLOW)
+    assert jobs.observe(run).state == "finished"
+
+
+def test_stop_frees_the_whole_process_tree(page, server, place):
+    run = start(page, server, place, seed="1")
+    process = psutil.Process(run.read_status().pid)
+    tree = [process, *process.children(recursive=True)]
+    page.get_by_role("button", name="Stop").click()
+    expect(headline(page)).to_have_text(re.compile("This run is stopped"), timeout=SLOW)
+    _, alive = psutil.wait_procs(tree, timeout=10)
+    assert alive == []
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+
+
+def test_double_click_and_two_tabs_start_one_job(browser, page, server, place):
+    before = {run.id for run in list_runs(server.runs)}
+    with tab(browser) as second:
+        for opened in (page, second):
+            opened.goto(new_run(server, place, seed="2"))
+            expect(opened.get_by_role("button", name="Start", exact=True)).to_be_enabled()
+        page.get_by_role("button", name="Start", exact=True).dblclick()
+        second.get_by_role("button", name="Start", exact=True).click()
+        for opened in (page, second):
+            expect(headline(opened)).to_have_text("This run is at work")
+    (made,) = {run.id for run in list_runs(server.runs)} - before
+    jobs.stop(Run.open(server.runs / made), grace_s=20)
+
+
+def drag(page: Page, chart: str, across: tuple[float, float], up: tuple[float, float]) -> None:
+    """Draw a box in a chart, in shares of its plotting area."""
+    area = page.locator(f".st-key-{chart} .nsewdrag").first
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    x, y = (
+        [box["x"] + box["width"] * share for share in across],
+        [box["y"] + box["height"] * share for share in up],
+    )
+    page.mouse.move(x[0], y[0])
+    page.mouse.down()
+    page.mouse.move(sum(x) / 2, sum(y) / 2, steps=5)
+    page.mouse.move(x[1], y[1], steps=5)
+    page.mouse.up()
+
+
+def within(page: Page) -> tuple[Bound, ...]:
+    """The ranges in the address."""
+    found = re.findall(r"within=([a-z_]+)%3A([-\d.e]+)%3A([-\d.e]+)", page.url)
+    return tuple(Bound(column=c, low=float(a), high=float(b)) for c, a, b in found)
+
+
+def test_brush_list_sample(page, server):
+    """A brush narrows headline and list to what it covers; a row opens as text."""
+    page.goto(f"{server.url}/Explore?run=demo")
+    expect(headline(page)).to_have_text("What the model finds in 300 examples")
+    drag(page, "distribution", (0.3, 0.45), (0.3, 0.6))
+    expect(headline(page)).to_have_text(re.compile(r"\d+ match"))
+    (bound,) = within(page)
+    assert bound.column == "signal"
+    pool = api.load_pool(Run.open(server.runs / "demo"))
+    matching = pool.matching(Filter(bounds=(bound,)))
+    assert 5 < matching.sum() < 295
+    expect(headline(page)).to_have_text(
+        f"What the model finds in 300 examples: {matching.sum()} match"
+    )
+    table = page.locator(".st-key-list canvas").first
+    table.scroll_into_view_if_needed()
+    table.click(position={"x": 18, "y": 55}, force=True)
+    expect(page.get_by_text(re.compile(r"Example in row \d+"))).to_be_visible()
+    sample = int(re.search(r"sample=(\d+)", page.url).group(1))
+    assert matching[pool.positions([sample])].all()
+    page.get_by_text("Where the signal lies").click()
+    expect(page.get_by_text("Darker means more learning signal")).to_be_visible()
+
+
+def test_budget_save_export_and_the_files_rows(page, server, tmp_path):
+    """The number on the screen is the file's row count."""
+    page.goto(f"{server.url}/Select?run=demo")
+    page.get_by_role("radio", name="5%", exact=True).click()
+    expect(headline(page)).to_have_text("Keep 15 of 300 examples")
+    page.get_by_role("radio", name="50%", exact=True).click()
+    expect(headline(page)).to_have_text("Keep 150 of 300 examples")
+    page.get_by_label("Save as").fill("half")
+    page.get_by_label("Save as").press("Enter")
+    page.get_by_role("button", name="Save these 150").click()
+    expect(page.get_by_text("Saved 150 examples as half")).to_be_visible()
+    page.get_by_role("button", name="Make the files").click()
+    expect(page.get_by_text("150 rows written, loaded back and counted.")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name=re.compile("Download")).click()
+    target = tmp_path / download.value.suggested_filename
+    download.value.save_as(target)
+    if target.suffix == ".zip":
+        shutil.unpack_archive(target, tmp_path / "files")
+        (target,) = (tmp_path / "files").rglob("*.jsonl")
+    assert len(target.read_bytes().splitlines()) == 150
+
+
+def test_deep_links_on_a_fresh_server(browser, place):
+    """Every page is whole when it is the first thing a server is asked for."""
+    fresh = Server(place / "runs", place)
+    try:
+        with tab(browser) as page:
+            page.goto(f"{fresh.url}/Select?run=demo&budget=25.0&focus=0.0&sample=5")
+            expect(headline(page)).to_have_text("Keep 75 of 300 examples")
+            expect(page.get_by_text("Example in row 5")).to_be_visible()
+            expect(page.get_by_role("link", name="Evaluate")).to_be_visible()
+        with tab(browser) as page:
+            page.goto(f"{fresh.url}/Explore?run=demo&search=insulin")
+            expect(headline(page)).to_have_text(re.compile(r"300 examples: \d+ match"))
+    finally:
+        fresh.kill()
+
+
+def test_upload_of_a_broken_file_shows_the_line(page, server, place, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"question": "a?", "answer": "b"}\n' * 16 + '{"question": "a?", \n')
+    page.goto(f"{server.url}/Data?model={place / 'model'}")
+    expect(headline(page)).to_have_text("Which examples do you have?")
+    page.locator('input[type="file"]').set_input_files(broken)
+    expect(headline(page)).to_have_text("This data cannot be used yet", timeout=SLOW)
+    expect(page.get_by_text("line 17")).to_be_visible()
+    expect(page.get_by_role("button", name="Continue: what will it cost?")).to_have_count(0)
+
+
+def test_text_with_html_shows_as_text(page, server, place):
+    nasty = "<script>window.hacked = 1</script><b>bold</b> [x](javascript:alert(1)) **stars**"
+    rows = f'{{"question": "{nasty}", "answer": "the heart {nasty}"}}\n' * 3
+    (place / "nasty.jsonl").write_text(rows)
+    page.goto(f"{server.url}/Data?dataset={place / 'nasty.jsonl'}&model={place / 'model'}")
+    expect(headline(page)).to_have_text("3 of 3 rows can be used", timeout=SLOW)
+    expect(page.locator(".turn.user").first).to_contain_text(nasty)
+    assert page.evaluate("window.hacked") is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_in_light_and_dark(browser, server, scheme):
+    """No errors in the console, the theme follows, nothing is wider than the window."""
+    with tab(browser, color_scheme=scheme) as page:
+        for name in PAGES:
+            page.goto(f"{server.url}/{name}?run=demo")
+            expect(headline(page)).to_be_visible()
+            style = "getComputedStyle(document.querySelector('.stApp')).backgroundColor"
+            lightness = sum(int(n) for n in re.findall(r"\d+", page.evaluate(style))[:3])
+            assert (lightness > 500) == (scheme == "light")
+            for width in (1400, 800):
+                page.set_viewport_size({"width": width, "height": 1000})
+                wide = page.evaluate("document.querySelector('.stMain').scrollWidth")
+                assert wide <= width, (name, width)
+
+
+def test_three_hundred_thousand_rows(page, server):
+    """Points are a labelled sample; a drawn box applies to every row."""
+    run = large_run.make(server.runs / "large", 300_000)
+    page.goto(f"{server.url}/Explore?run=large")
+    expect(headline(page)).to_have_text("What the model finds in 300,000 examples")
+    expect(page.get_by_text("Showing 20,000 of 300,000 examples")).to_be_visible()
+    page.locator(".st-key-plane .modebar-btn[data-val=select]").click(force=True)
+    drag(page, "plane", (0.3, 0.6), (0.3, 0.6))
+    expect(headline(page)).to_have_text(re.compile(r"[\d,]+ match"))
+    pool = api.load_pool(run)
+    expected = pool.matching(Filter(bounds=within(page))).sum()
+    assert 20_000 < expected < 300_000
+    expect(headline(page)).to_have_text(re.compile(f"{expected:,} match"))
