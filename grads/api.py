@@ -11,17 +11,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from grads import __version__, jobs, selection
+from grads import __version__, arms, estimates, jobs, selection, tuning
 from grads.config import RunConfig, SelectionConfig
-from grads.errors import RunError, SelectionError
+from grads.errors import EvaluationError, RunError, SelectionError
+from grads.evaluation_config import EvaluationConfig, TuneConfig
 from grads.export import Subset, export
-from grads.runs import Run, Status, list_runs, new_run_path, runs_root
-from grads.selection import Scores
+from grads.runs import (
+    Evaluation,
+    JobFolder,
+    Run,
+    Status,
+    list_runs,
+    new_run_path,
+    read_json,
+    runs_root,
+)
+from grads.scored import choose, load_scores
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-SCORE_COLUMNS = ("loss", "embed_grad_norm", "head_grad_norm", "grad_dot")
 
 
 @dataclass(frozen=True)
@@ -47,21 +55,21 @@ def create_run(config: RunConfig, run_dir: str | None = None, root: str | None =
     return Run.create(config, path)
 
 
-def start_run(run: Run) -> bool:
-    """Start the run's job in the background; False where one is already at work."""
+def start_run(run: JobFolder) -> bool:
+    """Start the job of a run or an evaluation in the background; False where one is at work."""
     return jobs.start(run)
 
 
-def resume_run(run: Run) -> bool:
+def resume_run(run: JobFolder) -> bool:
     """Go on from the last finished step or part; raises RunError on a finished run."""
     state = jobs.observe(run).state
     if state == "finished":
-        raise RunError(f"run {run.id} is finished: there is nothing to resume")
+        raise RunError(f"{run.id} is finished: there is nothing to resume")
     return jobs.start(run)
 
 
-def stop_run(run: Run) -> Status:
-    """Stop the run's job; returns when its process tree is gone."""
+def stop_run(run: JobFolder) -> Status:
+    """Stop the job of a run or of an evaluation; returns when its process tree is gone."""
     return jobs.stop(run)
 
 
@@ -84,13 +92,6 @@ def summaries(root: str | None = None) -> list[RunSummary]:
     return [summary(run) for run in list_runs(runs_root(root))]
 
 
-def load_scores(run: Run) -> Scores:
-    """scores.parquet as arrays, sorted by sample id."""
-    table = run.read_table(run.scores_file)
-    names = ("sample_id", "response_tokens", *SCORE_COLUMNS)
-    return Scores(**{name: table[name].to_numpy() for name in names})
-
-
 def select_samples(run: Run, name: str, options: SelectionConfig) -> dict[str, Any]:
     """Choose a subset, save it under `name` (which becomes a file name); returns its record."""
     if not NAME.fullmatch(name):
@@ -98,9 +99,7 @@ def select_samples(run: Run, name: str, options: SelectionConfig) -> dict[str, A
             f"'{name}' is no name for a selection: use letters, digits, dot, dash and underscore"
         )
     scores = load_scores(run)
-    cluster, _ = _clusters(run)
-    columns = _number_columns(run) if options.bounds else {}
-    chosen = selection.select(scores, options, columns, cluster)
+    chosen = choose(run, scores, options)
     everything = SelectionConfig(
         criterion="random", count=int(chosen.kept.sum()), seed=options.seed
     )
@@ -183,30 +182,74 @@ def _subset(run: Run, name: str, ids: pa.ChunkedArray, with_scores: bool) -> Sub
     )
 
 
-def _clusters(run: Run) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Cluster and near-duplicate group of each scored sample, where the run has them."""
-    if not run.features_file.exists():
-        return None, None
-    table = run.read_table(run.features_file, ["cluster", "duplicate_group"])
-    return table["cluster"].to_numpy(), table["duplicate_group"].to_numpy()
+# -- evaluations: does a subset teach more and forget less?
 
 
-def _number_columns(run: Run) -> dict[str, np.ndarray]:
-    """Every column of numbers that a bound may name: scores first, then the source's own."""
-    scores = run.read_table(run.scores_file)
-    found = {
-        name: scores[name].to_numpy()
-        for name in ("sample_id", "prompt_tokens", "response_tokens", *SCORE_COLUMNS)
-    }
-    if "columns" not in pq.read_schema(run.samples_file).names:
-        return found
-    samples = run.read_table(run.samples_file, ["sample_id", "columns"])
-    in_pool = pc.is_in(samples["sample_id"], scores["sample_id"])
-    extra = samples.filter(in_pool).sort_by("sample_id")["columns"].combine_chunks()
-    for field in extra.type:
-        values = pc.struct_field(extra, field.name)
-        if field.name not in found and (
-            pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
-        ):
-            found[field.name] = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return found
+def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig) -> Evaluation:
+    """The folder of an evaluation (or of a search for a setting) with its config.
+
+    Raises RunError where a selection is missing, the run is not scored, or the folder holds
+    another config, and EvaluationError where there is nothing to measure on.
+    """
+    if not NAME.fullmatch(name):
+        raise EvaluationError(
+            f"'{name}' is no name for an evaluation: use letters, digits, dot, dash and underscore"
+        )
+    _planned_trials(run, config)
+    if config.heldout is None and not run.read_manifest()["counts"]["heldout"]:
+        raise EvaluationError(
+            f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"
+            " data again with --heldout N"
+        )
+    for file in (config.heldout, *config.general):
+        if file is not None and not Path(file).expanduser().exists():
+            raise EvaluationError(f"no file at {file}: check the path")
+    return Evaluation.create(run, name, config.model_dump(mode="json"))
+
+
+def evaluations(run: Run) -> list[dict[str, Any]]:
+    """Name, kind (evaluation or tune) and status of each evaluation of a run, newest first."""
+    found = [Evaluation(run, name) for name in run.evaluation_names()]
+    found.sort(key=lambda one: one.config_file.stat().st_mtime, reverse=True)
+    return [
+        {
+            "name": one.id,
+            "kind": one.config_values().get("kind", "evaluation"),
+            "status": jobs.observe(one).model_dump(mode="json"),
+        }
+        for one in found
+    ]
+
+
+def read_evaluation(run: Run, name: str) -> dict[str, Any]:
+    """Its name, config, status, and so far as they are there result and answers (else None)."""
+    found = Evaluation.open(run, name)
+    files = {"result": found.result_file, "answers": found.answers_file}
+    return {
+        "name": name,
+        "config": found.config_values(),
+        "status": jobs.observe(found).model_dump(mode="json"),
+    } | {key: read_json(file) if file.exists() else None for key, file in files.items()}
+
+
+def estimate_evaluation(run: Run, config: EvaluationConfig | TuneConfig) -> dict[str, Any]:
+    """What it will take, before it starts, by the speed that the run itself has measured.
+
+    `seconds` with `low` and `high` (None without a measured speed), `tokens`, and `arms`: how many
+    models are trained and measured, each seed counted.
+    """
+    trials = _planned_trials(run, config)
+    return estimates.estimate(run, config, trials)
+
+
+def _planned_trials(run: Run, config: EvaluationConfig | TuneConfig) -> list[arms.Trial]:
+    scores = load_scores(run)
+    if isinstance(config, TuneConfig):
+        return tuning.trials(run, scores, config)
+    planned = arms.plan(run, config, len(scores))
+    return arms.trials(run, scores, planned, config, range(config.seeds))
+
+
+def subset_overlap(run: Run, ratio: float = 0.1) -> dict[str, Any]:
+    """How far the subsets of the tune grid overlap, and their length and loss; no training."""
+    return tuning.overlap(run, load_scores(run), ratio)

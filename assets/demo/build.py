@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from grads import api, jobs
-from grads.__main__ import _watch
 from grads.config import RunConfig, SelectionConfig
 from grads.runs import Run
+from grads.terminal import watch
 
 HERE = Path("assets/demo")
 BUILD = Path("build/demo-run")
@@ -41,7 +41,7 @@ def main() -> None:
     run = api.create_run(config, str(BUILD))
     if jobs.observe(run).state != "finished":
         api.start_run(run)
-        _watch(run)
+        watch(run)
     if jobs.observe(run).state != "finished":
         sys.exit(f"the run ended as {jobs.observe(run)}")
     select_all(run)
