@@ -94,10 +94,7 @@ def summaries(root: str | None = None) -> list[RunSummary]:
 
 def select_samples(run: Run, name: str, options: SelectionConfig) -> dict[str, Any]:
     """Choose a subset, save it under `name` (which becomes a file name); returns its record."""
-    if not NAME.fullmatch(name):
-        raise SelectionError(
-            f"'{name}' is no name for a selection: use letters, digits, dot, dash and underscore"
-        )
+    _check_name(name)
     scores = load_scores(run)
     chosen = choose(run, scores, options)
     everything = SelectionConfig(
@@ -130,6 +127,13 @@ def select_samples(run: Run, name: str, options: SelectionConfig) -> dict[str, A
     )
     run.write_selection(name, record, table)
     return record
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise SelectionError(
+            f"'{name}' is no name for a selection: use letters, digits, dot, dash and underscore"
+        )
 
 
 def export_selection(
@@ -195,6 +199,8 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
         raise EvaluationError(
             f"'{name}' is no name for an evaluation: use letters, digits, dot, dash and underscore"
         )
+    if isinstance(config, TuneConfig):
+        _check_name(config.save_as)
     _planned_trials(run, config)
     if config.heldout is None and not run.read_manifest()["counts"]["heldout"]:
         raise EvaluationError(
