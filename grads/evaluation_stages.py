@@ -84,14 +84,18 @@ class Lab:
         self.job.progress(self.total - left, self.total, left=left, work=work)
 
     def finish(self, trial: Trial, heldout: Probe, general: Probe) -> None:
-        """Train, measure and write the trial unless that is done; a twin's file is copied."""
+        """Train, measure and write the trial unless that is done; a twin's file is copied.
+
+        A file of another training (the selection was made anew since) is done over.
+        """
         reference = Reference(self.evaluation.reference_file(trial.phase), general)
         target = self.evaluation.arm_file(trial.name)
-        if target.exists() and (len(trial.sample_ids) or reference.path.exists()):
-            return
         own = {"arm": trial.arm, "seed": trial.seed, "key": trial.key, "phase": trial.phase}
-        files = self.evaluation.read_arms().values()
-        twin = next((arm for arm in files if arm["key"] == trial.key), None)
+        files = self.evaluation.read_arms()
+        same = trial.name in files and files[trial.name]["key"] == trial.key
+        if same and (len(trial.sample_ids) or reference.path.exists()):
+            return
+        twin = next((arm for arm in files.values() if arm["key"] == trial.key), None)
         if twin is not None and len(trial.sample_ids):
             write_json(target, twin | own)
             return

@@ -257,6 +257,22 @@ def test_killed_and_resumed_equals_undisturbed(place, run, whole):
         api.resume_run(evaluation)
 
 
+def test_a_selection_made_anew_is_trained_anew(place, run):
+    """Stopped, the selection changed, resumed: no arm keeps what it had of the old subset."""
+    api.select_samples(run, "changing", SelectionConfig(ratio=0.2))
+    config = settings(place, selections=["changing"], arms=["selection"], seeds=1)
+    conduct(run, "changing", config)
+    evaluation = Evaluation.open(run, "changing")
+    before = evaluation.read_arms()["changing-0"]
+    api.select_samples(run, "changing", SelectionConfig(ratio=0.3))
+    evaluation.write_status(evaluation.read_status().model_copy(update={"state": "stopped"}))
+    api.resume_run(evaluation)
+    assert wait_for(evaluation, "finished", "failed").state == "finished"
+    after = evaluation.read_arms()["changing-0"]
+    assert (before["samples"], after["samples"]) == (11, 16)
+    assert before["sums"]["heldout_loss"] != after["sums"]["heldout_loss"]
+
+
 def test_stop_keeps_finished_arms_and_a_resume_goes_on_within_one(place, run):
     config = settings(place, selections=["fifth"], arms=["full", "selection"], epochs=200, seeds=1)
     evaluation = api.create_evaluation(run, "stopped", config)
