@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: run test demo bench lint
+.PHONY: run test demo bench study lint
 
 run: $(VENV)/run.done
 	@test -d runs/demo || { mkdir -p runs && cp -r assets/demo/run runs/demo; }
@@ -22,6 +22,10 @@ lint: $(VENV)/dev.done
 
 demo: $(VENV)/run.done
 	PYTHONPATH=. $(PY) assets/demo/build.py
+
+# DATA holds medicine/, finance/ (train.jsonl, heldout.jsonl) and general/ (*.jsonl).
+study: $(VENV)/run.done
+	PYTHONPATH=. $(PY) assets/study.py $(DATA)
 
 bench: $(VENV)/dev.done
 	$(PY) -m grads bench

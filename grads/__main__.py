@@ -2,20 +2,20 @@
 
 import json
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from grads import api, config, jobs
+from grads import api, jobs
 from grads.config import RunConfig, SelectionConfig
 from grads.errors import ConfigError, GradsError
-from grads.runs import ACTIVE, Run, Status, open_folder
+from grads.evaluation_commands import evaluate, tune
+from grads.options import ConfigFile, Json, Root, RunDir, option, settings_of
+from grads.runs import Run, open_folder
+from grads.terminal import selection_lines, show, state_lines, status_lines, work
 
 app = typer.Typer(
     help="Choose the samples worth fine-tuning on, by their gradients.",
@@ -25,45 +25,14 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would take "[default: 16]" for a style and swallow it
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-console = Console(stderr=True)
-
-
-def _option(settings: type[config.Settings], name: str, *flags: str) -> Any:
-    """An option whose help, choices and default are the setting's own."""
-    field = settings.model_fields[name]
-    text = " ".join((field.description or "").split())
-    if get_origin(field.annotation) is Literal:
-        text += f" One of {', '.join(get_args(field.annotation))}."
-    default = field.default
-    if not (field.is_required() or default is None or default is False or default in ((), {})):
-        text += f" [default: {default}]"
-    return typer.Option(*(flags or (f"--{name.replace('_', '-')}",)), help=text, show_default=False)
-
-
-RunDir = Annotated[str, typer.Option("--run-dir", help="The run's directory.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="YAML file with settings by these names; options win over it."),
-]
-Root = Annotated[
-    str | None,
-    typer.Option("--runs-dir", help="Where runs live [default: GRADS_RUNS_DIR, else ./runs]."),
-]
-
-
-def _settings(path: Path | None, **given: Any) -> dict[str, Any]:
-    """Settings of the YAML file, overruled by the options that were given."""
-    values = config.read_yaml(path) if path else {}
-    return values | {name: value for name, value in given.items() if value not in (None, [])}
 
 
 def _r(name: str, *flags: str) -> Any:
-    return _option(RunConfig, name, *flags)
+    return option(RunConfig, name, *flags)
 
 
 def _s(name: str, *flags: str) -> Any:
-    return _option(SelectionConfig, name, *flags)
+    return option(SelectionConfig, name, *flags)
 
 
 @app.command()
@@ -105,9 +74,9 @@ def run(
         given.pop(name)
     if columns:
         given["columns"] = dict(_pair(text) for text in columns)
-    settings = RunConfig.parse(_settings(config_file, **given))
+    settings = RunConfig.parse(settings_of(config_file, **given))
     made = api.create_run(settings, run_dir, runs_dir)
-    _follow(made, as_json)
+    work(made, as_json)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -147,9 +116,9 @@ def select(
         given.pop(key)
     if bounds:
         given["bounds"] = [_bound(text) for text in bounds]
-    options = SelectionConfig.parse(_settings(config_file, **given))
+    options = SelectionConfig.parse(settings_of(config_file, **given))
     record = api.select_samples(Run.open(run_dir), name, options)
-    _print(record, as_json, _selection_lines)
+    show(record, as_json, selection_lines)
 
 
 def _bound(text: str) -> dict[str, Any]:
@@ -162,19 +131,6 @@ def _bound(text: str) -> dict[str, Any]:
             f"--bound is {text!r}: write COLUMN:LOW:HIGH; an end may be empty"
         ) from None
     return {"column": column, **ends}
-
-
-def _selection_lines(record: dict[str, Any]) -> list[str]:
-    samples, tokens = record["samples"], record["response_tokens"]
-    lines = [
-        f"selection {record['name']}: keeps {samples['kept']:,} of {samples['pool']:,} samples"
-        f" ({samples['kept'] / samples['pool']:.1%})",
-        f"response tokens: {tokens['kept']:,} of {tokens['pool']:,}"
-        f" ({tokens['kept'] / tokens['pool']:.1%}); a random subset of its size keeps"
-        f" {tokens['random']:,}",
-    ]
-    lines += [f"note: {note}" for note in record["notes"]]
-    return lines + [f"warning: {warning}" for warning in record["warnings"]]
 
 
 @app.command()
@@ -198,7 +154,11 @@ def export(
     """Write a selection as files a trainer reads, loaded back and counted."""
     manifest = api.export_selection(Run.open(run_dir), selection, kind, out, with_scores)
     line = f"wrote {manifest['rows']:,} samples as {kind} to {manifest['path']}, loaded back"
-    _print(manifest, as_json, lambda _: [line])
+    show(manifest, as_json, lambda _: [line])
+
+
+app.command()(evaluate)
+app.command()(tune)
 
 
 @app.command("list")
@@ -220,36 +180,32 @@ def list_command(runs_dir: Root = None, as_json: Json = False) -> None:
 
 @app.command()
 def status(run_dir: RunDir, as_json: Json = False) -> None:
-    """Show what a run's job is doing."""
-    summary = api.summary(Run.open(run_dir))
-    _print(summary.as_dict(), as_json, lambda _: _status_lines(summary))
-
-
-def _status_lines(summary: api.RunSummary) -> list[str]:
-    now = summary.status
-    place = f", {now.stage} {now.done:,} of {now.total:,} {now.unit}" if now.total else ""
-    left = f", about {_duration(now.eta_s)} left" if now.eta_s is not None else ""
-    lines = [f"{summary.id}: {now.state}{place}{left}"]
-    if summary.counts:
-        lines.append(", ".join(f"{value:,} {name}" for name, value in summary.counts.items()))
-    return lines + [text for text in (now.error, now.message) if text]
+    """Show what the job of a run or of an evaluation's folder is doing."""
+    folder = open_folder(run_dir)
+    if isinstance(folder, Run):
+        summary = api.summary(folder)
+        show(summary.as_dict(), as_json, lambda _: status_lines(summary))
+    else:
+        now = jobs.observe(folder)
+        values = {"name": folder.id, "status": now.model_dump(mode="json")}
+        show(values, as_json, lambda _: state_lines(folder.id, now))
 
 
 @app.command()
 def stop(run_dir: RunDir) -> None:
-    """Stop a run's job; what is finished stays for a resume."""
-    opened = Run.open(run_dir)
+    """Stop the job of a run or of an evaluation's folder; what is finished stays for a resume."""
+    opened = open_folder(run_dir)
     state = api.stop_run(opened).state
     print(f"{opened.id} is {state}; go on with: python -m grads resume --run-dir {opened.path}")
 
 
 @app.command()
 def resume(run_dir: RunDir, as_json: Json = False) -> None:
-    """Go on with a stopped, failed or interrupted run, from its last finished step or part."""
-    opened = Run.open(run_dir)
+    """Go on with a stopped, failed or interrupted run or evaluation, without repeating a part."""
+    opened = open_folder(run_dir)
     if jobs.observe(opened).state == "finished":
         api.resume_run(opened)
-    _follow(opened, as_json)
+    work(opened, as_json)
 
 
 @app.command(hidden=True)
@@ -282,98 +238,6 @@ def bench(
     from grads.bench import main
 
     main(out, dataset)
-
-
-def _follow(run: Run, as_json: bool) -> None:
-    """Start the run's job and show its progress until it ends; Ctrl-C stops it."""
-    if jobs.observe(run).state != "finished":
-        api.start_run(run)
-    try:
-        _watch(run)
-    except KeyboardInterrupt:
-        console.print("stopping ...")
-        jobs.stop(run)
-        console.print(f"stopped; go on with: python -m grads resume --run-dir {run.path}")
-        raise typer.Exit(130) from None
-    summary = api.summary(run)
-    now = summary.status
-    if now.state == "stopped":
-        console.print(f"stopped; go on with: python -m grads resume --run-dir {run.path}")
-        raise typer.Exit(1)
-    if now.state != "finished":
-        raise GradsError(f"{now.error} (run {run.path})")
-    _print(summary.as_dict(), as_json, lambda _: _run_lines(run, summary))
-
-
-def _run_lines(run: Run, summary: api.RunSummary) -> list[str]:
-    manifest, counts = run.read_manifest(), summary.counts
-    check = manifest["self_check"]["largest_relative_difference"]
-    seconds = sum(manifest["seconds"].values())
-    lines = [
-        f"run {run.path}",
-        f"{counts['usable']:,} of {counts['rows']:,} rows usable, {counts['refused']:,} refused,"
-        f" {counts['heldout']:,} held out, {counts['truncated']:,} cut to {manifest['max_length']}"
-        " tokens",
-        f"layout {manifest['source']['layout']}; model {summary.model} on {manifest['device']},"
-        f" {manifest['dtype']}; {_duration(seconds)} in all",
-        f"self-check against plain autograd: largest relative difference {check:.1e}",
-    ]
-    if counts["refused"]:
-        first = run.read_rejects()[0]
-        lines.append(
-            f"first refused row: {first['row']}, {first['reason']}; {first['advice']}"
-            f" (all in {run.rejects_file.name})"
-        )
-    return [*lines, f"next: python -m grads select --run-dir {run.path} --name mine --ratio 0.1"]
-
-
-def _watch(run: Run) -> None:
-    """Show progress until the job has ended: a bar on a terminal, else a line a stage."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=None, note="")
-        shown = ""
-        while True:
-            now = jobs.observe(run)
-            stage = now.stage or now.message or now.state
-            if stage != shown and not console.is_terminal:
-                console.print(stage)
-            shown = stage
-            bar.update(
-                task,
-                description=stage,
-                completed=now.done,
-                total=now.total or None,
-                note=_note(now),
-            )
-            if now.state not in ACTIVE:
-                return
-            time.sleep(0.3)
-
-
-def _note(now: Status) -> str:
-    rate = f"{now.rate:.1f} {now.unit}/s" if now.rate and not now.eta_s else ""
-    return f"about {_duration(now.eta_s)} left" if now.eta_s is not None else rate
-
-
-def _duration(seconds: float | None) -> str:
-    whole = round(seconds or 0)
-    if whole < 60:
-        return f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"
-
-
-def _print(value: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
-    if as_json:
-        print(json.dumps(value))
-    else:
-        print("\n".join(lines(value)))
 
 
 def main() -> None:

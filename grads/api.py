@@ -1,23 +1,14 @@
 """All that the pages and the command line may call. Imports in under a second, without torch."""
 
-import hashlib
-import io
-import json
-import re
 import shutil
-import zipfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from filelock import FileLock
 
-from grads import __version__, jobs, preview
-from grads.config import RunConfig, SelectionConfig
+from grads import jobs
+from grads.config import RunConfig
 from grads.decisions import decide, decisions, with_decisions
 from grads.drafts import (
     allowed_roots,
@@ -29,11 +20,18 @@ from grads.drafts import (
     lengths,
     save_upload,
 )
-from grads.errors import RunError, SelectionError
-from grads.export import Subset, export
+from grads.errors import RunError
+from grads.evaluations import (
+    create_evaluation,
+    estimate_evaluation,
+    evaluations,
+    read_evaluation,
+    subset_overlap,
+)
 from grads.pool import Pool
 from grads.runs import (
     ACTIVE,
+    JobFolder,
     Run,
     Status,
     TokenRequest,
@@ -41,9 +39,9 @@ from grads.runs import (
     new_run_path,
     runs_root,
 )
+from grads.subsets import bundle, export_selection, select_samples
 
 __all__ = [
-    "NAME",
     "RunSummary",
     "allowed_roots",
     "ask_token_signals",
@@ -51,28 +49,31 @@ __all__ = [
     "busy",
     "check",
     "columns_of",
+    "create_evaluation",
     "create_run",
     "data_place",
     "decide",
     "decisions",
     "delete_run",
     "draft",
+    "estimate_evaluation",
+    "evaluations",
     "examples",
     "export_selection",
     "lengths",
     "load_pool",
+    "read_evaluation",
     "resume_run",
     "save_upload",
     "select_samples",
     "start_new",
     "start_run",
     "stop_run",
+    "subset_overlap",
     "summaries",
     "summary",
     "with_decisions",
 ]
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -99,21 +100,21 @@ def create_run(config: RunConfig, run_dir: str | None = None, root: str | None =
     return Run.create(config, path)
 
 
-def start_run(run: Run) -> bool:
-    """Start the run's job in the background; False where one is already at work."""
+def start_run(run: JobFolder) -> bool:
+    """Start the job of a run or an evaluation in the background; False where one is at work."""
     return jobs.start(run)
 
 
-def resume_run(run: Run) -> bool:
+def resume_run(run: JobFolder) -> bool:
     """Go on from the last finished step or part; raises RunError on a finished run."""
     state = jobs.observe(run).state
     if state == "finished":
-        raise RunError(f"run {run.id} is finished: there is nothing to resume")
+        raise RunError(f"{run.id} is finished: there is nothing to resume")
     return jobs.start(run)
 
 
-def stop_run(run: Run) -> Status:
-    """Stop the run's job; returns when its process tree is gone."""
+def stop_run(run: JobFolder) -> Status:
+    """Stop the job of a run or of an evaluation; returns when its process tree is gone."""
     return jobs.stop(run)
 
 
@@ -140,99 +141,6 @@ def summaries(root: str | None = None) -> list[RunSummary]:
 def load_pool(run: Run) -> Pool:
     """The scored samples of a run as columns; raises RunError before its scoring has ended."""
     return Pool(run)
-
-
-def select_samples(
-    run: Run, name: str, options: SelectionConfig, pool: Pool | None = None
-) -> dict[str, Any]:
-    """Choose a subset, save it under `name` (which becomes a file name); returns its record.
-
-    What people have decided about single samples (`decide`) joins the options' pins and
-    exclusions, and is kept with the record.
-    """
-    if not NAME.fullmatch(name):
-        raise SelectionError(
-            f"'{name}' is no name for a selection: use letters, digits, dot, dash and underscore"
-        )
-    pool = pool or load_pool(run)
-    options = with_decisions(run, options)
-    chosen = preview.preview(pool, options)
-    ranking = chosen.ranking
-    people = [d for d in decisions(run).values() if d["sample_id"] in options.by_hand]
-    record = {
-        "name": name,
-        "options": options.model_dump(mode="json"),
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
-        "scores_sha256": hashlib.sha256(run.scores_file.read_bytes()).hexdigest(),
-        "samples": {"kept": chosen.count, "pool": len(pool)},
-        "response_tokens": chosen.response_tokens,
-        "decisions": people,
-        "notes": ranking.notes,
-        "warnings": chosen.warnings,
-    }
-    table = pa.table(
-        {
-            "sample_id": pool.scores.sample_id,
-            "kept": chosen.kept,
-            "score": ranking.score.astype(np.float32),
-            "log_density": ranking.log_density.astype(np.float32),
-            "signal": ranking.x.astype(np.float32),
-        }
-    )
-    run.write_selection(name, record, table)
-    return record
-
-
-def export_selection(
-    run: Run, name: str, kind: str, out: Path | None = None, with_scores: bool = False
-) -> dict[str, Any]:
-    """Write a saved selection as `kind` to `out`, or into the run; returns the manifest.
-
-    An export into the run replaces an earlier one of the same name and format.
-    """
-    record, table = run.read_selection(name)
-    target = out or run.exports / name / kind
-    config, manifest = run.config(), run.read_manifest()
-    ids = table.filter(table["kept"])["sample_id"]
-    subset = _subset(run, name, ids, with_scores)
-    about = {
-        "selection": name,
-        "options": record["options"],
-        "decisions": record.get("decisions", []),
-        "run": run.id,
-        "config": run.config_values(),
-        "model": config.model,
-        "source": manifest.get("source", {}),
-        "gradients_taken": manifest.get("gradients_taken"),
-        "samples": record["samples"],
-        "response_tokens": record["response_tokens"],
-        "versions": manifest.get("versions", {}) | {"grads": __version__},
-    }
-    return export(subset, kind, target, config, about, overwrite=out is None) | {
-        "path": str(target)
-    }
-
-
-def _subset(run: Run, name: str, ids: pa.ChunkedArray, with_scores: bool) -> Subset:
-    samples = run.read_table(run.samples_file, ["sample_id", "raw", "turns"])
-    mask = pc.is_in(samples["sample_id"], ids)
-    samples = samples.filter(mask)
-    table = run.read_table(run.source_file).filter(mask) if run.source_file.exists() else None
-    raw = samples["raw"].to_pylist()
-    rows = [json.loads(line) for line in raw] if table is None else table.to_pylist()
-    scores = None
-    if with_scores:
-        scored = run.read_table(run.scores_file)
-        scores = scored.filter(pc.is_in(scored["sample_id"], ids)).to_pylist()
-    return Subset(
-        name=name,
-        lines=raw if run.read_manifest()["source"]["lines"] else None,
-        rows=rows,
-        table=table,
-        turns=samples["turns"].to_pylist(),
-        scores=scores,
-    )
 
 
 # -- around a run
@@ -279,14 +187,3 @@ def ask_token_signals(run: Run, sample_ids: list[int]) -> TokenRequest:
         request.ask(sample_ids)
         jobs.start(request)
     return request
-
-
-def bundle(path: Path) -> tuple[str, bytes]:
-    """An export as one file to download: itself, or a folder as a zip; its name and content."""
-    if path.is_file():
-        return path.name, path.read_bytes()
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member in sorted(path.rglob("*")):
-            archive.write(member, Path(path.name) / member.relative_to(path))
-    return f"{path.name}.zip", buffer.getvalue()

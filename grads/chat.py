@@ -46,8 +46,8 @@ class Encoded:
 
     input_ids: np.ndarray  # (T,) int32
     trained: np.ndarray  # (T,) bool: the token carries loss
-    pieces: list[str]  # (T,) the text each token stands for; together they are the text
     truncated: bool
+    pieces: list[str]  # (T,) the text each token stands for; empty where nobody will read them
 
     @property
     def response_tokens(self) -> int:
@@ -72,9 +72,8 @@ def encode(turns: list[Turn], tokenizer: Any, max_length: int) -> Encoded:
     for begin, end in spans:
         trained |= (starts < end) & (ends > begin)  # a token on the border says some of it
     ids = np.array(encoding["input_ids"][:max_length], dtype=np.int32)
-    sample = Encoded(
-        ids, trained[:max_length], _pieces(text, starts)[:max_length], len(starts) > max_length
-    )
+    pieces = _pieces(text, starts)[:max_length]
+    sample = Encoded(ids, trained[:max_length], len(starts) > max_length, pieces)
     if sample.response_tokens == 0:
         raise Unusable(
             f"its response lies beyond max_length: the prompt alone takes {max_length} tokens",

@@ -140,9 +140,7 @@ def _cells(features: np.ndarray, seed: int) -> list[np.ndarray]:
 
 def _alike(cell: np.ndarray, features: np.ndarray, texts: list[str]) -> Iterator[tuple[int, int]]:
     """Pairs of a cell whose texts overlap, among each sample's nearest neighbours."""
-    hashed = HashingVectorizer(
-        analyzer="char_wb", ngram_range=(5, 5), binary=True, norm=None, alternate_sign=False
-    ).transform(texts)
+    hashed = _grams(texts)
     sizes = np.asarray(hashed.sum(axis=1)).ravel()
     finder = NearestNeighbors(n_neighbors=min(NEIGHBOURS + 1, len(cell))).fit(features)
     near = finder.kneighbors(return_distance=False, n_neighbors=min(NEIGHBOURS, len(cell) - 1))
@@ -152,3 +150,28 @@ def _alike(cell: np.ndarray, features: np.ndarray, texts: list[str]) -> Iterator
     union = sizes[left] + sizes[right] - shared
     for i in np.flatnonzero(shared >= ALIKE * np.maximum(union, 1)):
         yield int(cell[left[i]]), int(cell[right[i]])
+
+
+def _grams(texts: list[str]) -> csr_matrix:
+    """(n, buckets) which character 5-grams each text holds."""
+    vectorizer = HashingVectorizer(
+        analyzer="char_wb", ngram_range=(5, 5), binary=True, norm=None, alternate_sign=False
+    )
+    return vectorizer.transform(texts)
+
+
+def alike_between(ours: list[str], theirs: list[str]) -> list[tuple[int, int, float]]:
+    """Near-duplicates of two sets of texts: (position in ours, position in theirs, overlap).
+
+    All pairs are compared, one of our texts at a time; the overlap is at least ALIKE.
+    """
+    left, right = _grams(ours), _grams(theirs)
+    sizes = np.asarray(right.sum(axis=1)).ravel()
+    right = right.T.tocsr()
+    found = []
+    for i in range(len(ours)):
+        row = left[i]
+        shared = (row @ right).toarray().ravel()
+        overlap = shared / np.maximum(row.sum() + sizes - shared, 1)
+        found += [(i, int(j), float(overlap[j])) for j in np.flatnonzero(overlap >= ALIKE)]
+    return found

@@ -33,6 +33,10 @@ class ExportError(GradsError):
     """An export that could not be written, or did not load back as it should."""
 
 
+class EvaluationError(GradsError):
+    """An evaluation whose test data, arms or settings would give no honest answer."""
+
+
 class RunError(GradsError):
     """A run directory that is missing, broken, busy, or in the wrong state."""
 

@@ -26,6 +26,7 @@ from pydantic import BaseModel
 
 from grads.config import RunConfig
 from grads.errors import RunError
+from grads.evaluation_config import EvaluationConfig, TuneConfig
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
 DRAFTS = ".drafts"
@@ -119,6 +120,17 @@ class JobFolder:
         """config.json as it stands."""
         return read_json(self.config_file)
 
+    def refuse_other_config(self, what: str, values: dict[str, Any], option: str) -> None:
+        """Raise RunError if config.json holds other settings than `values`."""
+        old = self.config_values()
+        differ = sorted(k for k in old | values if old.get(k) != values.get(k))
+        if differ:
+            name = differ[0]
+            raise RunError(
+                f"{what} {self.path} was made with another config ({name} was {old.get(name)!r},"
+                f" now {values.get(name)!r}): give another {option}, or resume it"
+            )
+
     def read_status(self) -> Status:
         """What the job last said; jobs.observe tells whether it is still true."""
         if not self.status_file.exists():
@@ -185,14 +197,7 @@ class Run(JobFolder):
         run = cls(path)
         values = config.model_dump(mode="json")
         if run.config_file.exists():
-            old = run.config_values()
-            differ = sorted(k for k in old | values if old.get(k) != values.get(k))
-            if differ:
-                name = differ[0]
-                raise RunError(
-                    f"run {run.path} was made with another config ({name} was {old.get(name)!r},"
-                    f" now {values.get(name)!r}): give another --run-dir, or resume it"
-                )
+            run.refuse_other_config("run", values, "--run-dir")
             return run
         if run.path.exists() and any(p.name != ".lock" for p in run.path.iterdir()):
             raise RunError(f"{run.path} is not empty and not a run: give another --run-dir")
@@ -298,6 +303,10 @@ class Run(JobFolder):
             raise RunError(f"run {self.path} has no selection '{name}': there are {there}")
         return read_json(path), self.read_table(path.with_suffix(".parquet"))
 
+    def evaluation_names(self) -> list[str]:
+        """Names of the evaluations."""
+        return sorted(path.parent.name for path in self.evaluations.glob("*/config.json"))
+
     def write_selection(self, name: str, record: dict[str, Any], table: pa.Table) -> None:
         """Save a selection; the record comes last, so that it never names a missing table."""
         write_table(self.selections / f"{name}.parquet", table)
@@ -365,11 +374,69 @@ class TokenRequest(JobFolder):
         write_json(self.config_file, {"sample_ids": sample_ids})
 
 
+class Evaluation(JobFolder):
+    """A comparison of trainings on a run's subsets: its arms one by one, and what they show."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        super().__init__(run.evaluations / name)
+        self.run = run
+        self.arms = self.path / "arms"
+        self.checkpoints = self.path / "checkpoints"
+        self.answers_file = self.path / "answers.json"
+        self.result_file = self.path / "result.json"
+
+    @property
+    def root(self) -> Path:
+        """The runs folder, whose jobs wait for each other."""
+        return self.run.root
+
+    @classmethod
+    def open(cls, run: Run, name: str) -> "Evaluation":
+        """An existing evaluation; raises RunError where there is none."""
+        found = cls(run, name)
+        if not found.config_file.is_file():
+            there = ", ".join(run.evaluation_names()) or "none yet"
+            raise RunError(f"run {run.path} has no evaluation '{name}': there are {there}")
+        return found
+
+    @classmethod
+    def create(cls, run: Run, name: str, values: dict[str, Any]) -> "Evaluation":
+        """Make the folder with its config; an existing one must have the same config."""
+        made = cls(run, name)
+        if made.config_file.exists():
+            made.refuse_other_config("evaluation", values, "--name")
+            return made
+        made.path.mkdir(parents=True, exist_ok=True)
+        made.write_status(Status())
+        write_json(made.config_file, values)
+        return made
+
+    def config(self) -> EvaluationConfig | TuneConfig:
+        """The validated settings of the evaluation, or of the search for a setting."""
+        values = self.config_values()
+        return (TuneConfig if "kind" in values else EvaluationConfig).parse(values)
+
+    def reference_file(self, phase: str) -> Path:
+        """Where the base model's predictions lie while arms are measured against them."""
+        return self.path / f"reference-{phase}.npy"
+
+    def arm_file(self, name: str) -> Path:
+        """Where one finished arm and seed lies."""
+        return self.arms / f"{name}.json"
+
+    def read_arms(self) -> dict[str, dict[str, Any]]:
+        """Every finished arm and seed by the name of its file."""
+        files = sorted(self.arms.glob("[!.]*.json"))
+        return {path.stem: read_json(path) for path in files}
+
+
 def open_folder(path: str | Path) -> JobFolder:
-    """The job folder at a path: a run, a draft of one, or a request within one."""
+    """The job folder at a path: a run, a draft of one, or something within a run."""
     path = Path(path).resolve()
     if path.parent.name == DRAFTS:
         return Draft(path)
+    if path.parent.name == "evaluations":
+        return Evaluation.open(Run.open(path.parents[1]), path.name)
     return TokenRequest(Run.open(path.parent)) if path.name == "token_signal" else Run.open(path)
 
 

@@ -157,12 +157,14 @@ def train(
     checkpoints: Path,
     report: Callable[[Step], None] = lambda step: None,
     should_stop: Callable[[], bool] = lambda: False,
+    max_steps: int | None = None,
 ) -> Any:
     """Train `model` on all of `pool`, going on from the last whole checkpoint; the trained model.
 
-    Raises WarmupError on a NaN or infinite loss and Stopped, with a checkpoint behind it, when
-    asked to stop. For full parameters in bfloat16 the model must come in float32: it is trained
-    in mixed precision.
+    It takes `config.epochs` epochs, or `max_steps` optimizer steps where they are given. Raises
+    WarmupError on a NaN or infinite loss and Stopped, with a checkpoint behind it, when asked to
+    stop. For full parameters in bfloat16 the model must come in float32: it is trained in mixed
+    precision.
     """
     set_seed(config.seed)
     if config.warmup == "lora":
@@ -170,6 +172,7 @@ def train(
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=config.epochs,
+        max_steps=max_steps or -1,
         per_device_train_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",

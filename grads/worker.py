@@ -17,7 +17,8 @@ import psutil
 from filelock import FileLock, Timeout
 
 from grads.errors import GradsError, Stopped
-from grads.runs import Draft, JobFolder, Status, TokenRequest
+from grads.evaluation_config import EvaluationConfig, TuneConfig
+from grads.runs import Draft, Evaluation, JobFolder, Status, TokenRequest
 
 HEARTBEAT_S = 2.0
 OUT_OF_MEMORY = "out of memory: lower --batch-tokens or --max-length"
@@ -146,6 +147,9 @@ def _work(job: Job[Any], at_once: bool) -> int:
 
 def _stages(job: Job[Any]) -> None:
     """What the folder asks for. Torch and its kin load here, while the heart already beats."""
+    if isinstance(job.folder, Evaluation):
+        _evaluation_stages(job, job.folder.config())
+        return
     from grads import stages
 
     if isinstance(job.folder, TokenRequest):
@@ -154,6 +158,17 @@ def _stages(job: Job[Any]) -> None:
         stages.check(job)
     else:
         stages.run_all(job)
+
+
+def _evaluation_stages(job: Job[Any], config: EvaluationConfig | TuneConfig) -> None:
+    if isinstance(config, TuneConfig):
+        from grads import tuning_stages
+
+        tuning_stages.tune(job, config)
+    else:
+        from grads import evaluation_stages
+
+        evaluation_stages.evaluate(job, config)
 
 
 def _failed(job: Job[Any], error: str) -> int:

@@ -6,51 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import tiny
+from chain import ROOT, command, config_for, save_tiny_model, wait_for, write_data
 
 from grads import api, jobs
-from grads.config import RunConfig, SelectionConfig
+from grads.config import SelectionConfig
 from grads.errors import RunError
+from grads.pool import SCORE_COLUMNS
 from grads.runs import Run, Status
-
-ROOT = Path(__file__).parents[1]
-WORDS = (
-    "the heart lung blood fever cough pain rest drink water sleep doctor child skin rash".split()
-)
-
-
-def save_tiny_model(folder: Path) -> None:
-    """A tiny Llama with a word-level tokenizer and no chat template, as a local folder."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    marks = ["<pad>", "<s>", "</s>", "<unk>", "#", "Question", "Answer", ":", ".", "?"]
-    vocabulary = {word: i for i, word in enumerate([*marks, *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    tiny.make_model("llama-tied").save_pretrained(folder)
-
-
-def write_data(path: Path, n: int = 60) -> None:
-    """Rows of mixed length with an extra column, odd spacing, and two that cannot be used."""
-    rng = np.random.default_rng(0)
-    lines = []
-    for i in range(n):
-        question = " ".join(rng.choice(WORDS, rng.integers(3, 12))) + "?"
-        answer = " ".join(rng.choice(WORDS, rng.integers(1, 40))) + "."
-        lines.append(f'{{"question":  "{question}", "answer": "{answer}", "age": {i % 7}}}')
-    lines[3] = '{"question": "the heart?", "answer": ""}'
-    lines[8] = '"just text"'
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -62,29 +29,6 @@ def place(tmp_path_factory):
     return folder
 
 
-def config_for(place: Path, **values) -> RunConfig:
-    settings = {
-        "dataset": str(place / "data.jsonl"),
-        "model": str(place / "model"),
-        "max_length": 64,
-        "batch_size": 4,
-        "batch_tokens": 128,
-        "lora_rank": 4,
-        "heldout": 5,
-    }
-    return RunConfig.parse(settings | values)
-
-
-def wait_for(run: Run, *states: str, seconds: float = 180) -> Status:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        status = jobs.observe(run)
-        if status.state in states:
-            return status
-        time.sleep(0.05)
-    raise AssertionError(f"still {status} after {seconds} s: {run.log_file.read_text()}")
-
-
 @pytest.fixture(scope="module")
 def finished(place):
     """An undisturbed run."""
@@ -92,17 +36,6 @@ def finished(place):
     assert api.start_run(run)
     assert wait_for(run, "finished", "failed").state == "finished"
     return run
-
-
-def command(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "grads", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-        **kwargs,
-    )
 
 
 def test_run_directory_is_as_the_contract_says(finished):
@@ -221,7 +154,7 @@ def test_killed_in_a_stage_and_resumed(place, finished, stage, monkeypatch):
     assert wait_for(run, "finished", "failed").state == "finished"
     mine, theirs = (pq.read_table(r.scores_file) for r in (run, finished))
     assert mine["sample_id"].equals(theirs["sample_id"])
-    for name in api.SCORE_COLUMNS:
+    for name in SCORE_COLUMNS:
         np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-5, atol=1e-6)
 
 

@@ -46,7 +46,18 @@ def test_selection_knows_neither_disk_nor_torch():
 def test_every_command_is_in_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     names = [c.name or c.callback.__name__ for c in app.registered_commands if not c.hidden]
-    assert {"run", "select", "export", "list", "status", "stop", "resume", "bench"} <= set(names)
+    assert {
+        "run",
+        "select",
+        "export",
+        "list",
+        "status",
+        "stop",
+        "resume",
+        "bench",
+        "evaluate",
+        "tune",
+    } <= set(names)
     for name in names:
         assert f"python -m grads {name}" in readme, name
 
@@ -69,7 +80,8 @@ def test_readme_options_exist():
     """Every option that the README names is one that some command has."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     known = set()
-    for command in ("run", "select", "export", "list", "status", "stop", "resume", "bench"):
+    commands = "run select export evaluate tune list status stop resume bench".split()
+    for command in commands:
         done = subprocess.run(
             [sys.executable, "-m", "grads", command, "--help"],
             capture_output=True,

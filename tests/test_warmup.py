@@ -89,6 +89,24 @@ def test_a_stopped_warm_up_goes_on_from_its_checkpoint(pool, tmp_path, kind):
     assert_same(whole, resumed)
 
 
+def test_a_number_of_steps_overrules_the_epochs(pool, tmp_path):
+    """17 steps of 8 out of 40 samples: more than three epochs, with the rate falling to zero."""
+    steps = []
+    warmup.train(
+        tiny.make_model("llama-tied"),
+        pool,
+        config(),
+        torch.float32,
+        "cpu",
+        tmp_path,
+        steps.append,
+        max_steps=17,
+    )
+    assert [step.step for step in steps] == list(range(1, 18))
+    assert steps[-1].steps == 17
+    assert steps[-1].lr < steps[8].lr / 10
+
+
 def test_half_a_checkpoint_is_not_used(pool, tmp_path):
     """A job killed while writing: the folder without its mark is passed over."""
     with pytest.raises(Stopped):

@@ -1,0 +1,83 @@
+"""The evaluations of a run: made, listed, read, and what one will cost before it starts."""
+
+from pathlib import Path
+from typing import Any
+
+from grads import arms, estimates, jobs, tuning
+from grads.errors import EvaluationError
+from grads.evaluation_config import EvaluationConfig, TuneConfig
+from grads.pool import Pool
+from grads.runs import Evaluation, Run, read_json
+from grads.subsets import NAME, check_name
+
+
+def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig) -> Evaluation:
+    """The folder of an evaluation (or of a search for a setting) with its config.
+
+    Raises RunError where a selection is missing, the run is not scored, or the folder holds
+    another config, and EvaluationError where there is nothing to measure on.
+    """
+    if not NAME.fullmatch(name):
+        raise EvaluationError(
+            f"'{name}' is no name for an evaluation: use letters, digits, dot, dash and underscore"
+        )
+    if isinstance(config, TuneConfig):
+        check_name(config.save_as)
+    _planned_trials(run, config)
+    if config.heldout is None and not run.read_manifest()["counts"]["heldout"]:
+        raise EvaluationError(
+            f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"
+            " data again with --heldout N"
+        )
+    for file in (config.heldout, *config.general):
+        if file is not None and not Path(file).expanduser().exists():
+            raise EvaluationError(f"no file at {file}: check the path")
+    return Evaluation.create(run, name, config.model_dump(mode="json"))
+
+
+def evaluations(run: Run) -> list[dict[str, Any]]:
+    """Name, kind (evaluation or tune) and status of each evaluation of a run, newest first."""
+    found = [Evaluation(run, name) for name in run.evaluation_names()]
+    found.sort(key=lambda one: one.config_file.stat().st_mtime, reverse=True)
+    return [
+        {
+            "name": one.id,
+            "kind": one.config_values().get("kind", "evaluation"),
+            "status": jobs.observe(one).model_dump(mode="json"),
+        }
+        for one in found
+    ]
+
+
+def read_evaluation(run: Run, name: str) -> dict[str, Any]:
+    """Its name, config, status, and so far as they are there result and answers (else None)."""
+    found = Evaluation.open(run, name)
+    files = {"result": found.result_file, "answers": found.answers_file}
+    return {
+        "name": name,
+        "config": found.config_values(),
+        "status": jobs.observe(found).model_dump(mode="json"),
+    } | {key: read_json(file) if file.exists() else None for key, file in files.items()}
+
+
+def estimate_evaluation(run: Run, config: EvaluationConfig | TuneConfig) -> dict[str, Any]:
+    """What it will take, before it starts, by the speed that the run itself has measured.
+
+    `seconds` with `low` and `high` (None without a measured speed), `tokens`, and `arms`: how many
+    models are trained and measured, each seed counted.
+    """
+    trials = _planned_trials(run, config)
+    return estimates.estimate(run, config, trials)
+
+
+def _planned_trials(run: Run, config: EvaluationConfig | TuneConfig) -> list[arms.Trial]:
+    pool = Pool(run)
+    if isinstance(config, TuneConfig):
+        return tuning.trials(pool, config)
+    planned = arms.plan(run, config, len(pool))
+    return arms.trials(pool, planned, config, range(config.seeds))
+
+
+def subset_overlap(run: Run, ratio: float = 0.1) -> dict[str, Any]:
+    """How far the subsets of the tune grid overlap, and their length and loss; no training."""
+    return tuning.overlap(Pool(run), ratio)

@@ -1,0 +1,505 @@
+"""Evaluations and searches as jobs, in real processes on a tiny model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from chain import ROOT, WORDS, command, config_for, save_tiny_model, wait_for, write_data
+
+from grads import api, jobs
+from grads.config import SelectionConfig
+from grads.errors import EvaluationError, RunError, SelectionError
+from grads.evaluation_config import EvaluationConfig, TuneConfig
+from grads.runs import Evaluation, Run, open_folder
+
+RECIPE = {"epochs": 2.0, "batch_size": 4, "lora_rank": 4, "lr": 5e-3}
+
+
+def words(rng, n):
+    return " ".join(rng.choice(WORDS, n))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A tiny model, a data set, general questions of which every other one has options."""
+    folder = tmp_path_factory.mktemp("place")
+    save_tiny_model(folder / "model")
+    write_data(folder / "data.jsonl")
+    rng, rows = np.random.default_rng(5), []
+    for i in range(12):
+        row = {"instruction": words(rng, 5) + "?", "output": words(rng, 6) + "."}
+        if i % 2:
+            row |= {"options": [words(rng, 3), words(rng, 2), words(rng, 4)], "answer": i % 3}
+        rows.append(row)
+    rows[1]["answer"] = 7  # not the number of an option
+    rows.append({"instruction": "", "output": "water"})
+    (folder / "general.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    """A finished run with selections: a fifth, a drawn fifth, and everything."""
+    run = api.create_run(config_for(place), str(place / "runs" / "scored"))
+    api.start_run(run)
+    assert wait_for(run, "finished", "failed").state == "finished"
+    api.select_samples(run, "fifth", SelectionConfig(ratio=0.2))
+    api.select_samples(run, "drawn", SelectionConfig(ratio=0.2, draw="sample"))
+    api.select_samples(run, "everything", SelectionConfig(ratio=1.0))
+    return run
+
+
+def settings(place, **values):
+    values = RECIPE | {"general": [str(place / "general.jsonl")]} | values
+    return EvaluationConfig.parse(values)
+
+
+def conduct(run, name, config):
+    evaluation = api.create_evaluation(run, name, config)
+    assert api.start_run(evaluation)
+    status = wait_for(evaluation, "finished", "failed")
+    assert status.state == "finished", status.error
+    return api.read_evaluation(run, name)["result"]
+
+
+@pytest.fixture(scope="module")
+def whole(place, run):
+    """An undisturbed evaluation with all six arms, two selections and two criteria."""
+    config = settings(
+        place, selections=["fifth", "everything"], criteria=["magnitude"], arms=ALL, seeds=2
+    )
+    return conduct(run, "whole", config)
+
+
+ALL = ["base", "full", "random", "selection", "random_steps", "selection_steps"]
+
+
+def arm_of(result, label):
+    (arm,) = (arm for arm in result["arms"] if arm["label"] == label)
+    return arm
+
+
+def test_every_arm_is_there_as_it_says(run, whole):
+    """A fifth of 53 samples is 11; full takes 2 epochs of 14 steps."""
+    kinds = {arm["label"]: arm["kind"] for arm in whole["arms"]}
+    assert kinds == {
+        "base": "base",
+        "full": "full",
+        "random-11": "random",
+        "random-53": "random",
+        "fifth": "selection",
+        "everything": "selection",
+        "random-11-steps": "random_steps",
+        "random-53-steps": "random_steps",
+        "fifth-steps": "selection_steps",
+        "everything-steps": "selection_steps",
+        "magnitude": "criterion",
+    }
+    assert whole["finished"]
+    steps = {arm["label"]: [row["steps"] for row in arm["seeds"]] for arm in whole["arms"]}
+    assert steps["base"] == [0]
+    assert steps["full"] == steps["random-11-steps"] == steps["fifth-steps"] == [28, 28]
+    assert steps["random-11"] == steps["fifth"] == steps["magnitude"] == [6, 6]
+    samples = {arm["label"]: arm["samples"] for arm in whole["arms"]}
+    assert samples["fifth"] == samples["random-11"] == samples["magnitude"] == 11
+    assert samples["full"] == samples["everything"] == 53
+    curve = arm_of(whole, "full")["seeds"][0]["curve"]
+    assert [step for step, _ in curve] == list(range(1, 29))
+    assert curve[-1][1] < curve[0][1]
+    assert arm_of(whole, "full")["seeds"][0]["tokens"] == 2 * _pool_tokens(run)
+
+
+def _pool_tokens(run):
+    table = pq.read_table(run.scores_file)
+    return sum(table["prompt_tokens"].to_pylist()) + sum(table["response_tokens"].to_pylist())
+
+
+def test_each_arm_trains_on_the_subset_it_names(run, whole):
+    """By response tokens: the saved selection, and the random criterion under each seed."""
+    pool = api.load_pool(run)
+    scores = pool.scores
+    _, table = run.read_selection("fifth")
+    mask = table["kept"].to_numpy()
+    assert arm_of(whole, "fifth")["response_tokens"] == scores.response_tokens[mask].sum()
+    files = Evaluation.open(run, "whole").read_arms()
+    drawn = []
+    for seed in (0, 1):
+        options = SelectionConfig(criterion="random", count=11, seed=seed)
+        kept = api.selection.select(scores, options).kept
+        drawn.append(kept)
+        tokens = scores.response_tokens[kept].sum()
+        assert files[f"random-11-{seed}"]["response_tokens"] == tokens
+    assert not (drawn[0] == drawn[1]).all()
+
+
+def test_twins_are_trained_once(run, whole):
+    """Everything selected is full; random of that size too; so are both for as many steps."""
+    evaluation = Evaluation.open(run, "whole")
+    files = evaluation.read_arms()
+    keys = {files[f"{arm}-1"]["key"] for arm in ("full", "everything", "random-53")}
+    assert len(keys) == 1
+    assert files["full-0"]["key"] != files["full-1"]["key"]
+    lines = [line for line in evaluation.read_metrics() if line["key"] in keys]
+    assert [line["step"] for line in lines] == list(range(1, 29))
+    assert files["everything-1"]["sums"] == files["full-1"]["sums"]
+    assert [name for name in files if name.startswith("base")] == ["base-0"]
+
+
+def test_what_is_measured_and_noted(whole):
+    base, full = arm_of(whole, "base"), arm_of(whole, "full")
+    assert base["mean"]["general_kl"] == 0
+    assert full["mean"]["general_kl"] > 0.01
+    assert full["mean"]["heldout_loss"] < base["mean"]["heldout_loss"]
+    assert base["mean"]["heldout_option_accuracy"] is None
+    right = base["mean"]["general_option_accuracy"]
+    assert right * 5 == pytest.approx(round(right * 5))
+    assert whole["heldout"]["samples"] == 5
+    (general,) = whole["general"]
+    assert (general["samples"], general["refused"], general["with_options"]) == (12, 1, 5)
+    assert general["first_refused"]["row"] == 13
+    assert any("1 general samples with options do not count" in note for note in whole["notes"])
+    assert any("2 seeds give wide intervals" in note for note in whole["notes"])
+    low, high = full["interval"]["heldout_loss"]
+    values = [row["heldout_loss"] for row in full["seeds"]]
+    assert (low + high) / 2 == pytest.approx(np.mean(values))
+    assert high - low == pytest.approx(2 * 12.7062 * abs(values[0] - values[1]) / 2, rel=1e-4)
+
+
+def test_comparisons_are_paired_and_told(whole):
+    pairs = {(c["arm"], c["against"]): c for c in whole["comparisons"]}
+    assert {
+        ("fifth", "random-11"),
+        ("magnitude", "random-11"),
+        ("fifth-steps", "random-11-steps"),
+        ("fifth", "full"),
+        ("full", "base"),
+    } <= pairs.keys()
+    twins = pairs["everything", "full"]["metrics"]["heldout_loss"]
+    assert (twins["difference"], twins["low"], twins["high"]) == (0, 0, 0)
+    assert twins["verdict"] == "no difference seen"
+    found = pairs["fifth", "random-11"]["metrics"]["general_loss"]
+    ours, theirs = arm_of(whole, "fifth"), arm_of(whole, "random-11")
+    both = zip(ours["seeds"], theirs["seeds"], strict=True)
+    gaps = [a["general_loss"] - b["general_loss"] for a, b in both]
+    assert found["difference"] == pytest.approx(np.mean(gaps))
+    assert found["bootstrap"][0] <= found["difference"] <= found["bootstrap"][1]
+
+
+def test_the_whole_price_is_told(run, whole):
+    price = whole["price"]
+    assert price["warm-up"]["steps"] == 14
+    assert price["warm-up"]["tokens"] == price["scoring"]["tokens"] == _pool_tokens(run)
+    assert price["warm-up"]["seconds"] == run.read_manifest()["seconds"]["warm-up"]
+    assert price["training"]["full"]["steps"] == 28
+    even = whole["break_even"]["fifth"]
+    saved = price["training"]["full"]["seconds"] - price["training"]["fifth"]["seconds"]
+    choosing = price["warm-up"]["seconds"] + price["scoring"]["seconds"]
+    if saved > 0:
+        assert even["trainings"] == pytest.approx(choosing / saved)
+    assert whole["break_even"]["everything"]["trainings"] is None
+
+
+def test_answers_lie_side_by_side(run, whole):
+    answers = api.read_evaluation(run, "whole")["answers"]["prompts"]
+    assert len(answers) == 4
+    for answer in answers:
+        assert set(answer["answers"]) >= {"base", "full", "fifth"}
+        assert answer["prompt"]
+        assert answer["reference"]
+    assert any(a["answers"]["base"] != a["answers"]["full"] for a in answers)
+
+
+def test_nothing_large_is_left_behind(run, whole):
+    evaluation = Evaluation.open(run, "whole")
+    names = {path.name for path in evaluation.path.iterdir() if not path.name.startswith(".")}
+    assert names == {
+        "config.json",
+        "status.json",
+        "metrics.jsonl",
+        "worker.log",
+        "arms",
+        "answers.json",
+        "result.json",
+    }
+
+
+def test_killed_and_resumed_equals_undisturbed(place, run, whole):
+    """SIGKILL in the middle: interrupted; the resume repeats no finished arm."""
+    config = settings(
+        place, selections=["fifth", "everything"], criteria=["magnitude"], arms=ALL, seeds=2
+    )
+    evaluation = api.create_evaluation(run, "killed", config)
+    api.start_run(evaluation)
+    while len(list(evaluation.arms.glob("[!.]*.json"))) < 4:
+        assert wait_for(evaluation, "queued", "running")
+        time.sleep(0.02)
+    os.kill(jobs.observe(evaluation).pid, signal.SIGKILL)
+    wait_for(evaluation, "interrupted")
+    assert not api.read_evaluation(run, "killed")["result"]["finished"]
+    done = {path: path.stat().st_mtime_ns for path in evaluation.arms.glob("[!.]*.json")}
+    assert open_folder(evaluation.path).path == evaluation.path
+    api.resume_run(open_folder(evaluation.path))
+    assert wait_for(evaluation, "finished", "failed").state == "finished"
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    resumed = api.read_evaluation(run, "killed")["result"]
+    for mine, theirs in zip(resumed["arms"], whole["arms"], strict=True):
+        assert mine["label"] == theirs["label"]
+        measured = {name: value for name, value in theirs["mean"].items() if value is not None}
+        again = {name: mine["mean"][name] for name in measured}
+        assert again == pytest.approx(measured, rel=1e-4, abs=1e-6)
+        assert [row["steps"] for row in mine["seeds"]] == [row["steps"] for row in theirs["seeds"]]
+    with pytest.raises(RunError, match="killed is finished"):
+        api.resume_run(evaluation)
+
+
+def test_a_selection_made_anew_is_trained_anew(place, run):
+    """Stopped, the selection changed, resumed: no arm keeps what it had of the old subset."""
+    api.select_samples(run, "changing", SelectionConfig(ratio=0.2))
+    config = settings(place, selections=["changing"], arms=["selection"], seeds=1)
+    conduct(run, "changing", config)
+    evaluation = Evaluation.open(run, "changing")
+    before = evaluation.read_arms()["changing-0"]
+    api.select_samples(run, "changing", SelectionConfig(ratio=0.3))
+    evaluation.write_status(evaluation.read_status().model_copy(update={"state": "stopped"}))
+    api.resume_run(evaluation)
+    assert wait_for(evaluation, "finished", "failed").state == "finished"
+    after = evaluation.read_arms()["changing-0"]
+    assert (before["samples"], after["samples"]) == (11, 16)
+    assert before["sums"]["heldout_loss"] != after["sums"]["heldout_loss"]
+
+
+def test_stop_keeps_finished_arms_and_a_resume_goes_on_within_one(place, run):
+    config = settings(place, selections=["fifth"], arms=["full", "selection"], epochs=200, seeds=1)
+    evaluation = api.create_evaluation(run, "stopped", config)
+    api.start_run(evaluation)
+    while len(evaluation.read_metrics()) < 5:
+        assert wait_for(evaluation, "queued", "running")
+        time.sleep(0.02)
+    assert api.stop_run(evaluation).state == "stopped"
+    assert set(evaluation.read_arms()) == {"base-0"}
+    assert list(evaluation.checkpoints.glob("*/checkpoint-*/complete"))
+    before = max(line["step"] for line in evaluation.read_metrics())
+    api.resume_run(evaluation)
+    while len(evaluation.read_metrics()) < before + 3:
+        assert wait_for(evaluation, "queued", "running")
+        time.sleep(0.02)
+    assert api.stop_run(evaluation).state == "stopped"
+    steps = [line["step"] for line in evaluation.read_metrics()]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_another_config_is_refused(place, run, whole):
+    with pytest.raises(RunError, match=r"another config \(epochs was 2.0, now 3.0\)"):
+        api.create_evaluation(
+            run,
+            "whole",
+            settings(
+                place,
+                selections=["fifth", "everything"],
+                criteria=["magnitude"],
+                arms=ALL,
+                seeds=2,
+                epochs=3,
+            ),
+        )
+
+
+def test_a_drawn_selection_is_drawn_anew_by_each_seed(place, run):
+    config = settings(
+        place, selections=["drawn"], arms=["selection"], seeds=2, training="full", lr=1e-3
+    )
+    result = conduct(run, "drawn", config)
+    assert [arm["label"] for arm in result["arms"]] == ["base", "drawn"]
+    assert result["comparisons"][0]["against"] == "base"
+    keys = [file["key"] for file in Evaluation.open(run, "drawn").read_arms().values()]
+    assert len(set(keys)) == 3
+    assert any("each seed draws it anew" in note for note in result["notes"])
+    first = {row["response_tokens"] for row in Evaluation.open(run, "drawn").read_arms().values()}
+    assert len(first) == 3  # none for base, another subset for each seed
+
+
+# -- held-out files
+
+
+def heldout_file(folder, place, rows):
+    """Held-out rows of the pool's layout, and some of them."""
+    rng = np.random.default_rng(9)
+    fresh = [{"question": words(rng, 9) + "?", "answer": words(rng, 20)} for _ in range(4)]
+    file = folder / "heldout.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in [*fresh[:2], *rows, *fresh[2:]]))
+    return str(file)
+
+
+def pool_row(place, run):
+    """The longest row of the pool, as it stands in the source."""
+    table = pq.read_table(run.scores_file)
+    longest = int(np.argmax(table["response_tokens"].to_numpy()))
+    sample = table["sample_id"][longest].as_py()
+    return sample, json.loads((place / "data.jsonl").read_text().splitlines()[sample])
+
+
+def test_a_leaked_row_is_refused_with_its_number(place, run, tmp_path):
+    sample, row = pool_row(place, run)
+    config = settings(place, heldout=heldout_file(tmp_path, place, [row]), arms=["base"])
+    evaluation = api.create_evaluation(run, "leaky", config)
+    api.start_run(evaluation)
+    status = wait_for(evaluation, "failed", "finished")
+    assert status.state == "failed"
+    assert f"row 3 of heldout.jsonl also stands in the pool, as sample {sample}" in status.error
+    assert "remove it" in status.error
+
+
+def test_a_near_duplicate_is_counted_and_measured(place, run, tmp_path):
+    """The longest answer of the pool with one word more."""
+    sample, row = pool_row(place, run)
+    near = {"question": row["question"], "answer": row["answer"] + " water", "options": "none"}
+    config = settings(place, heldout=heldout_file(tmp_path, place, [near]), arms=["base"])
+    result = conduct(run, "near", config)
+    pairs = result["leaks"]["near_duplicates"]
+    assert [(p["heldout"], p["sample_id"]) for p in pairs if p["overlap"] > 0.9] == [(2, sample)]
+    assert result["heldout"]["samples"] == 5
+    assert any("1 heldout samples with options do not count" in note for note in result["notes"])
+
+
+def test_an_unknown_layout_says_what_to_rename(place, run, tmp_path):
+    file = tmp_path / "odd.jsonl"
+    file.write_text('{"ask": "the heart?", "say": "pain"}\n')
+    evaluation = api.create_evaluation(run, "odd", settings(place, heldout=str(file)))
+    api.start_run(evaluation)
+    status = wait_for(evaluation, "failed", "finished")
+    assert "the columns of odd.jsonl, ask, say, are neither" in status.error
+    assert "rename them" in status.error
+
+
+# -- before it starts
+
+
+def test_what_cannot_be_evaluated_is_refused_at_once(place, run, tmp_path):
+    for values, name, kind, message in (
+        ({"selections": ["fifth"]}, "../x", EvaluationError, "is no name"),
+        ({"selections": ["none"]}, "x", RunError, "no selection 'none': there are drawn"),
+        ({"heldout": str(tmp_path / "no.jsonl")}, "x", EvaluationError, "no file at"),
+    ):
+        with pytest.raises(kind, match=message):
+            api.create_evaluation(run, name, settings(place, **values))
+    with pytest.raises(EvaluationError, match="no setting 'best'"):
+        api.create_evaluation(run, "x", TuneConfig(settings=("best",)))
+    with pytest.raises(SelectionError, match="is no name for a selection"):
+        api.create_evaluation(run, "x", TuneConfig(save_as="a/b"))
+    assert not (run.evaluations / "x").exists()
+    unscored = Run.create(config_for(place, seed=3, heldout=0), tmp_path / "unscored")
+    with pytest.raises(RunError, match="wait for it, or resume it"):
+        api.create_evaluation(unscored, "x", settings(place))
+
+
+def test_an_estimate_needs_no_torch_and_follows_the_work(place, run):
+    small = api.estimate_evaluation(run, settings(place, selections=["fifth"], seeds=1))
+    large = api.estimate_evaluation(run, settings(place, selections=["fifth"], seeds=3))
+    assert small["arms"] == 6
+    assert large["arms"] == 16
+    assert 2 * small["tokens"] < large["tokens"] < 3 * small["tokens"]
+    assert small["low"] < small["seconds"] < small["high"]
+    # Both twins of everything are one training.
+    twins = settings(place, selections=["everything"], arms=["full", "selection"], seeds=2)
+    assert api.estimate_evaluation(run, twins)["arms"] == 3
+    assert api.estimate_evaluation(run, TuneConfig(seeds=2, settings=("grads",)))["arms"] == 10
+    code = (
+        "import sys; from grads import api; from grads.runs import Run;"
+        "from grads.evaluation_config import EvaluationConfig;"
+        f"api.estimate_evaluation(Run.open({str(run.path)!r}),"
+        " EvaluationConfig(selections=('fifth',))); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+# -- the search
+
+
+def test_a_search_from_the_grid_to_the_second_test(place, run):
+    values = RECIPE | {"general": [str(place / "general.jsonl")], "ratio": 0.2, "seeds": 2}
+    chosen = ("grads", "high-sample", "loss-low")
+    config = TuneConfig.parse(values | {"settings": chosen, "save_as": "best"})
+    result = conduct(run, "search", config)
+    assert result["finished"]
+    assert set(result["points"]) == {"base", "full", "random", *chosen}
+    assert result["points"]["base"]["forgetting"] == 0
+    assert set(result["front"]) <= {"random", *chosen}
+    assert len(arm_of(result, "random")["seeds"]) == 2
+    assert len(arm_of(result, "grads")["seeds"]) == 1
+    assert result["noise"]["learning"] > 0
+    files = Evaluation.open(run, "search").read_arms()
+    if result["winner"] is None:
+        assert result["confirmation"] is None
+        assert "None of the settings" in result["sentence"]
+    else:
+        finals = [file for file in files.values() if file["phase"] == "final"]
+        assert {f["seed"] for f in finals if f["arm"] == result["winner"]} == {2, 3}
+        assert result["confirmation"]["against"] == "random"
+    named = result["selection"] is not None
+    assert named == ("best" in run.selection_names())
+    pilots = [file for file in files.values() if file["phase"] == "pilot"]
+    assert {len(file["sums"]["heldout_loss"][0]) for file in pilots} == {2}  # half of five
+    assert {len(file["sums"]["general_loss"][0]) for file in pilots} == {6}  # half of twelve
+
+
+def test_subsets_of_the_grid_without_training(run):
+    found = api.subset_overlap(run, 0.2)
+    matrix = np.array(found["jaccard"])
+    np.testing.assert_array_equal(matrix, matrix.T)
+    assert (np.diag(matrix) == 1).all()
+    assert found["by_chance"] == pytest.approx(1 / 9)
+    pool = api.load_pool(run)
+    scores = pool.scores
+    mean = {row["label"]: row for row in found["subsets"]}
+    lowest = np.sort(scores.loss)[:11].mean()
+    assert mean["loss-low"]["loss"] == pytest.approx(lowest)
+    assert found["pool"]["samples"] == 53
+    a, b = (found["labels"].index(name) for name in ("grads", "loss-low"))
+    kept = [
+        pool.select(SelectionConfig(ratio=0.2, **values)).kept
+        for values in ({}, {"criterion": "loss_low"})
+    ]
+    expected = (kept[0] & kept[1]).sum() / (kept[0] | kept[1]).sum()
+    assert matrix[a, b] == pytest.approx(expected, abs=1e-4)
+
+
+# -- the command line
+
+
+def test_commands_tell_the_table_and_the_verdict(place, run, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        json.dumps(RECIPE | {"general": [str(place / "general.jsonl")], "arms": ["random"]})
+    )
+    common = ["--run-dir", str(run.path), "--config", str(recipe)]
+    arguments = [*common, "--criterion", "magnitude", "--ratio", "0.2", "--name", "told"]
+    done = command("evaluate", *arguments, "--seeds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "trainings and measurements" in done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:2] == ["arm", "samples"]
+    assert [line.split()[0] for line in lines[1:4]] == ["base", "random", "magnitude"]
+    assert "at least three seeds" in done.stdout
+    assert "note: one seed has no interval" in done.stdout
+    again = command("evaluate", *arguments, "--seeds", "1", "--json")
+    assert json.loads(again.stdout)["status"]["state"] == "finished"
+    folder = str(run.evaluations / "told")
+    assert "told: finished" in command("status", "--run-dir", folder).stdout
+    for arguments, code, message in (
+        (["resume", "--run-dir", folder], 1, "nothing to resume"),
+        (["stop", "--run-dir", folder], 1, "no job to stop"),
+        (["evaluate", *common, "--selection", "no"], 1, "no selection 'no'"),
+        (["evaluate", *common, "--criterion", "random"], 2, "an arm by itself"),
+        (["tune", *common[:2], "--ratio", "2"], 2, "ratio is"),
+        (["status", "--run-dir", str(run.evaluations / "no")], 1, "no evaluation 'no'"),
+    ):
+        failed = command(*arguments)
+        assert failed.returncode == code, (arguments, failed.stderr)
+        assert message in failed.stderr

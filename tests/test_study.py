@@ -1,0 +1,85 @@
+"""The study: it goes on where it ended, picks the best, and prints what was found."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chain import WORDS, config_for, save_tiny_model
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The script with a tiny model, small subsets, and folders of its own."""
+    spec = importlib.util.spec_from_file_location("study", ROOT / "assets" / "study.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(module, "BUDGETS", {"10": 0.5})
+    monkeypatch.setattr(module, "RECIPE", {"epochs": 1.0, "batch_size": 8, "seeds": 2})
+    return module
+
+
+@pytest.fixture
+def data(tmp_path, study, monkeypatch):
+    """A small `medicine` and general files; the run is made with the tiny model."""
+    rng = np.random.default_rng(0)
+    for file, n in (
+        ("medicine/train.jsonl", 30),
+        ("medicine/heldout.jsonl", 6),
+        ("general/gsm8k.jsonl", 4),
+        ("general/instructions.jsonl", 4),
+    ):
+        path = tmp_path / "data" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = [[" ".join(rng.choice(WORDS, k)) for k in (5, 12)] for _ in range(n)]
+        path.write_text("\n".join(json.dumps({"instruction": a, "output": b}) for a, b in text))
+    save_tiny_model(tmp_path / "model")
+    monkeypatch.setattr(
+        study,
+        "RunConfig",
+        lambda dataset, limit, max_length: config_for(tmp_path, dataset=dataset, heldout=0),
+    )
+    return tmp_path / "data"
+
+
+def test_a_part_goes_on_in_a_fresh_checkout(study, data):
+    """What was kept of an unfinished part is taken over, though its run is gone."""
+    arms = ("random", "selection")
+    study.part("medicine-10", data, "10", ("grads", "density"), arms)
+    result = json.loads((study.RESULTS / "medicine-10.json").read_text())["result"]
+    assert result["finished"]
+    assert {arm["label"] for arm in result["arms"]} == {"base", "random", "grads-10", "density-10"}
+    assert not (study.RESULTS / "unfinished" / "medicine-10").exists()
+    assert str(data) not in (study.RESULTS / "medicine-10.json").read_text()
+
+    evaluation = study.Evaluation(study.Run(study.BUILD / "medicine"), "medicine-10")
+    kept = study.RESULTS / "unfinished" / "medicine-10"
+    study.keep(evaluation, kept)
+    (kept / "density-10-1.json").unlink()
+    (study.RESULTS / "medicine-10.json").unlink()
+    study.BUILD.rename(study.BUILD.with_name("gone"))
+    study.part("medicine-10", data, "10", ("grads", "density"), arms)
+    again = json.loads((study.RESULTS / "medicine-10.json").read_text())["result"]
+    trained = {(line["arm"], line["seed"]) for line in evaluation.read_metrics()}
+    assert trained == {("density-10", 1)}
+    for mine, theirs in zip(again["arms"], result["arms"], strict=True):
+        assert mine["mean"]["heldout_loss"] == pytest.approx(theirs["mean"]["heldout_loss"])
+
+    study.part("medicine-10", data / "gone", "10", ("grads",), arms)  # finished: nothing is read
+    best = study.best_settings("medicine-10", 2)
+    losses = {arm["label"]: arm["mean"]["heldout_loss"] for arm in result["arms"]}
+    order = sorted(("grads", "density"), key=lambda name: losses[f"{name}-10"])
+    assert best == tuple(order)
+    lines = study.report().splitlines()
+    assert lines[0] == "### medicine-10: lora, 1 epochs, 2 seeds"
+    assert [line.split("|")[1].strip() for line in lines[4:]] == list(losses)
+    assert f"{losses['base']:.3f}" in lines[4]
+
+
+def test_nothing_found_is_said(study):
+    assert study.report() == "nothing has been found yet"
