@@ -3,22 +3,28 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: run test demo bench study lint
+.PHONY: run test lint browser demo bench study
 
 run: $(VENV)/run.done
 	@test -d runs/demo || { mkdir -p runs && cp -r assets/demo/run runs/demo; }
-	$(PY) -m grads run --dataset assets/demo/medical_qa.jsonl --limit 40 --max-length 256 --run-dir runs/starter
-	$(PY) -m grads select --run-dir runs/starter --name quarter --ratio 0.25
-	$(PY) -m grads export --run-dir runs/starter --selection quarter
-	$(PY) -m grads list
+	$(PY) -m grads dashboard
 
-test: $(VENV)/dev.done lint
+test: $(VENV)/dev.done lint browser
 	$(PY) -m pytest
 
 lint: $(VENV)/dev.done
 	$(VENV)/bin/ruff format --check grads studio pages app.py tests assets
 	$(VENV)/bin/ruff check grads studio pages app.py tests assets
 	$(VENV)/bin/mypy
+
+# The browser tests drive the system's Chromium; without it they are skipped, or fail where CI=true.
+browser:
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || \
+	command -v google-chrome > /dev/null || \
+	{ command -v apt-get > /dev/null && test "$$(id -u)" = 0 && \
+	  { apt-get install -y -qq chromium || { apt-get update -qq && apt-get install -y -qq chromium; }; } \
+	  > /dev/null 2>&1; } || \
+	echo "no Chromium for the browser tests: install it, for example with: sudo apt install chromium"
 
 demo: $(VENV)/run.done
 	PYTHONPATH=. $(PY) assets/demo/build.py

@@ -38,16 +38,19 @@ with frame.page("Start"):
     with use, st.container(border=True, height="stretch"):
         st.markdown("#### Use my data")
         st.markdown("A file of questions and answers, or of conversations. Nothing is sent away.")
-        if st.button("Choose data", type="primary", icon=":material/table_rows:"):
-            st.switch_page("pages/Data.py", query_params=frame.link())
+        frame.next_link("pages/Data.py", "Choose data", ":material/table_rows:", frame.link())
     with look, st.container(border=True, height="stretch"):
         st.markdown("#### Look at the demo first")
         st.markdown(
             "300 medical questions and answers, good and flawed, scored by a small model. For"
             " demonstration, **not medical advice**."
         )
-        if st.button("Explore the demo", icon=":material/scatter_plot:"):
-            st.switch_page("pages/Explore.py", query_params={"run": "demo"})
+        st.page_link(
+            "pages/Explore.py",
+            label="Explore the demo",
+            icon=":material/scatter_plot:",
+            query_params={"run": "demo"},
+        )
     summaries = api.summaries()
     if summaries:
         st.markdown("#### Runs")

@@ -116,7 +116,7 @@ def sample_points(shown: np.ndarray, code: np.ndarray, limit: int = MOST_POINTS)
     group = code[index]
     sizes = np.bincount(group)
     shares = np.maximum(limit * sizes // len(index), np.minimum(sizes, 50))
-    shares[np.argmax(shares)] -= max(int(shares.sum()) - limit, 0)
+    shares[np.argmax(shares)] += limit - int(shares.sum())
     chosen = [
         rng.choice(index[group == c], int(share), replace=False)
         for c, share in enumerate(shares)
@@ -265,3 +265,88 @@ def loss_curve(steps: Sequence[float], loss: Sequence[float], unit: str) -> go.F
         hovertemplate=f"{unit} %{{x}}: loss %{{y:.3f}}<extra></extra>",
     )
     return _layout(figure, unit, "loss, nats per token", 260, showlegend=False)
+
+
+def trade_off(
+    labels: Sequence[str],
+    kinds: Sequence[str],
+    learning: Sequence[float],
+    forgetting: Sequence[float],
+    reach: Sequence[tuple[float, float]],
+) -> go.Figure:
+    """One mark an arm: held-out loss upwards, rise of the general loss to the right.
+
+    `reach` holds half the width of each arm's two intervals (learning, forgetting), 0 for none.
+    """
+    figure = go.Figure()
+    for i, (label, kind) in enumerate(zip(labels, kinds, strict=True)):
+        colour, symbol = ARMS.get(kind.removesuffix("_steps"), (GROUPS[3], "square"))
+        figure.add_scatter(
+            x=[forgetting[i]],
+            y=[learning[i]],
+            error_x={"type": "data", "array": [reach[i][1]], "thickness": 1},
+            error_y={"type": "data", "array": [reach[i][0]], "thickness": 1},
+            mode="markers+text",
+            text=[label],
+            textposition="top right",
+            name=label,
+            marker={
+                "color": colour,
+                "symbol": symbol + ("-open" if kind.endswith("_steps") else ""),
+                "size": 12,
+                "line": {"width": 2, "color": colour},
+            },
+            hovertemplate=f"{label}: held-out loss %{{y:.3f}}, general loss %{{x:+.3f}}"
+            "<extra></extra>",
+        )
+    figure.update_yaxes(autorange="reversed")
+    return _layout(
+        figure,
+        "forgotten: rise of the loss on general questions  →",
+        "held-out loss (higher up has learned more)",
+        420,
+        showlegend=False,
+    )
+
+
+ARMS = {
+    "base": (NEUTRAL, "x"),
+    "full": (SHOWN, "star"),
+    "random": (ASIDE, "circle"),
+    "selection": (KEPT, "diamond"),
+}
+
+
+def training_curves(curves: dict[str, Sequence[tuple[float, float]]]) -> go.Figure:
+    """Training loss over the steps, a line an arm; each is [(step, loss), ...]."""
+    figure = go.Figure()
+    dashes = ("solid", "dash", "dot", "dashdot")
+    for number, (label, points) in enumerate(curves.items()):
+        figure.add_scatter(
+            x=[step for step, _ in points],
+            y=[loss for _, loss in points],
+            mode="lines",
+            name=label,
+            line={"color": GROUPS[number % len(GROUPS)], "dash": dashes[number % len(dashes)]},
+            hovertemplate=f"{label}, step %{{x}}: %{{y:.3f}}<extra></extra>",
+        )
+    return _layout(figure, "training step", "training loss, nats per token", 300)
+
+
+def overlap(labels: Sequence[str], shares: Sequence[Sequence[float]]) -> go.Figure:
+    """How far subsets overlap: shared examples in percent of their union."""
+    percent = 100 * np.array(shares)
+    figure = go.Figure(
+        go.Heatmap(
+            x=list(labels),
+            y=list(labels),
+            z=percent,
+            text=np.round(percent).astype(int),
+            texttemplate="%{text}",
+            colorscale=[[0, "rgba(58,134,216,0.04)"], [1, KEPT]],
+            showscale=False,
+            hovertemplate="%{y} and %{x}: %{z:.0f}% shared<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    return _layout(figure, "", "", 130 + 26 * len(labels))

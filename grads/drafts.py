@@ -64,10 +64,13 @@ def check(config: RunConfig, purpose: Literal["data", "cost"], root: str | None 
 
 
 def columns_of(dataset: str) -> list[str]:
-    """The columns of a file's first rows; none for what is no file of this machine."""
+    """The columns of a file's first rows; none for what is no readable file of this machine."""
     if not Path(dataset).expanduser().is_file():
         return []
-    return read_source(RunConfig(dataset=dataset, limit=200)).columns
+    try:
+        return read_source(RunConfig(dataset=dataset, limit=200)).columns
+    except DataError:  # the check itself will say what is wrong
+        return []
 
 
 def examples(run: Run, count: int = 20) -> list[dict[str, Any]]:

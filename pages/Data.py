@@ -38,8 +38,10 @@ def show(draft: Draft, settings: RunConfig) -> None:
     }
     for place, (name, value) in zip(st.columns(len(facts)), facts.items(), strict=True):
         place.metric(name, f"{value:,}")
-    if st.button("Continue: what will it cost?", type="primary", icon=":material/arrow_forward:"):
-        st.switch_page("pages/Run.py", query_params={"view": "New run", **setup.as_link(settings)})
+    params = {"view": "New run", **setup.as_link(settings)}
+    frame.next_link(
+        "pages/Run.py", "Continue: what will it cost?", ":material/arrow_forward:", params
+    )
     left, right = st.columns([3, 2], gap="large")
     with left:
         preview(draft)

@@ -2,9 +2,83 @@
 
 import streamlit as st
 
-from studio import frame
+from grads import api, jobs
+from grads.runs import ACTIVE, Evaluation, Run
+from studio import frame, job, trial, verdict, words
+
+
+def progress(evaluation: Evaluation) -> None:
+    """A running, stopped or failed evaluation, and what to do with it."""
+    status = jobs.observe(evaluation)
+    if status.state in ACTIVE:
+        job.wait_for(evaluation, "Training and measuring")
+    elif status.state != "finished":
+        state, icon, colour = words.STATES[status.state]
+        st.markdown(f":{colour}[{icon} **{state}**] {words.literal(status.error or '')}")
+    if status.state in ACTIVE and st.button("Stop", icon=":material/stop_circle:"):
+        with st.spinner("Stopping: finished trainings are kept"):
+            api.stop_run(evaluation)
+        st.rerun()
+    if status.state not in (*ACTIVE, "finished") and st.button(
+        "Resume", icon=":material/play_circle:", type="primary"
+    ):
+        api.resume_run(evaluation)
+        st.rerun()
+
+
+def show(run: Run, name: str) -> None:
+    """One evaluation, as far as it has got."""
+    found = api.read_evaluation(run, name)
+    result = found["result"]
+    frame.headline(verdict.sentence(found))
+    progress(Evaluation.open(run, name))
+    if result is None or not result["arms"]:
+        st.info("The first result will appear here.", icon=":material/hourglass_top:")
+        return
+    verdict.verdicts(result)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.markdown("#### Learning against forgetting")
+        figure = verdict.picture(result)
+        st.plotly_chart(
+            figure, key="trade-off", alt="Held-out loss against rise of general loss, by arm"
+        )
+        st.caption(
+            "Lines through a mark: 95% interval. Best is top left: more learned, less forgotten."
+        )
+    with right:
+        st.markdown("#### While training")
+        st.plotly_chart(verdict.curves(result), key="curves", alt="Training loss by arm")
+        st.markdown("#### What it cost")
+        verdict.price(result)
+    table = verdict.table(result)
+    st.dataframe(table, hide_index=True, alt="Every arm with its measurements")
+    with st.container(horizontal=True):
+        csv = table.to_csv(index=False)
+        st.download_button("Download the table", csv, f"{name}.csv", on_click="ignore")
+        st.download_button(
+            "Download the figure",
+            lambda: figure.to_html(include_plotlyjs=True),
+            f"{name}.html",
+            on_click="ignore",
+        )
+    verdict.remarks(result)
+    if found["answers"] and found["answers"]["prompts"]:
+        st.markdown("#### What they answer")
+        verdict.answers(found)
+
 
 with frame.page("Evaluate"):
     run = frame.scored_run()
-    frame.headline("Did it help?")
-    st.info("No evaluation of this run yet.")
+    names = [one["name"] for one in api.evaluations(run)]
+    if names:
+        chosen = st.selectbox("Evaluation", names, key="evaluation", bind="query-params")
+        show(run, chosen)
+    else:
+        frame.headline("Did it help?", "Nothing has been measured on this run yet.")
+    with st.expander("Test a selection", expanded=not names):
+        trial.new_evaluation(run)
+    with st.expander("Find a setting"):
+        trial.new_search(run)
+    with st.expander("How the settings overlap, without any training"):
+        verdict.overlaps(frame.overlap(run))

@@ -90,10 +90,8 @@ def watch_run(run: Run) -> None:
         st.error(words.literal(status.error), icon=":material/error:")
     if status.state == "finished":
         taken(run)
-        if st.button(
-            "Explore what the model found", type="primary", icon=":material/arrow_forward:"
-        ):
-            st.switch_page("pages/Explore.py", query_params=frame.link())
+        icon = ":material/arrow_forward:"
+        frame.next_link("pages/Explore.py", "Explore what the model found", icon, frame.link())
     job.live(run)
     job.controls(run)
     with st.expander("Settings"):

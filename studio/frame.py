@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -32,6 +33,9 @@ STYLE = """<style>
   [data-testid="stColumn"]:has([data-testid="stColumn"], [data-testid="stPlotlyChart"],
     [data-testid="stSlider"], .turn, [data-testid="stDataFrame"]) {min-width: 100%}
 }
+.st-key-next a {background: #2f7ed8; border-radius: .5rem; padding: .45rem .9rem}
+.st-key-next a:hover {background: #2468b4}
+.st-key-next a * {color: #fff}
 .turn {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 4px solid #8b919c;
   padding: .35rem .8rem; margin: .4rem 0; line-height: 1.5}
 .turn.assistant {border-color: #3a86d8}
@@ -161,6 +165,22 @@ def pool(run: Run) -> Pool:
 @st.cache_resource(max_entries=3, show_spinner="Reading the scores")
 def _pool(path: str, stamp: tuple[int, ...]) -> Pool:
     return api.load_pool(Run(path))
+
+
+def overlap(run: Run) -> dict[str, Any]:
+    """How the subsets of the search's grid overlap, worked out once."""
+    return _overlap(str(run.path), run.scores_file.stat().st_mtime_ns)
+
+
+@st.cache_data(max_entries=8, show_spinner="Comparing the settings")
+def _overlap(path: str, stamp: int) -> dict[str, Any]:
+    return api.subset_overlap(Run(path))
+
+
+def next_link(path: str, label: str, icon: str, params: dict[str, str]) -> None:
+    """The page's primary step onward, as a link: it keeps what widgets have put into the URL."""
+    with st.container(key="next"):
+        st.page_link(path, label=label, icon=icon, query_params=params)
 
 
 def headline(text: str, below: str = "") -> None:

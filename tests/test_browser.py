@@ -102,8 +102,8 @@ def server(place):
 
 
 @contextmanager
-def tab(browser: Browser, **options):
-    """A tab whose console must stay free of errors."""
+def tab(browser: Browser, may_lose_server: bool = False, **options):
+    """A tab whose console must stay free of errors, but for those of a lost server."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, **options)
     page = context.new_page()
     errors: list[str] = []
@@ -119,7 +119,8 @@ def tab(browser: Browser, **options):
     page.set_default_timeout(30_000)
     yield page
     context.close()
-    assert errors == []
+    lost = re.compile("ERR_CONNECTION|ERR_EMPTY_RESPONSE|when disconnected from server")
+    assert [e for e in errors if not (may_lose_server and lost.search(e))] == []
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_from_data_to_a_finished_run_with_a_reload_on_the_way(page, server, plac
     page.goto(f"{server.url}/Data?{query}")
     expect(headline(page)).to_have_text("58 of 60 rows can be used, 2 cannot", timeout=SLOW)
     expect(page.get_by_text("2 rows refused")).to_be_visible()
-    page.get_by_role("button", name="Continue: what will it cost?").click()
+    page.get_by_role("link", name="Continue: what will it cost?").click()
     expect(headline(page)).to_have_text("What will it cost?")
     page.get_by_role("button", name="Estimate time, memory and disk").click()
     expect(page.get_by_text(re.compile("About .* of memory"))).to_be_visible(timeout=SLOW)
@@ -168,21 +169,22 @@ def test_from_data_to_a_finished_run_with_a_reload_on_the_way(page, server, plac
     expect(headline(page)).to_have_text(re.compile("at work|are scored"))
     expect(headline(page)).to_have_text("All 58 examples are scored", timeout=SLOW)
     expect(page.get_by_text("were estimated")).to_be_visible()
-    page.get_by_role("button", name="Explore what the model found").click()
+    page.get_by_role("link", name="Explore what the model found").click()
     expect(headline(page)).to_have_text("What the model finds in 58 examples")
 
 
-def test_a_killed_server_leaves_the_job_and_shows_it_again(page, server, place):
-    run = start(page, server, place, limit="1500")
-    pid = run.read_status().pid
-    server.kill()
-    assert psutil.pid_exists(pid)
-    server.start()
-    page.goto(f"{server.url}/Run?run={run.id}")
-    expect(headline(page)).to_have_text("This run is at work")
-    assert jobs.observe(run).pid == pid
-    expect(headline(page)).to_have_text(re.compile("All .* scored"), timeout=2 * SLOW)
-    assert jobs.observe(run).state == "finished"
+def test_a_killed_server_leaves_the_job_and_shows_it_again(browser, server, place):
+    with tab(browser, may_lose_server=True) as page:
+        run = start(page, server, place, limit="1500")
+        pid = run.read_status().pid
+        server.kill()
+        assert psutil.pid_exists(pid)
+        server.start()
+        page.goto(f"{server.url}/Run?run={run.id}")
+        expect(headline(page)).to_have_text("This run is at work")
+        assert jobs.observe(run).pid == pid
+        expect(headline(page)).to_have_text(re.compile("All .* scored"), timeout=2 * SLOW)
+        assert jobs.observe(run).state == "finished"
 
 
 def test_stop_frees_the_whole_process_tree(page, server, place):
@@ -192,7 +194,7 @@ def test_stop_frees_the_whole_process_tree(page, server, place):
     page.get_by_role("button", name="Stop").click()
     expect(headline(page)).to_have_text(re.compile("This run is stopped"), timeout=SLOW)
     _, alive = psutil.wait_procs(tree, timeout=10)
-    assert alive == []
+    assert all(one.status() == psutil.STATUS_ZOMBIE for one in alive)  # dead, not yet buried
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
 
 
@@ -270,7 +272,7 @@ def test_budget_save_export_and_the_files_rows(page, server, tmp_path):
     page.get_by_role("button", name="Make the files").click()
     expect(page.get_by_text("150 rows written, loaded back and counted.")).to_be_visible()
     with page.expect_download() as download:
-        page.get_by_role("button", name=re.compile("Download")).click()
+        page.get_by_test_id("stDownloadButton").click()
     target = tmp_path / download.value.suggested_filename
     download.value.save_as(target)
     if target.suffix == ".zip":
@@ -302,8 +304,8 @@ def test_upload_of_a_broken_file_shows_the_line(page, server, place, tmp_path):
     expect(headline(page)).to_have_text("Which examples do you have?")
     page.locator('input[type="file"]').set_input_files(broken)
     expect(headline(page)).to_have_text("This data cannot be used yet", timeout=SLOW)
-    expect(page.get_by_text("line 17")).to_be_visible()
-    expect(page.get_by_role("button", name="Continue: what will it cost?")).to_have_count(0)
+    expect(page.get_by_test_id("stAlert")).to_contain_text("line 17")
+    expect(page.get_by_role("link", name="Continue: what will it cost?")).to_have_count(0)
 
 
 def test_text_with_html_shows_as_text(page, server, place):

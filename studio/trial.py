@@ -1,0 +1,125 @@
+"""Starting an evaluation, or the search for a setting."""
+
+from datetime import datetime
+from typing import Any
+
+import streamlit as st
+
+from grads import api
+from grads.errors import ConfigError
+from grads.evaluation_config import ARMS, EvaluationConfig, TuneConfig
+from grads.runs import Run
+from studio import frame, words
+
+NAMES = {
+    "base": "untrained",
+    "full": "everything",
+    "random": "random subset",
+    "selection": "the chosen subsets",
+    "random_steps": "random subset, trained as long as everything",
+    "selection_steps": "chosen subsets, trained as long as everything",
+}
+
+
+def recipe(run: Run, key: str) -> dict[str, Any]:
+    """How every arm is trained, and what it is measured on."""
+    own = run.read_manifest().get("counts", {}).get("heldout", 0)
+    test, general = st.columns(2)
+    heldout = test.text_input(
+        "Held-out examples",
+        key=f"{key}-heldout",
+        placeholder=f"the {own} set aside by this run" if own else "a file: none were set aside",
+        help="Examples like yours that are in no subset. Learning is measured on them.",
+    )
+    other = general.text_input(
+        "General questions",
+        key=f"{key}-general",
+        placeholder="120 bundled questions",
+        help="What the model should not forget.",
+    )
+    training, epochs, seeds = st.columns(3)
+    return {
+        "heldout": api.data_place(heldout) or None,
+        "general": [api.data_place(other)] if other.strip() else [],
+        "training": training.selectbox(
+            "Train",
+            ["lora", "full"],
+            format_func={"lora": "LoRA", "full": "all weights"}.__getitem__,
+            key=f"{key}-training",
+        ),
+        "epochs": epochs.number_input("Passes over each subset", 1, 20, 3, key=f"{key}-epochs"),
+        "seeds": seeds.number_input(
+            "Repetitions",
+            1,
+            10,
+            3,
+            key=f"{key}-seeds",
+            help="Each with another order and random subset; fewer than 3 say little.",
+        ),
+    }
+
+
+def new_evaluation(run: Run) -> None:
+    """Compare saved selections with random, everything and the untrained model."""
+    names = run.selection_names()
+    if not names:
+        st.info("Save a selection on the page Select first.", icon=":material/info:")
+        return
+    chosen = st.multiselect("Saved selections to test", names, default=names[:1], key="tested")
+    arms = st.multiselect(
+        "Compare",
+        list(ARMS),
+        default=["base", "full", "random", "selection"],
+        format_func=NAMES.__getitem__,
+        key="arms",
+    )
+    settings = recipe(run, "evaluate")
+    offer(
+        run,
+        "evaluation",
+        lambda: EvaluationConfig.parse(settings | {"selections": chosen, "arms": arms}),
+    )
+
+
+def new_search(run: Run) -> None:
+    """Try a fixed grid of settings by short trainings."""
+    st.caption(
+        "Short trainings of about ten settings, random among them. The best is tried once more with"
+        " fresh repetitions on other held-out examples before it is called better, and saved."
+    )
+    percent = st.slider("Size of every subset", 1, 50, 10, format="%d%%", key="tune-size")
+    settings = recipe(run, "tune")
+    offer(run, "search", lambda: TuneConfig.parse(settings | {"ratio": percent / 100}))
+
+
+def offer(run: Run, what: str, make: Any) -> None:
+    """The price, and the button to start."""
+    try:
+        config = make()
+        cost = api.estimate_evaluation(run, config)
+    except ConfigError as error:
+        st.warning(words.literal(str(error)), icon=":material/warning:")
+        return
+    time = "an unknown time" if cost["seconds"] is None else words.duration(cost["seconds"])
+    between = ""
+    if cost["seconds"] is not None:
+        between = f" ({words.duration(cost['low'])} to {words.duration(cost['high'])})"
+    st.markdown(
+        f"About **{time}**{between}: {words.count(cost['arms'], 'training')},"
+        f" {cost['tokens']:,} tokens, on this machine."
+    )
+    st.button(
+        f"Start the {what}",
+        type="primary",
+        icon=":material/play_arrow:",
+        key=f"start-{what}",
+        on_click=_start,
+        args=(run, what, config),
+    )
+
+
+def _start(run: Run, what: str, config: EvaluationConfig | TuneConfig) -> None:
+    with frame.guard():
+        name = f"{what}-{datetime.now():%m%d-%H%M}"
+        api.start_run(api.create_evaluation(run, name, config))
+        st.session_state["evaluation"] = name

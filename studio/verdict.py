@@ -1,0 +1,163 @@
+"""What an evaluation shows: the verdict in words, the picture, the table, answers, the price."""
+
+import html
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from grads import charts
+from studio import words
+
+METRICS = {
+    "heldout_loss": "Held-out loss",
+    "heldout_accuracy": "Words right",
+    "heldout_option_accuracy": "Held-out options right",
+    "general_loss": "General loss",
+    "general_kl": "Drift from base (KL)",
+    "general_option_accuracy": "General options right",
+}
+LEARNED = {
+    "better": "It learned more than a random subset",
+    "worse": "It learned less than a random subset",
+    "no difference seen": "No difference seen from a random subset",
+}
+FORGOT = {
+    "better": ", and forgot less",
+    "worse": ", and forgot more",
+    "no difference seen": "",
+}
+
+
+def against_random(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The comparisons that matter most: each chosen subset with a random one of its size."""
+    found = [c for c in result["comparisons"] if c["against_kind"].startswith("random")]
+    return [c for c in found if not c["kind"].startswith("random")]
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """The headline of an evaluation."""
+    result = found["result"]
+    if result is None or not result["finished"]:
+        return "Measuring whether it helped"
+    main = [result["confirmation"]] if result.get("confirmation") else against_random(result)
+    if not main:
+        return "No setting beat random" if result.get("kind") == "tune" else "Measured"
+    first = main[0]
+    return LEARNED[first["learning"]] + FORGOT[first["forgetting"]]
+
+
+def verdicts(result: dict[str, Any]) -> None:
+    """The verdicts, each in a sentence for people."""
+    if result.get("sentence"):
+        st.markdown(words.literal(result["sentence"]))
+        return
+    for comparison in against_random(result):
+        st.markdown("- " + words.literal(comparison["sentence"]))
+
+
+def picture(result: dict[str, Any]) -> go.Figure:
+    """Learning against forgetting, one mark an arm with its interval."""
+    shown = [arm for arm in result["arms"] if arm["mean"]["heldout_loss"] is not None]
+    base = next(arm["mean"]["general_loss"] for arm in shown if arm["kind"] == "base")
+    noise = result.get("noise") or {}
+    return charts.trade_off(
+        [arm["label"] for arm in shown],
+        [arm["kind"] for arm in shown],
+        [arm["mean"]["heldout_loss"] for arm in shown],
+        [arm["mean"]["general_loss"] - base for arm in shown],
+        [
+            (
+                _reach(arm, "heldout_loss", noise.get("learning")),
+                _reach(arm, "general_loss", noise.get("forgetting")),
+            )
+            for arm in shown
+        ],
+    )
+
+
+def _reach(arm: dict[str, Any], metric: str, noise: float | None) -> float:
+    interval = arm["interval"][metric]
+    if interval:
+        return float(interval[1] - interval[0]) / 2
+    return float(noise or 0.0) if arm["kind"] == "criterion" else 0.0
+
+
+def table(result: dict[str, Any]) -> pd.DataFrame:
+    """A row an arm: means with half the width of their 95% interval."""
+    rows = []
+    for arm in result["arms"]:
+        row = {"arm": arm["label"], "examples": arm["samples"], "trainings": len(arm["seeds"])}
+        for metric, label in METRICS.items():
+            mean, interval = arm["mean"].get(metric), arm["interval"].get(metric)
+            if mean is not None:
+                spread = f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval else ""
+                row[label] = f"{mean:.3f}{spread}"
+        price = result["price"]["training"].get(arm["label"], {})
+        row |= {"steps": price.get("steps"), "seconds": price.get("seconds")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def price(result: dict[str, Any]) -> None:
+    """What everything took, and when choosing pays for itself."""
+    costs = result["price"]
+    st.markdown(
+        f"Choosing cost a warm-up of {words.duration(costs['warm-up']['seconds'])} and a scoring of"
+        f" {words.duration(costs['scoring']['seconds'])}."
+    )
+    for label, even in result["break_even"].items():
+        st.markdown(f"- {words.literal(label)}: {words.literal(even['sentence'])}.")
+
+
+def remarks(result: dict[str, Any]) -> None:
+    """What limits the verdict."""
+    near = len({pair["heldout"] for pair in result["leaks"]["near_duplicates"]})
+    if near:
+        st.warning(
+            f"{words.count(near, 'held-out example')} nearly repeat examples to train on: they make"
+            " every arm look better than it is.",
+            icon=":material/warning:",
+        )
+    measured = [result["heldout"], *result["general"]]
+    sets = "; ".join(f"{m['name']}: {words.count(m['samples'], 'example')}" for m in measured)
+    st.caption(words.literal(f"Measured on {sets}."))
+    for note in result["notes"]:
+        st.caption(words.literal(f"Note: {note}."))
+
+
+def curves(result: dict[str, Any]) -> go.Figure:
+    """Training loss of every arm, first seed."""
+    return charts.training_curves(
+        {arm["label"]: arm["seeds"][0]["curve"] for arm in result["arms"] if arm["seeds"]}
+    )
+
+
+def answers(found: dict[str, Any]) -> None:
+    """What the trained models say to held-out questions, side by side."""
+    prompts = (found["answers"] or {}).get("prompts", [])
+    for prompt in prompts:
+        st.markdown(f"**{words.literal(words.shorten(prompt['prompt'], 300))}**")
+        said = {"reference": prompt["reference"], **prompt["answers"]}
+        for place, (label, text) in zip(st.columns(len(said)), said.items(), strict=True):
+            own = html.escape(text) or "(nothing)"
+            place.html(f'<div class="turn"><div class="who">{html.escape(label)}</div>{own}</div>')
+
+
+def overlaps(found: dict[str, Any]) -> None:
+    """How the grid's subsets relate, without any training."""
+    labels = found["labels"]
+    st.plotly_chart(
+        charts.overlap(labels, found["jaccard"]),
+        key="overlap",
+        alt="Share of examples that each two settings have in common",
+    )
+    st.caption(
+        f"Shared examples in percent of both; two random subsets would share"
+        f" {100 * found['by_chance']:.0f}%."
+    )
+    rows = [*found["subsets"], {"label": "all examples", **found["pool"]}]
+    names = {"label": "setting", "samples": "examples", "response_tokens": "mean answer tokens"}
+    shown = pd.DataFrame(rows).rename(columns=names | {"loss": "mean surprise"})
+    st.dataframe(shown.round(2), hide_index=True, alt="Length and loss of each setting")
