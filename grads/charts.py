@@ -280,15 +280,14 @@ def trade_off(
     """
     figure = go.Figure()
     for i, (label, kind) in enumerate(zip(labels, kinds, strict=True)):
-        colour, symbol = ARMS.get(kind.removesuffix("_steps"), (GROUPS[3], "square"))
+        own = (GROUPS[i % len(GROUPS)], SYMBOLS[i % len(SYMBOLS)])
+        colour, symbol = ARMS.get(kind.removesuffix("_steps"), own)
         figure.add_scatter(
             x=[forgetting[i]],
             y=[learning[i]],
             error_x={"type": "data", "array": [reach[i][1]], "thickness": 1},
             error_y={"type": "data", "array": [reach[i][0]], "thickness": 1},
-            mode="markers+text",
-            text=[label],
-            textposition="top right",
+            mode="markers",
             name=label,
             marker={
                 "color": colour,
@@ -304,8 +303,7 @@ def trade_off(
         figure,
         "forgotten: rise of the loss on general questions  →",
         "held-out loss (higher up has learned more)",
-        420,
-        showlegend=False,
+        440,
     )
 
 
@@ -313,7 +311,6 @@ ARMS = {
     "base": (NEUTRAL, "x"),
     "full": (SHOWN, "star"),
     "random": (ASIDE, "circle"),
-    "selection": (KEPT, "diamond"),
 }
 
 

@@ -30,6 +30,9 @@ from grads.evaluation_config import EvaluationConfig, TuneConfig
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
 DRAFTS = ".drafts"
+DATA_SETTINGS = (  # all that decides what the prepared data are
+    "dataset dataset_config split revision columns limit heldout max_length model seed".split()
+)
 ROW_GROUP = 5_000  # rows
 ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
 
@@ -337,7 +340,12 @@ class Draft(Run):
 
     @classmethod
     def of(cls, config: RunConfig, root: Path, purpose: Literal["data", "cost"]) -> "Draft":
-        """The draft of these settings, made where there is none yet."""
+        """The draft of these settings, made where there is none yet.
+
+        A look at the data does not depend on how the model will be trained.
+        """
+        if purpose == "data":
+            config = RunConfig(**{name: getattr(config, name) for name in DATA_SETTINGS})
         values = json.dumps(config.model_dump(mode="json"), sort_keys=True)
         source = Path(config.dataset).expanduser()
         changed = source.stat().st_mtime_ns if source.exists() else 0

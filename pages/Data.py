@@ -1,17 +1,20 @@
 """Is my data right?"""
 
-import json
-
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from grads import api, charts, jobs
 from grads.config import ROLES, RunConfig
 from grads.runs import ACTIVE, Draft
-from studio import frame, job, reader, setup, words
+from studio import frame, intake, job, setup, words
 
 KINDS = ["jsonl", "json", "csv", "parquet"]
+
+
+def say(headline: str) -> None:
+    """The page's one sentence, put in its place."""
+    with title.container():
+        frame.headline(headline)
 
 
 def take_upload() -> None:
@@ -26,8 +29,7 @@ def show(draft: Draft, settings: RunConfig) -> None:
     manifest, rejects = draft.read_manifest(), draft.read_rejects()
     counts = manifest["counts"]
     usable = f"{counts['usable']:,} of {words.count(counts['rows'], 'row')} can be used"
-    with title:
-        frame.headline(usable + (f", {counts['refused']:,} cannot" if rejects else ""))
+    say(usable + (f", {counts['refused']:,} cannot" if rejects else ""))
     roles = ", ".join(f"{role} = `{column}`" for role, column in manifest["columns"].items())
     st.markdown(f"Recognised as **{manifest['source']['layout']}**: {roles}.")
     facts = {
@@ -44,7 +46,7 @@ def show(draft: Draft, settings: RunConfig) -> None:
     )
     left, right = st.columns([3, 2], gap="large")
     with left:
-        preview(draft)
+        intake.preview(draft)
     with right:
         st.markdown("#### How long the examples are")
         tokens = api.lengths(draft)
@@ -55,36 +57,12 @@ def show(draft: Draft, settings: RunConfig) -> None:
             key="lengths",
             alt=f"Lengths; the median is {np.median(sum(list(tokens.values())[:2])):.0f} tokens",
         )
-        refused(rejects)
-
-
-def preview(draft: Draft) -> None:
-    """The first examples, as the model sees them."""
-    st.markdown("#### What the model will see")
-    rows = api.examples(draft)
-    number = st.select_slider("Example", range(1, len(rows) + 1)) if len(rows) > 1 else 1
-    row = rows[number - 1]
-    reader.conversation(row["turns"])
-    with st.expander("As tokens: what is underlined is learned, the rest only read", expanded=True):
-        reader.tokens(row["pieces"], row["trained"])
-
-
-def refused(rejects: list[dict[str, object]]) -> None:
-    """Rows that cannot be used, with the reason and what to do."""
-    if not rejects:
-        st.success("Every row can be used.", icon=":material/check_circle:")
-        return
-    st.markdown(f"#### {words.count(len(rejects), 'row')} refused")
-    table = pd.DataFrame(rejects)[["row", "reason", "advice"]]
-    st.dataframe(table.head(500), hide_index=True, alt="Refused rows with their reasons")
-    lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects)
-    st.download_button(
-        "Download the list", lines, "refused.jsonl", icon=":material/download:", on_click="ignore"
-    )
+        intake.refused(rejects)
 
 
 with frame.page("Data"):
-    title = st.container()
+    title = st.empty()
+    say("Which examples do you have?")
     field, upload = st.columns(2, gap="medium")
     upload.file_uploader(
         "Or upload a file (JSONL, JSON, CSV or Parquet, up to 200 MB)",
@@ -107,20 +85,16 @@ with frame.page("Data"):
         chosen["columns"] = setup.mapping(api.columns_of(place)) if dataset else {}
         st.caption(f"Roles: {', '.join(ROLES)}. Left empty, the layout is recognised by itself.")
     if not dataset:
-        with title:
-            frame.headline("Which examples do you have?")
         st.stop()
+    say("This data cannot be used yet")
     settings = setup.config(dataset=dataset, **chosen)
     draft = api.check(settings, "data")
     status = jobs.observe(draft)
     if status.state in ACTIVE:
-        with title:
-            frame.headline("Reading your data")
+        say("Reading your data")
         job.wait_for(draft, "Reading the data")
     elif status.state == "finished":
         show(draft, settings)
     else:
-        with title:
-            frame.headline("This data cannot be used yet")
         st.error(words.literal(status.error or "It could not be read."), icon=":material/error:")
         job.log(draft)

@@ -4,7 +4,7 @@ import streamlit as st
 
 from grads import api, jobs
 from grads.runs import ACTIVE, Evaluation, Run
-from studio import frame, job, trial, verdict, words
+from studio import frame, job, trial, url, verdict, words
 
 
 def progress(evaluation: Evaluation) -> None:
@@ -72,7 +72,8 @@ with frame.page("Evaluate"):
     run = frame.scored_run()
     names = [one["name"] for one in api.evaluations(run)]
     if names:
-        chosen = st.selectbox("Evaluation", names, key="evaluation", bind="query-params")
+        chosen = url.choose(st.selectbox, "Evaluation", names, "evaluation")
+        st.query_params["evaluation"] = chosen  # a copied link shows this one, not the newest
         show(run, chosen)
     else:
         frame.headline("Did it help?", "Nothing has been measured on this run yet.")

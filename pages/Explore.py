@@ -4,7 +4,13 @@ import numpy as np
 import streamlit as st
 
 from grads import charts
-from studio import filters, frame, reader, words
+from studio import filters, frame, reader, url, words
+
+PICTURES = (
+    ("Distribution of", "column", "signal"),
+    ("Plane: across", "x", "embed_signal"),
+    ("Plane: up", "y", "head_signal"),
+)
 
 with frame.page("Explore"):
     run = frame.scored_run()
@@ -22,24 +28,9 @@ with frame.page("Explore"):
 
     numbers, names = list(pool.numbers), run.selection_names()
     settings = st.columns(5)
-    column = settings[0].selectbox(
-        "Distribution of", numbers, key="column", bind="query-params", format_func=words.label
-    )
-    x = settings[1].selectbox(
-        "Plane: across",
-        numbers,
-        index=numbers.index("embed_signal"),
-        key="x",
-        bind="query-params",
-        format_func=words.label,
-    )
-    y = settings[2].selectbox(
-        "Plane: up",
-        numbers,
-        index=numbers.index("head_signal"),
-        key="y",
-        bind="query-params",
-        format_func=words.label,
+    column, x, y = (
+        url.choose(place.selectbox, title, numbers, key, default, format_func=words.label)
+        for place, (title, key, default) in zip(settings, PICTURES, strict=False)
     )
     selection = settings[3].selectbox(
         "Saved selection",
@@ -49,8 +40,8 @@ with frame.page("Explore"):
         bind="query-params",
         placeholder="none",
     )
-    colours = [*(["kept or set aside"] if selection else []), *pool.categories, "nothing"]
-    by = settings[4].selectbox("Colour", colours, key="colour", bind="query-params")
+    colours = filters.colours(pool, selection)
+    by = url.choose(settings[4].selectbox, "Colour", colours, "colour", format_func=words.label)
     kept = pool.kept(selection) if selection else None
 
     if not shown.any():
@@ -102,7 +93,9 @@ with frame.page("Explore"):
 
     order = np.flatnonzero(shown)
     order = order[np.argsort(-pool.numbers["signal"][order], kind="stable")][:200]
-    st.markdown(f"#### {'The first 200 by' if shown.sum() > 200 else 'By'} learning signal")
+    heading, go = st.columns([5, 1], vertical_alignment="bottom")
+    heading.markdown(f"#### {'The first 200 by' if shown.sum() > 200 else 'By'} learning signal")
+    reader.go_to(go)
     more = {"": np.where(kept[order], "kept", "set aside")} if kept is not None else {}
     reader.listing(pool, order, "list", **more)
     sample = reader.chosen_sample()

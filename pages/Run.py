@@ -5,7 +5,7 @@ import streamlit as st
 from grads import api, jobs
 from grads.config import RunConfig
 from grads.runs import ACTIVE, Run
-from studio import frame, job, setup, words
+from studio import cost, frame, job, setup, words
 
 
 def new_run() -> None:
@@ -29,7 +29,15 @@ def new_run() -> None:
     for name in ("limit", "clusters"):
         values[name] = values[name] or None  # 0 is no limit
     settings = setup.config(columns=setup.stored_mapping(), **values)
-    price(settings)
+    checked = api.check(settings, "data")
+    status = jobs.observe(checked)
+    if status.state in ACTIVE:
+        job.wait_for(checked, "Checking the data")
+        st.stop()
+    if status.state != "finished":
+        st.error(words.literal(status.error or "The data cannot be read."), icon=":material/error:")
+        st.stop()
+    cost.price(settings)
     others = api.busy()
     at_once = False
     if others:
@@ -48,24 +56,8 @@ def start(settings: RunConfig, at_once: bool) -> None:
     """Start the run and watch it."""
     with frame.guard():
         run = api.start_new(settings, at_once=at_once)
-        st.session_state["run"], st.session_state["view"] = run.id, "Watch"
-
-
-def price(settings: RunConfig) -> None:
-    """The estimate of these settings, measured on demand."""
-    draft = api.draft(settings, "cost")
-    status = jobs.observe(draft)
-    if draft.estimate_file.exists():
-        st.markdown(setup.price(draft.read_estimate()))
-        st.caption("Measured on this machine with a few of your own examples.")
-    elif status.state in ACTIVE:
-        job.wait_for(draft, "Measuring with your model and data")
-    else:
-        if status.state == "failed":
-            st.error(words.literal(status.error or ""), icon=":material/error:")
-        if st.button("Estimate time, memory and disk", icon=":material/timer:"):
-            api.check(settings, "cost")
-            st.rerun()
+        st.query_params["run"] = run.id
+        st.session_state["view"] = "Watch"
 
 
 def watch_run(run: Run) -> None:
@@ -89,7 +81,7 @@ def watch_run(run: Run) -> None:
     if status.error:
         st.error(words.literal(status.error), icon=":material/error:")
     if status.state == "finished":
-        taken(run)
+        cost.taken(run)
         icon = ":material/arrow_forward:"
         frame.next_link("pages/Explore.py", "Explore what the model found", icon, frame.link())
     job.live(run)
@@ -98,25 +90,12 @@ def watch_run(run: Run) -> None:
         st.json(run.config_values())
 
 
-def taken(run: Run) -> None:
-    """What the run took, beside what was estimated."""
-    manifest = run.read_manifest()
-    seconds = sum(manifest["seconds"].values())
-    text = f"It took {words.duration(seconds)}"
-    if run.estimate_file.exists():
-        expected = sum(run.read_estimate()["seconds"].values())
-        off = (seconds - expected) / expected
-        text += f"; {words.duration(expected)} were estimated ({off:+.0%})"
-    check = manifest["self_check"]["largest_relative_difference"]
-    st.caption(f"{text}. Gradients checked against the slow exact way: off by {check:.1e} at most.")
-
-
 with frame.page("Run"):
     views = ["Watch", "New run"]
     view = st.segmented_control(
         "View",
         views,
-        default=views[0 if st.session_state.get("run") else 1],
+        default=views[0 if "run" in st.query_params else 1],
         key="view",
         bind="query-params",
         required=True,

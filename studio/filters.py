@@ -1,5 +1,6 @@
 """Which samples Explore looks at: brushed in a picture, searched, or a topic; kept in the URL."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,10 @@ import streamlit as st
 
 from grads.config import Bound
 from grads.pool import Categories, Filter, Pool
-from studio import words
+from studio import url, words
 
 WITHIN = "within"  # query parameter: COLUMN:LOW:HIGH, repeated
+FATE = "kept or set aside"
 LASSOS = "lassos"  # in the session only: a drawn shape is too long for a link
 
 
@@ -60,7 +62,7 @@ def clear() -> None:
     st.query_params.pop(WITHIN, None)
     st.session_state.pop(LASSOS, None)
     st.session_state["search"] = ""
-    st.session_state["topics"] = []
+    st.query_params.pop("topics", None)
 
 
 def bar(pool: Pool) -> Filter:
@@ -70,14 +72,10 @@ def bar(pool: Pool) -> Filter:
     text = search.text_input(
         "Search in the texts", key="search", bind="query-params", placeholder="a word or phrase"
     )
-    chosen = topics.multiselect(
-        "Topics",
-        list(names),
-        key="topics",
-        bind="query-params",
-        format_func=lambda c: names[c],
-        placeholder="all",
-    )
+    with topics:
+        chosen = url.choose_several(
+            "Topics", list(names), "topics", format_func=lambda c: names[c], placeholder="all"
+        )
     known = tuple(b for b in bounds() if b.column in pool.numbers)
     lassos = st.session_state.get(LASSOS, ())
     if known or lassos:
@@ -102,9 +100,22 @@ def bar(pool: Pool) -> Filter:
     return Filter(bounds=known, lassos=lassos, clusters=tuple(chosen), text=text or "")
 
 
+def colours(pool: Pool, selection: str | None) -> list[str]:
+    """What the points can be coloured by: fate, categories, then quarters of numbers."""
+    fate = [FATE] if selection else []
+    return [*fate, *pool.categories, *pool.numbers, "nothing"]
+
+
 def groups(pool: Pool, by: str, kept: np.ndarray | None) -> Categories:
-    """What colours the points."""
-    if by == "kept or set aside" and kept is not None:
+    """The group that colours each point."""
+    if by == FATE and kept is not None:
         return Categories(["set aside", "kept"], kept.astype(int))
-    nothing = Categories(["examples"], np.zeros(len(pool), int))
-    return pool.categories.get(by, nothing)
+    if by in pool.categories:
+        return pool.categories[by]
+    if by in pool.numbers:
+        values = pool.numbers[by]
+        cuts = np.unique(np.nanquantile(values, [0.25, 0.5, 0.75]))
+        ends = ["lowest", *(f"{cut:.3g}" for cut in cuts), "highest"]
+        names = [f"{a} to {b}" for a, b in itertools.pairwise(ends)]
+        return Categories(names, np.searchsorted(cuts, values, side="right"))
+    return Categories(["examples"], np.zeros(len(pool), int))

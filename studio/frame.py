@@ -90,18 +90,8 @@ def _navigation(name: str) -> None:
     """The pages, and the run that they are about."""
     with st.container(horizontal=True, vertical_alignment="center", key="navigation"):
         st.markdown("**GrADS Studio**", width="content")
-        runs = list_runs(runs_root())
         place = st.container(horizontal=True, width="content")
-        if runs:
-            st.selectbox(
-                "Run",
-                [run.id for run in runs],
-                key="run",
-                bind="query-params",
-                format_func=_run_label,
-                label_visibility="collapsed",
-                width=280,
-            )
+        _run_box()
         with place:
             for title, (path, icon) in PAGES.items():
                 st.page_link(
@@ -109,20 +99,31 @@ def _navigation(name: str) -> None:
                 )
 
 
-def _run_label(run_id: str) -> str:
-    state = jobs.observe(Run(runs_root() / run_id)).state
-    return run_id if state == "finished" else f"{run_id} ({words.STATES[state][0]})"
+def _run_box() -> None:
+    """The run; it always stands in the address, so that a copied link shows the same."""
+    names = [run.id for run in list_runs(runs_root())]
+    if not names:
+        return
+
+    def write() -> None:
+        st.query_params["run"] = st.session_state["run-choice"]
+
+    asked = st.query_params.get("run")
+    st.session_state["run-choice"] = asked if asked in names else names[0]
+    chosen = st.selectbox(
+        "Run", names, key="run-choice", on_change=write, label_visibility="collapsed", width=280
+    )
+    st.query_params["run"] = chosen
 
 
 def link(**more: str) -> dict[str, str]:
     """Query parameters that keep the run when the page changes."""
-    chosen = {"run": st.session_state["run"]} if st.session_state.get("run") else {}
-    return chosen | more
+    return ({"run": st.query_params["run"]} if "run" in st.query_params else {}) | more
 
 
 def chosen_run() -> Run:
     """The run of the URL, or the newest; ends the page with a hint where there is none."""
-    run_id = st.session_state.get("run")
+    run_id = st.query_params.get("run")
     if not run_id:
         st.info("There is no run yet. Start with your data.", icon=":material/info:")
         st.page_link("pages/Data.py", label="Choose data", icon=":material/table_rows:")

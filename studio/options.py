@@ -6,7 +6,7 @@ import streamlit as st
 
 from grads.config import Criterion, SelectionConfig
 from grads.pool import Pool
-from studio import filters, words
+from studio import filters, url, words
 
 PRESETS = (2.5, 5.0, 10.0, 25.0, 50.0)
 AUTO = "auto"
@@ -77,13 +77,13 @@ def budget() -> dict[str, Any]:
         bind="query-params",
         disabled=automatic,
     )
-    unit = st.radio(
+    unit = url.choose(
+        st.radio,
         "Share",
         list(UNITS),
+        "unit",
         format_func=UNITS.__getitem__,
         horizontal=True,
-        key="unit",
-        bind="query-params",
         disabled=automatic,
         label_visibility="collapsed",
     )
@@ -91,7 +91,8 @@ def budget() -> dict[str, Any]:
 
 
 def taste() -> dict[str, Any]:
-    """Focus and typicality."""
+    """Focus and typicality, which only the default criterion knows."""
+    unused = st.query_params.get("criterion", "grads") != "grads"
     focus = st.slider(
         "Focus",
         -3.0,
@@ -100,6 +101,7 @@ def taste() -> dict[str, Any]:
         0.1,
         key="focus",
         bind="query-params",
+        disabled=unused,
         help="To the right: examples the model would still learn much from. To the left: examples"
         " it nearly knows. 0: no preference.",
     )
@@ -111,6 +113,7 @@ def taste() -> dict[str, Any]:
         0.1,
         key="typicality",
         bind="query-params",
+        disabled=unused,
         help="How much to prefer examples that are like many others. 0: outliers count as much.",
     )
     return {"focus": focus, "typicality": typicality}
@@ -133,10 +136,7 @@ def method() -> dict[str, Any]:
 
 
 def _choice(key: str, label: str, names: dict[str, str]) -> str:
-    chosen: str = st.selectbox(
-        label, list(names), key=key, bind="query-params", format_func=names.__getitem__
-    )
-    return chosen
+    return str(url.choose(st.selectbox, label, list(names), key, format_func=names.__getitem__))
 
 
 assert set(CRITERIA) == set(get_args(Criterion))

@@ -51,6 +51,18 @@ def open_sample(sample_id: int) -> None:
     st.query_params["sample"] = str(sample_id)
 
 
+def go_to(place: Any) -> None:
+    """Open a sample by its row number, without a mouse."""
+
+    def opened() -> None:
+        if st.session_state["row"] is not None:
+            open_sample(st.session_state["row"])
+
+    place.number_input(
+        "Open row", 0, value=None, step=1, key="row", on_change=opened, placeholder="number"
+    )
+
+
 def listing(pool: Pool, positions: np.ndarray, key: str, **more: Any) -> None:
     """A table of samples; choosing a row opens it. `more` are extra columns, one value a row."""
     samples = pool.run.read_samples(pool.scores.sample_id[positions].tolist())

@@ -6,7 +6,7 @@ import streamlit as st
 
 from grads import api
 from grads.config import RunConfig
-from studio import words
+from studio import url
 
 FIELDS = RunConfig.model_fields
 LABELS = {
@@ -52,12 +52,14 @@ def widget(name: str, place: Any = st) -> Any:
     kinds = [field.annotation, *get_args(field.annotation)]
     if get_origin(field.annotation) is Literal:
         choices = list(get_args(field.annotation))
-        return place.selectbox(
+        return url.choose(
+            place.selectbox,
             label,
             choices,
-            index=choices.index(field.default),
+            name,
+            field.default,
             format_func=lambda c: WARMUPS.get(c, c) if name == "warmup" else c,
-            **shared,
+            help=_help(name),
         )
     if bool in kinds:
         return {"yes": True, "no": False, "by size": None}[
@@ -114,17 +116,3 @@ def as_link(settings: RunConfig) -> dict[str, str]:
         if value not in (None, FIELDS[name].default):
             params[name] = str(value)
     return params
-
-
-def price(estimate: dict[str, Any]) -> str:
-    """An estimate in a sentence."""
-    total = sum(estimate["seconds"].values())
-    parts = ", ".join(
-        f"{name} {words.duration(seconds)}" for name, seconds in estimate["seconds"].items()
-    )
-    return (
-        f"About **{words.duration(total)}** ({parts}),"
-        f" **{words.size(estimate['memory_bytes'])}** of memory and"
-        f" **{words.size(estimate['disk_bytes'])}** of disk for"
-        f" {words.count(estimate['samples'], 'example')} on {estimate['device']}."
-    )

@@ -122,4 +122,4 @@ def _start(run: Run, what: str, config: EvaluationConfig | TuneConfig) -> None:
     with frame.guard():
         name = f"{what}-{datetime.now():%m%d-%H%M}"
         api.start_run(api.create_evaluation(run, name, config))
-        st.session_state["evaluation"] = name
+        st.query_params["evaluation"] = name

@@ -95,7 +95,7 @@ def table(result: dict[str, Any]) -> pd.DataFrame:
                 spread = f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval else ""
                 row[label] = f"{mean:.3f}{spread}"
         price = result["price"]["training"].get(arm["label"], {})
-        row |= {"steps": price.get("steps"), "seconds": price.get("seconds")}
+        row |= {"steps": round(price.get("steps", 0)), "seconds": round(price.get("seconds", 0))}
         rows.append(row)
     return pd.DataFrame(rows)
 

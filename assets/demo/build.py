@@ -61,13 +61,13 @@ def select_all(run: Run) -> None:
 
 
 def evaluate(run: Run) -> None:
-    """The default and its sampled form against random, everything and the base model."""
+    """The default against a random subset, everything and the base model."""
     config = EvaluationConfig(
         heldout=str(HERE / "medical_qa_heldout.jsonl"),
         general=(str(HERE / "general.jsonl"),),
-        selections=("grads-10", "sampled-10"),
+        selections=("grads-10",),
         arms=("base", "full", "random", "selection"),
-        epochs=2,
+        epochs=1,
         batch_size=8,
     )
     work(api.create_evaluation(run, "tenth", config))

@@ -1,0 +1,54 @@
+"""What a run will cost, measured before the start, and what it took."""
+
+from typing import Any
+
+import streamlit as st
+
+from grads import api, jobs
+from grads.config import RunConfig
+from grads.runs import ACTIVE, Run
+from studio import job, words
+
+
+def price(settings: RunConfig) -> None:
+    """The estimate of these settings, measured on demand."""
+    draft = api.draft(settings, "cost")
+    status = jobs.observe(draft)
+    if draft.estimate_file.exists():
+        st.markdown(sentence(draft.read_estimate()))
+        st.caption("Measured on this machine with a few of your own examples.")
+    elif status.state in ACTIVE:
+        job.wait_for(draft, "Measuring with your model and data")
+    else:
+        if status.state == "failed":
+            st.error(words.literal(status.error or ""), icon=":material/error:")
+        if st.button("Estimate time, memory and disk", icon=":material/timer:"):
+            api.check(settings, "cost")
+            st.rerun()
+
+
+def sentence(estimate: dict[str, Any]) -> str:
+    """An estimate in a sentence."""
+    total = sum(estimate["seconds"].values())
+    parts = ", ".join(
+        f"{name} {words.duration(seconds)}" for name, seconds in estimate["seconds"].items()
+    )
+    return (
+        f"About **{words.duration(total)}** ({parts}),"
+        f" **{words.size(estimate['memory_bytes'])}** of memory and"
+        f" **{words.size(estimate['disk_bytes'])}** of disk for"
+        f" {words.count(estimate['samples'], 'example')} on {estimate['device']}."
+    )
+
+
+def taken(run: Run) -> None:
+    """What the run took, beside what was estimated."""
+    manifest = run.read_manifest()
+    seconds = sum(manifest["seconds"].values())
+    text = f"It took {words.duration(seconds)}"
+    if run.estimate_file.exists():
+        expected = sum(run.read_estimate()["seconds"].values())
+        off = (seconds - expected) / expected
+        text += f"; {words.duration(expected)} were estimated ({off:+.0%})"
+    check = manifest["self_check"]["largest_relative_difference"]
+    st.caption(f"{text}. Gradients checked against the slow exact way: off by {check:.1e} at most.")

@@ -1,0 +1,35 @@
+"""What was found in a data set: its first examples as the model sees them, and refused rows."""
+
+import json
+
+import pandas as pd
+import streamlit as st
+
+from grads import api
+from grads.runs import Draft
+from studio import reader, words
+
+
+def preview(draft: Draft) -> None:
+    """The first examples, as the model sees them."""
+    st.markdown("#### What the model will see")
+    rows = api.examples(draft)
+    number = st.select_slider("Example", range(1, len(rows) + 1)) if len(rows) > 1 else 1
+    row = rows[number - 1]
+    reader.conversation(row["turns"])
+    with st.expander("As tokens: what is underlined is learned, the rest only read", expanded=True):
+        reader.tokens(row["pieces"], row["trained"])
+
+
+def refused(rejects: list[dict[str, object]]) -> None:
+    """Rows that cannot be used, with the reason and what to do."""
+    if not rejects:
+        st.success("Every row can be used.", icon=":material/check_circle:")
+        return
+    st.markdown(f"#### {words.count(len(rejects), 'row')} refused")
+    table = pd.DataFrame(rejects)[["row", "reason", "advice"]]
+    st.dataframe(table.head(500), hide_index=True, alt="Refused rows with their reasons")
+    lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects)
+    st.download_button(
+        "Download the list", lines, "refused.jsonl", icon=":material/download:", on_click="ignore"
+    )
