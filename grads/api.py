@@ -39,13 +39,14 @@ from grads.runs import (
     new_run_path,
     runs_root,
 )
-from grads.subsets import bundle, export_selection, select_samples
+from grads.subsets import bundle, bundle_name, export_selection, select_samples
 
 __all__ = [
     "RunSummary",
     "allowed_roots",
     "ask_token_signals",
     "bundle",
+    "bundle_name",
     "busy",
     "check",
     "columns_of",

@@ -34,6 +34,11 @@ def _layout(figure: go.Figure, x: str, y: str, height: int, **more: Any) -> go.F
     return figure
 
 
+def _plain(text: str) -> str:
+    """Text that Plotly shows as it stands, where it would take tags for formatting."""
+    return str(text).replace("&", "&amp;").replace("<", "&lt;")
+
+
 def spread(values: np.ndarray) -> tuple[float, float]:
     """The range worth drawing: all but the outermost 0.1% at either end, where that matters."""
     finite = values[np.isfinite(values)]
@@ -58,7 +63,7 @@ def distribution(
     edges = np.linspace(low, high, BINS + 1)
     inside = np.clip(values, low, high)
     centres = (edges[:-1] + edges[1:]) / 2
-    figure = go.Figure()
+    figure, label = go.Figure(), _plain(label)
     parts = [("shown", shown, NEUTRAL, "")]
     if kept is not None:
         parts = [("kept", shown & kept, KEPT, ""), ("set aside", shown & ~kept, ASIDE, "/")]
@@ -146,7 +151,7 @@ def plane(
     )
     width = CELLS * max(int(shown.sum()), 2) ** (-1 / 6) / 6  # Scott's bandwidth, in cells
     counts = gaussian_filter(counts, width, mode="constant")
-    figure = go.Figure()
+    figure, labels = go.Figure(), (_plain(labels[0]), _plain(labels[1]))
     figure.add_heatmap(
         x=x_edges,
         y=y_edges,
@@ -163,11 +168,11 @@ def plane(
             x=x[member],
             y=y[member],
             mode="markers",
-            name=str(name),
+            name=_plain(name),
             customdata=sample_id[member],
             marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
             hovertemplate="sample %{customdata}<br>"
-            + f"{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{name}</extra>",
+            + f"{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{_plain(name)}</extra>",
         )
     return _layout(figure, *labels, 640, dragmode="lasso"), len(points)
 
@@ -191,7 +196,7 @@ def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> 
     """Size of each topic, and how much of it is shown."""
     figure = go.Figure()
     figure.add_bar(
-        y=list(names),
+        y=[_plain(name) for name in names],
         x=list(shown),
         orientation="h",
         marker={"color": SHOWN},
@@ -218,7 +223,7 @@ def coverage(
     ):
         figure.add_scatter(
             x=list(values),
-            y=list(names),
+            y=[_plain(name) for name in names],
             mode="markers",
             name=name,
             marker={"color": colour, "symbol": symbol, "size": size, "line": {"width": 2}},

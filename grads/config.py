@@ -129,7 +129,7 @@ class Bound(Settings):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.low is not None and self.high is not None and self.low > self.high:
+        if self.low is not None and self.high is not None and not self.low <= self.high:
             raise ValueError(f"{self.column}: low {self.low} is above high {self.high}")
         return self
 

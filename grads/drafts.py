@@ -40,7 +40,8 @@ def data_place(text: str) -> str:
 def save_upload(name: str, content: bytes, root: str | None = None) -> str:
     """Keep an uploaded file under the runs root, once for the same content; its path."""
     digest = hashlib.sha256(content).hexdigest()[:12]
-    path = runs_root(root) / ".uploads" / digest / re.sub(r"[^\w.-]+", "_", Path(name).name)
+    tame = re.sub(r"[^\w.-]+", "_", Path(name).name).strip(".")[-100:]
+    path = runs_root(root) / ".uploads" / digest / (tame or "data")
     if not path.exists():
         with replacing(path) as draft:
             draft.write_bytes(content)

@@ -83,7 +83,8 @@ class Pool:
             if name not in found and (
                 pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
             ):
-                found[name] = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+                # Integers beyond 2^53 lose their last digits here, as in any float.
+                found[name] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return found
 
     @cached_property
@@ -101,6 +102,7 @@ class Pool:
 
     @cached_property
     def _source_columns(self) -> list[tuple[str, pa.Array]]:
+        samples = self.run.read_table(self.run.samples_file, ["sample_id", "heldout"])
         if "columns" not in pq.read_schema(self.run.samples_file).names:
             return []
         samples = self.run.read_table(self.run.samples_file, ["sample_id", "columns"])

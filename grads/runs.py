@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from grads.config import RunConfig
 from grads.errors import RunError
@@ -138,7 +138,11 @@ class JobFolder:
         """What the job last said; jobs.observe tells whether it is still true."""
         if not self.status_file.exists():
             return Status(state="interrupted", message="no status yet")
-        return Status.model_validate(read_json(self.status_file))
+        try:
+            return Status.model_validate(read_json(self.status_file))
+        except (RunError, ValidationError) as error:
+            line = str(error).splitlines()[0]
+            return Status(state="interrupted", error=f"{self.status_file} is damaged: {line}")
 
     def write_status(self, status: Status) -> None:
         """Replace status.json."""

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from grads import __version__, preview
 from grads.config import SelectionConfig
 from grads.decisions import decisions, with_decisions
-from grads.errors import SelectionError
+from grads.errors import RunError, SelectionError
 from grads.export import Subset, export
 from grads.pool import Pool
 from grads.runs import Run
@@ -37,7 +37,8 @@ def select_samples(
     options = with_decisions(run, options)
     chosen = preview.preview(pool, options)
     ranking = chosen.ranking
-    people = [d for d in decisions(run).values() if d["sample_id"] in options.by_hand]
+    followed = {"pin": options.pins, "exclude": options.excluded}
+    people = [d for d in decisions(run).values() if d["sample_id"] in followed[d["decision"]]]
     record = {
         "name": name,
         "options": options.model_dump(mode="json"),
@@ -122,12 +123,19 @@ def _subset(run: Run, name: str, ids: pa.ChunkedArray, with_scores: bool) -> Sub
     )
 
 
+def bundle_name(path: Path) -> str:
+    """What `bundle` calls its file."""
+    return path.name if path.is_file() else f"{path.name}.zip"
+
+
 def bundle(path: Path) -> tuple[str, bytes]:
     """An export as one file to download: itself, or a folder as a zip; its name and content."""
+    if not path.exists():
+        raise RunError(f"{path} is gone: make the files again")
     if path.is_file():
         return path.name, path.read_bytes()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for member in sorted(path.rglob("*")):
             archive.write(member, Path(path.name) / member.relative_to(path))
-    return f"{path.name}.zip", buffer.getvalue()
+    return bundle_name(path), buffer.getvalue()

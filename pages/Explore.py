@@ -96,7 +96,7 @@ with frame.page("Explore"):
     heading, go = st.columns([5, 1], vertical_alignment="bottom")
     heading.markdown(f"#### {'The first 200 by' if shown.sum() > 200 else 'By'} learning signal")
     reader.go_to(go)
-    more = {"": np.where(kept[order], "kept", "set aside")} if kept is not None else {}
+    more = {"fate": np.where(kept[order], "kept", "set aside")} if kept is not None else {}
     reader.listing(pool, order, "list", **more)
     sample = reader.chosen_sample()
     if sample is not None:

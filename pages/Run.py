@@ -4,6 +4,7 @@ import streamlit as st
 
 from grads import api, jobs
 from grads.config import RunConfig
+from grads.errors import GradsError
 from grads.runs import ACTIVE, Run
 from studio import cost, frame, job, setup, words
 
@@ -50,14 +51,19 @@ def new_run() -> None:
         on_click=start,
         args=(settings, at_once),
     )
+    if "refused" in st.session_state:
+        st.error(words.literal(st.session_state.pop("refused")), icon=":material/error:")
 
 
 def start(settings: RunConfig, at_once: bool) -> None:
-    """Start the run and watch it."""
-    with frame.guard():
+    """Start the run and watch it; a callback, so an error is shown by the page's next drawing."""
+    try:
         run = api.start_new(settings, at_once=at_once)
-        st.query_params["run"] = run.id
-        st.session_state["view"] = "Watch"
+    except GradsError as error:
+        st.session_state["refused"] = str(error)
+        return
+    st.query_params["run"] = run.id
+    st.session_state["view"] = "Watch"
 
 
 def watch_run(run: Run) -> None:

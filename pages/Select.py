@@ -9,12 +9,14 @@ from studio import choice, frame, keep, options, reader, words
 with frame.page("Select"):
     run = frame.scored_run()
     pool = frame.pool(run)
-    title = st.container()
+    title = st.empty()
+    with title.container():
+        frame.headline("Which examples to keep?")
     moves, result = st.columns([3, 7], gap="large")
     with moves:
         chosen = api.with_decisions(run, options.chosen(pool))
     shown = preview(pool, chosen)
-    with title:
+    with title.container():
         frame.headline(f"Keep {shown.count:,} of {words.count(len(pool), 'example')}")
         st.caption(
             "What a setting picks is shown here; whether it helps, only the page Evaluate tells."
@@ -32,8 +34,7 @@ with frame.page("Select"):
     st.markdown("#### Who enters, who leaves")
     choice.changes(pool, shown)
     sample = reader.chosen_sample()
-    if sample is not None:
-        reader.read(pool, sample, shown.kept)
+    if sample is not None and reader.read(pool, sample, shown.kept):
         keep.decide(run, sample)
     with st.expander("Compare two saved selections"):
         keep.compare(pool)

@@ -22,9 +22,9 @@ def bounds(parameter: str = WITHIN) -> tuple[Bound, ...]:
         column, *ends = text.rsplit(":", 2)
         try:
             low, high = (float(end) for end in ends)
-        except ValueError:
+            found.append(Bound(column=column, low=low, high=high))
+        except ValueError:  # no numbers, or no range
             continue
-        found.append(Bound(column=column, low=low, high=high))
     return tuple(found)
 
 
@@ -103,7 +103,8 @@ def bar(pool: Pool) -> Filter:
 def colours(pool: Pool, selection: str | None) -> list[str]:
     """What the points can be coloured by: fate, categories, then quarters of numbers."""
     fate = [FATE] if selection else []
-    return [*fate, *pool.categories, *pool.numbers, "nothing"]
+    quarters = [name for name in pool.numbers if name not in pool.categories]
+    return [*fate, *pool.categories, *quarters, "nothing"]
 
 
 def groups(pool: Pool, by: str, kept: np.ndarray | None) -> Categories:
@@ -116,6 +117,7 @@ def groups(pool: Pool, by: str, kept: np.ndarray | None) -> Categories:
         values = pool.numbers[by]
         cuts = np.unique(np.nanquantile(values, [0.25, 0.5, 0.75]))
         ends = ["lowest", *(f"{cut:.3g}" for cut in cuts), "highest"]
-        names = [f"{a} to {b}" for a, b in itertools.pairwise(ends)]
-        return Categories(names, np.searchsorted(cuts, values, side="right"))
+        names = [*(f"{a} to {b}" for a, b in itertools.pairwise(ends)), "(none)"]
+        place = np.searchsorted(cuts, values, side="right")
+        return Categories(names, np.where(np.isnan(values), len(names) - 1, place))
     return Categories(["examples"], np.zeros(len(pool), int))

@@ -125,7 +125,8 @@ def chosen_run() -> Run:
     """The run of the URL, or the newest; ends the page with a hint where there is none."""
     run_id = st.query_params.get("run")
     if not run_id:
-        st.info("There is no run yet. Start with your data.", icon=":material/info:")
+        headline("There is no run yet")
+        st.info("Start with your data.", icon=":material/info:")
         st.page_link("pages/Data.py", label="Choose data", icon=":material/table_rows:")
         st.stop()
     return Run.open(runs_root() / run_id)
@@ -138,7 +139,10 @@ def scored_run() -> Run:
         return run
     status = jobs.observe(run)
     word = words.STATES[status.state][0]
-    if status.state in ACTIVE:
+    headline(f"This run is {word}" if status.state in ACTIVE else "Nothing is scored yet")
+    if status.state == "finished":
+        st.error("This run's scores are gone. Score the data again.", icon=":material/error:")
+    elif status.state in ACTIVE:
         st.info(
             f"This run is {word}: its examples are not scored yet. Watch it on the page Run.",
             icon=":material/hourglass_top:",

@@ -63,6 +63,8 @@ def decided(run: Run) -> None:
 def save(pool: Pool, options: SelectionConfig, count: int) -> None:
     """Save the choice under a name."""
     name = st.text_input("Save as", key="name", placeholder="a name, such as first-try")
+    if name in pool.run.selection_names():
+        st.caption(words.literal(f"{name} is saved already and would be replaced."))
     if st.button(
         f"Save these {count:,}",
         type="primary",
@@ -88,17 +90,26 @@ def export(run: Run) -> None:
     scores = st.checkbox("Add the scores as columns")
     if st.button("Make the files", icon=":material/file_export:"):
         manifest = api.export_selection(run, name, form, with_scores=scores)
-        st.session_state["export"] = {**manifest, "run": run.id}
+        st.session_state["export"] = {"of": _identity(run, name, form, scores), **manifest}
     made = st.session_state.get("export")
-    if made and (made["run"], made["selection"], made["format"]) == (run.id, name, form):
+    if made and made["of"] == _identity(run, name, form, scores):
         st.success(
             f"{words.count(made['rows'], 'row')} written, loaded back and counted.",
             icon=":material/check_circle:",
         )
-        file, content = api.bundle(Path(made["path"]))
+        place = Path(made["path"])
         st.download_button(
-            f"Download {file}", content, file, icon=":material/download:", on_click="ignore"
+            f"Download {api.bundle_name(place)}",
+            lambda: api.bundle(place)[1],
+            api.bundle_name(place),
+            icon=":material/download:",
+            on_click="ignore",
         )
+
+
+def _identity(run: Run, name: str, form: str, scores: bool) -> tuple[str, str, str, bool, str]:
+    """What an export is of: another save under the same name is another."""
+    return run.id, name, form, scores, run.read_selection(name)[0]["made"]
 
 
 def compare(pool: Pool) -> None:
@@ -110,6 +121,9 @@ def compare(pool: Pool) -> None:
     left, right = st.columns(2)
     one = left.selectbox("First", names, key="first", bind="query-params")
     two = right.selectbox("Second", names, index=1, key="second", bind="query-params")
+    if one == two:
+        st.caption("The same selection.")
+        return
     a, b = pool.kept(one), pool.kept(two)
     found = overlap(a, b)
     st.markdown(

@@ -2,9 +2,11 @@
 
 from typing import Any, get_args
 
+import numpy as np
 import streamlit as st
 
 from grads.config import Criterion, SelectionConfig
+from grads.errors import ConfigError
 from grads.pool import Pool
 from studio import filters, url, words
 
@@ -43,6 +45,7 @@ LENGTHS = {
 
 def budget() -> dict[str, Any]:
     """Presets and slider; the budget they make."""
+    presets = st.container()  # drawn last: what a link sets is known once the widgets stand
 
     def apply() -> None:
         preset = st.session_state["preset"]
@@ -50,16 +53,6 @@ def budget() -> dict[str, Any]:
         if preset not in (None, AUTO):
             st.session_state["budget"] = preset
 
-    auto, percent = bool(st.session_state.get("auto")), st.session_state.get("budget", 10.0)
-    st.session_state["preset"] = AUTO if auto else percent if percent in PRESETS else None
-    st.segmented_control(
-        "Keep",
-        [*PRESETS, AUTO],
-        key="preset",
-        format_func=lambda p: p if p == AUTO else f"{p:g}%",
-        on_change=apply,
-        wrap=True,
-    )
     automatic = st.toggle(
         "Let the data decide",
         key="auto",
@@ -86,6 +79,15 @@ def budget() -> dict[str, Any]:
         horizontal=True,
         disabled=automatic,
         label_visibility="collapsed",
+    )
+    st.session_state["preset"] = AUTO if automatic else percent if percent in PRESETS else None
+    presets.segmented_control(
+        "Keep",
+        [*PRESETS, AUTO],
+        key="preset",
+        format_func=lambda p: p if p == AUTO else f"{p:g}%",
+        on_change=apply,
+        wrap=True,
     )
     return {"auto": True} if automatic else {"ratio": percent / 100, "budget_unit": unit}
 
@@ -157,7 +159,7 @@ def ranges(pool: Pool) -> dict[str, Any]:
     st.session_state["limited"] = list(limited)
     st.multiselect(
         "Limit to a range of",
-        list(pool.numbers),
+        [name for name, values in pool.numbers.items() if np.isfinite(values).any()],
         key="limited",
         format_func=words.label,
         on_change=change,
@@ -171,7 +173,8 @@ def ranges(pool: Pool) -> dict[str, Any]:
             low, high = st.session_state[key]
             filters.set_bound(column, low, high, BOUND)
 
-        st.session_state[key] = (max(bound.low or low, low), min(bound.high or high, high))
+        ends = (low if bound.low is None else bound.low, high if bound.high is None else bound.high)
+        st.session_state[key] = tuple(float(np.clip(end, low, high)) for end in ends)
         st.slider(words.label(column), low, high, key=key, on_change=drag)
     return {"bounds": [b.model_dump() for b in limited.values()]}
 
@@ -179,7 +182,7 @@ def ranges(pool: Pool) -> dict[str, Any]:
 def extent(pool: Pool, column: str) -> tuple[float, float]:
     """Smallest and largest value of a column, widened to what six digits hold."""
     values = pool.numbers[column]
-    low, high = float(f"{values.min():.6g}"), float(f"{values.max():.6g}")
+    low, high = float(f"{np.nanmin(values):.6g}"), float(f"{np.nanmax(values):.6g}")
     margin = 1e-5 * max(abs(low), abs(high), 1e-9)
     return low - margin, high + margin
 
@@ -189,4 +192,12 @@ def chosen(pool: Pool) -> SelectionConfig:
     values = budget() | taste()
     with st.expander("More: criterion, draw, ranges"):
         values |= method() | ranges(pool)
-    return SelectionConfig.parse(values)
+    try:
+        return SelectionConfig.parse(values)
+    except ConfigError as error:
+        st.warning(
+            words.literal(f"These options do not go together: {error}.")
+            + " Switch off “Let the data decide”, or choose another criterion or draw.",
+            icon=":material/warning:",
+        )
+        st.stop()

@@ -114,12 +114,15 @@ def _first(turns: list[dict[str, str]], role: str) -> str:
     return words.shorten(next((t["content"] for t in turns if t["role"] == role), ""), 160)
 
 
-def read(pool: Pool, sample_id: int, kept: np.ndarray | None) -> None:
-    """Everything about one sample; `kept` (n,) bool says which neighbours are in the subset."""
+def read(pool: Pool, sample_id: int, kept: np.ndarray | None) -> bool:
+    """Everything about one sample, or False where the pool does not have it.
+
+    `kept` (n,) bool says which neighbours are in the subset.
+    """
     found = pool.positions(np.array([sample_id]))
     if not len(found):
         st.warning(f"There is no example {sample_id} in this run: it was refused or held out.")
-        return
+        return False
     position = int(found[0])
     sample = pool.run.read_sample(sample_id)
     fate = ""
@@ -141,6 +144,7 @@ def read(pool: Pool, sample_id: int, kept: np.ndarray | None) -> None:
     with numbers:
         _percentiles(pool, position, sample)
         _neighbours(pool, position, kept)
+    return True
 
 
 def _percentiles(pool: Pool, position: int, sample: dict[str, Any]) -> None:

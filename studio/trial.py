@@ -6,10 +6,10 @@ from typing import Any
 import streamlit as st
 
 from grads import api
-from grads.errors import ConfigError
+from grads.errors import ConfigError, GradsError
 from grads.evaluation_config import ARMS, EvaluationConfig, TuneConfig
 from grads.runs import Run
-from studio import frame, words
+from studio import words
 
 NAMES = {
     "base": "untrained",
@@ -116,10 +116,15 @@ def offer(run: Run, what: str, make: Any) -> None:
         on_click=_start,
         args=(run, what, config),
     )
+    if f"refused-{what}" in st.session_state:
+        st.error(words.literal(st.session_state.pop(f"refused-{what}")), icon=":material/error:")
 
 
 def _start(run: Run, what: str, config: EvaluationConfig | TuneConfig) -> None:
-    with frame.guard():
-        name = f"{what}-{datetime.now():%m%d-%H%M}"
+    name = f"{what}-{datetime.now():%m%d-%H%M}"
+    try:
         api.start_run(api.create_evaluation(run, name, config))
-        st.query_params["evaluation"] = name
+    except GradsError as error:  # a callback: the page's next drawing shows it
+        st.session_state[f"refused-{what}"] = str(error)
+        return
+    st.query_params["evaluation"] = name

@@ -4,6 +4,7 @@ import json
 import zipfile
 from collections import Counter
 from io import BytesIO
+from pathlib import Path
 
 import large_run
 import numpy as np
@@ -587,8 +588,6 @@ def test_the_same_upload_is_kept_once(folders):
     ["../../evil.jsonl", "a b;rm -rf.jsonl", "/etc/passwd", "数据.jsonl", ".hidden", "a\x00b.csv"],
 )
 def test_odd_names_are_tamed(folders, name):
-    from pathlib import Path
-
     place = Path(api.save_upload(name, b"x"))
     uploads = folders[0].parent / "runs" / ".uploads"
     assert place.resolve().is_relative_to(uploads)
@@ -598,10 +597,15 @@ def test_odd_names_are_tamed(folders, name):
     assert not set(place.name) & set("/ ;\x00")
 
 
-@pytest.mark.parametrize("name", ["..", "", "x" * 300 + ".jsonl"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "..",
+        "x" * 300 + ".jsonl",
+    ],
+)
 def test_impossible_names_still_make_a_file(folders, name):
-    from pathlib import Path
-
     place = Path(api.save_upload(name, b"x"))
     assert place.is_file()
     assert place.resolve().is_relative_to(folders[0].parent / "runs" / ".uploads")
@@ -612,8 +616,6 @@ def test_impossible_names_still_make_a_file(folders, name):
 
 def test_a_folder_is_bundled_as_a_zip(run):
     manifest = api.export_selection(run, "grads-10", "llamafactory")
-    from pathlib import Path
-
     place = Path(manifest["path"])
     name, content = api.bundle(place)
     assert name == "llamafactory.zip"

@@ -1,0 +1,1160 @@
+"""Every page in every state of a run, as AppTest draws it: what it says, saves and refuses.
+
+Brushes, tables and dialogs need a browser: test_browser.py.
+"""
+
+import ast
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import chain
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import run_dirs
+from run_dirs import (
+    DEMO,
+    ERROR,
+    PAGES,
+    ROOT,
+    STATES,
+    assert_sound,
+    choose,
+    demo_run,
+    everything,
+    has_button,
+    headline,
+    headlines,
+    kept_ids,
+    links,
+    messages,
+    open_page,
+    press,
+    rewrite_sample,
+    run_in,
+    set_source_columns,
+    set_state,
+)
+
+from grads import api, jobs, preview, selection
+from grads.config import SelectionConfig
+from grads.errors import RunError
+from grads.export import READERS, data_name
+from grads.pool import Pool
+from grads.runs import ACTIVE, Run, Status, list_runs
+from studio import filters, words
+
+SCORED = ("finished", "clustering")  # the examples are scored
+PERCENTS = (2.5, 5.0, 10.0, 25.0, 50.0)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """An empty runs folder, which the pages use; data may lie below it."""
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
+    monkeypatch.setenv("GRADS_DATA_DIRS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def run(root):
+    """A copy of the demo's finished run."""
+    return demo_run(root)
+
+
+@pytest.fixture
+def pool(run):
+    return Pool(run)
+
+
+@pytest.fixture(scope="module")
+def tiny_place(tmp_path_factory):
+    """A tiny local model and a data file with two rows that cannot be used."""
+    folder = tmp_path_factory.mktemp("place")
+    chain.save_tiny_model(folder / "model")
+    chain.write_data(folder / "data.jsonl")
+    return folder
+
+
+@pytest.fixture
+def tiny_link(tiny_place, root, monkeypatch):
+    """Query parameters of a page that sets up a run of them."""
+    monkeypatch.setenv("GRADS_DATA_DIRS", str(tiny_place))
+    return {
+        "dataset": str(tiny_place / "data.jsonl"),
+        "model": str(tiny_place / "model"),
+        "max_length": "64",
+        "heldout": "5",
+    }
+
+
+@pytest.fixture(scope="module")
+def checked_data(tiny_place, tmp_path_factory):
+    """The folder of drafts after the real job has read these data."""
+    config = chain.config_for(tiny_place)
+    draft = api.check(config, "data", str(tmp_path_factory.mktemp("checked")))
+    assert chain.wait_for(draft, "finished", "failed").state == "finished"
+    return draft.path.parent
+
+
+@pytest.fixture
+def new_link(checked_data, tiny_link, root):
+    """The same, where the data were looked at already; of the page Run."""
+    shutil.copytree(checked_data, root / ".drafts")
+    return tiny_link | {"view": "New run"}
+
+
+# -- every page in every state
+
+
+def make_state(root: Path, state: str) -> None:
+    """A runs folder whose one run is in `state`; `clustering` runs, with its scores written."""
+    if state == "finished":
+        demo_run(root, state)
+    elif state == "clustering":
+        run = demo_run(root, state)
+        run.clusters_file.unlink()
+        run.features_file.unlink()
+        set_state(run, "running", stage="cluster", total=0)
+    elif state != "none":
+        run_in(root, state)
+
+
+@pytest.fixture(scope="module")
+def visited(tmp_path_factory):
+    """Pages as drawn, by page and state; each is drawn once."""
+    roots: dict[str, Path] = {}
+    drawn = {}
+
+    def visit(page: str, state: str):
+        if state not in roots:
+            roots[state] = tmp_path_factory.mktemp(state)
+            make_state(roots[state], state)
+        if state in ACTIVE:  # the heart beats
+            set_state(Run(roots[state] / state), state)
+        if (page, state) not in drawn:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("GRADS_RUNS_DIR", str(roots[state]))
+                drawn[page, state] = open_page(page)
+        return drawn[page, state]
+
+    return visit
+
+
+ALL_STATES = ("none", *STATES, *SCORED)
+
+
+@pytest.mark.parametrize("state", ALL_STATES)
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_drawn_in_every_state(visited, page, state):
+    assert_sound(visited(page, state))
+
+
+@pytest.mark.parametrize("state", ALL_STATES)
+@pytest.mark.parametrize("page", PAGES)
+def test_page_has_one_headline_in_every_state(visited, page, state):
+    assert len(headlines(visited(page, state))) == 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_links_to_every_other(visited, page):
+    assert links(visited(page, "none"))[: len(PAGES)] == list(PAGES)
+
+
+@pytest.mark.parametrize("page", ["Explore", "Select"])
+def test_without_a_run_the_page_says_where_to_begin(visited, page):
+    at = visited(page, "none")
+    assert headline(at) == "There is no run yet"
+    assert "Choose data" in links(at)
+    assert not at.selectbox, "there is nothing to choose from"
+
+
+def test_without_a_run_the_first_page_offers_data_and_demo(visited):
+    assert {"Choose data", "Explore the demo"} <= set(links(visited("Start", "none")))
+
+
+def test_without_a_run_the_page_run_asks_for_data(visited):
+    at = visited("Run", "none")
+    assert headline(at) == "What will it cost?"
+    assert "First choose your data" in messages(at)
+    assert not has_button(at, "Start")
+
+
+@pytest.mark.parametrize("state", [*STATES, "finished"])
+def test_start_names_each_runs_state(visited, state):
+    at = visited("Start", state)
+    word = words.STATES[state][0]
+    (line,) = [m.value for m in at.markdown if m.value.startswith(f"**{words.literal(state)}**")]
+    assert line.endswith(f" {word}]")
+    assert ("Explore it" if state == "finished" else "Watch it") in links(at)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "button"),
+    [
+        ("queued", "at work", "Stop"),
+        ("running", "at work", "Stop"),
+        ("stopping", "at work", "Stop"),
+        ("stopped", "is stopped; nothing finished is lost", "Resume"),
+        ("failed", "has failed", "Resume"),
+        ("interrupted", "was interrupted; nothing finished is lost", "Resume"),
+        ("finished", "All 300 examples are scored", "Delete"),
+    ],
+)
+def test_run_says_the_state_and_what_can_be_done(visited, state, expected, button):
+    at = visited("Run", state)
+    assert expected in headline(at)
+    assert f"**{words.STATES[state][0]}**" in everything(at)
+    assert has_button(at, button)
+    assert has_button(at, "Stop") == (state in ACTIVE)
+    assert has_button(at, "Delete") == (state not in ACTIVE)
+
+
+@pytest.mark.parametrize("page", ["Explore", "Select"])
+@pytest.mark.parametrize("state", STATES)
+def test_unscored_runs_say_their_state_and_where_to_go(visited, page, state):
+    at = visited(page, state)
+    assert f"This run is {words.STATES[state][0]}" in messages(at)
+    assert "Go to Run" in links(at)
+
+
+def test_a_failed_run_shows_what_went_wrong(visited):
+    assert ERROR in messages(visited("Run", "failed"))
+    assert ERROR in messages(visited("Explore", "failed"))
+
+
+def test_a_running_run_shows_stage_and_progress(visited):
+    at = visited("Run", "running")
+    (bar,) = at.get("progress")
+    assert bar.proto.text == "Score every sample: 120 of 300 samples"
+    assert bar.proto.value == 40
+    assert {"Memory", "Processor"} <= {metric.label for metric in at.metric}
+    steps = [m.value for m in at.markdown if "material/" in m.value]
+    assert sum("play_circle" in step for step in steps) == 2  # the run's state and its stage
+    assert any("Warm up the model" in step and "2 min" in step for step in steps)
+
+
+def test_a_queued_run_says_what_it_waits_for(visited):
+    (bar,) = visited("Run", "queued").get("progress")
+    assert bar.proto.text == "Waiting for another job to end"
+
+
+def test_a_stopping_run_cannot_be_stopped_twice(visited):
+    (stop,) = [b for b in visited("Run", "stopping").button if b.label == "Stop"]
+    assert stop.disabled
+
+
+def test_before_its_topics_a_run_can_be_explored_and_selected(visited):
+    assert "300 examples" in headline(visited("Explore", "clustering"))
+    assert headline(visited("Select", "clustering")) == "Keep 30 of 300 examples"
+
+
+def test_a_finished_run_that_lost_its_scores_is_told_apart(run):
+    run.scores_file.unlink()
+    at = open_page("Explore")
+    assert "before its examples were scored" not in messages(at)
+
+
+@pytest.mark.parametrize("page", ["Explore", "Select"])
+def test_lost_files_are_named(run, page):
+    """Not a trace, but which file is missing."""
+    run.samples_file.unlink()
+    at = open_page(page)
+    assert not at.exception
+    text = everything(at)
+    assert "Traceback" not in text
+    assert "samples.parquet" in text
+
+
+@pytest.mark.parametrize("text", ["{", '{"state": "odd"}'])
+@pytest.mark.parametrize("page", ["Start", "Explore"])
+def test_a_damaged_run_does_not_take_the_others_down(run, root, page, text):
+    demo_run(root, "damaged").status_file.write_text(text)
+    at = open_page(page, run="demo")
+    assert_sound(at)
+    assert len(headlines(at)) == 1
+    assert not at.error
+
+
+def test_an_unknown_run_in_the_link_gives_the_newest(run):
+    at = open_page("Explore", run="gone")
+    assert "300 examples" in headline(at)
+
+
+def test_the_chosen_run_is_the_one_shown(run, root):
+    run_in(root, "failed")
+    assert "300 examples" in headline(open_page("Explore", run="demo"))
+    assert ERROR in messages(open_page("Explore", run="failed"))
+    assert "has failed" in headline(open_page("Run", run="failed"))
+
+
+def test_a_run_removed_behind_the_pages_back(run):
+    at = open_page("Run")
+    shutil.rmtree(run.path)
+    at.run()
+    assert not at.exception
+    assert "Traceback" not in everything(at)
+    assert "no run" in messages(at)
+
+
+# -- Run, of a finished run
+
+
+def test_a_finished_run_says_how_long_it_took(run):
+    seconds = sum(run.read_manifest()["seconds"].values())
+    text = everything(open_page("Run"))
+    assert f"It took {words.duration(seconds)}." in text
+    assert "estimated" not in text
+    assert "Explore what the model found" in links(open_page("Run"))
+
+
+def test_the_estimate_is_held_against_what_it_took(run):
+    seconds = sum(run.read_manifest()["seconds"].values())
+    run.estimate_file.write_text(json.dumps({"seconds": {"score": seconds / 2, "warm-up": 0.0}}))
+    text = everything(open_page("Run"))
+    assert f"It took {words.duration(seconds)}; {words.duration(seconds / 2)} were" in text
+    assert "(+100%)" in text
+
+
+def test_the_warmups_loss_is_drawn(run):
+    charts = [c.proto.alt for c in open_page("Run").get("plotly_chart")]
+    assert any("Loss by training step" in alt for alt in charts)
+    assert any("Loss by batch" in alt for alt in charts)
+
+
+# -- Run, a new one
+
+
+NEW = {"view": "New run", "dataset": str(DEMO / "medical_qa.jsonl")}
+
+
+def test_a_new_run_without_data_asks_for_data(run):
+    at = open_page("Run", view="New run")
+    assert headline(at) == "What will it cost?"
+    assert "First choose your data" in messages(at)
+    assert "Choose data" in links(at)
+    assert not has_button(at, "Start")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"lr": "abc"}, "lr is 'abc'"),
+        ({"max_length": "2"}, "max_length is 2"),
+        ({"epochs": "0"}, "epochs is '0'"),
+        ({"warmup_fraction": "1.5"}, "warmup_fraction is '1.5'"),
+        ({"batch_size": "0", "lora_rank": "0"}, "lora_rank is 0"),
+        ({"dataset": "/etc/passwd"}, "lies outside the folders"),
+    ],
+)
+def test_an_invalid_setting_is_named_and_nothing_starts(root, settings, expected):
+    at = open_page("Run", **(NEW | settings))
+    assert headline(at) == "What will it cost?"
+    assert expected in messages(at)
+    assert not has_button(at, "Start")
+    assert list_runs(root) == []
+
+
+def test_valid_settings_can_be_started_and_measured(root, new_link):
+    at = open_page("Run", **new_link, lr="1e-3", warmup="full")
+    assert headline(at) == "What will it cost?"
+    assert not at.error
+    assert has_button(at, "Start")
+    assert has_button(at, "Estimate")
+    assert list_runs(root) == [], "looking starts nothing"
+
+
+def test_a_new_run_is_told_of_the_one_at_work(root, new_link):
+    run_in(root, "running")
+    at = open_page("Run", **new_link)
+    assert "running is at work" in messages(at).replace("`", "")
+    assert [toggle.value for toggle in at.toggle] == [False]
+
+
+def test_a_start_that_fails_leaves_the_page_standing(new_link, monkeypatch):
+    def refuse(*args, **more):
+        raise RunError("the disk is full: make room")
+
+    monkeypatch.setattr(api, "start_new", refuse)
+    at = press(open_page("Run", **new_link), "Start")
+    assert "the disk is full" in messages(at)
+    assert headline(at) == "What will it cost?"
+
+
+# -- Explore
+
+
+def matching(at) -> int:
+    """How many examples the headline says match."""
+    text = headline(at).split(": ")[1]
+    assert text.endswith(" match")
+    return int(text.split()[0].replace(",", ""))
+
+
+def listed(at) -> list[int]:
+    """Rows of the page's table of examples."""
+    (table,) = [t.value for t in at.dataframe if "question" in t.value.columns]
+    return table["row"].tolist()
+
+
+@pytest.mark.parametrize("text", ["insulin", "BLOOD pressure", "(", "<b>", "no such words"])
+def test_search_narrows_to_what_a_plain_search_finds(run, pool, text):
+    source = (DEMO / "medical_qa.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = {i: json.loads(source[i]) for i in pool.scores.sample_id.tolist()}
+    found = {
+        i
+        for i, row in rows.items()
+        if any(text.lower() in row[key].lower() for key in ("question", "answer"))
+    }
+    at = open_page("Explore", search=text)
+    assert matching(at) == len(found)
+    if not found:
+        assert "Take a filter off" in messages(at)
+    elif len(found) <= 200:
+        assert set(listed(at)) == found
+
+
+def test_a_range_in_the_link_narrows(run, pool):
+    signal = pool.numbers["signal"]
+    at = open_page("Explore", within="signal:0:1")
+    assert matching(at) == ((signal >= 0) & (signal <= 1)).sum()
+    (chip,) = [b for b in at.button if b.key == "drop-signal"]
+    chip.click().run()
+    assert headline(at) == "What the model finds in 300 examples"
+
+
+def test_several_ranges_and_a_search_narrow_together(run, pool):
+    loss, tokens = pool.numbers["loss"], pool.numbers["response_tokens"]
+    both = (loss >= 2) & (loss <= 3) & (tokens >= 50) & (tokens <= 100)
+    at = open_page("Explore", within=["loss:2:3", "response_tokens:50:100"])
+    assert matching(at) == both.sum() > 0
+    at.text_input(key="search").set_value("the").run()
+    assert 0 < matching(at) < both.sum()
+    press(at, "Show everything")
+    assert headline(at) == "What the model finds in 300 examples"
+    assert at.text_input(key="search").value == ""
+
+
+def test_topics_narrow(run, pool):
+    at = open_page("Explore", topics=["0", "2"])
+    assert matching(at) == np.isin(pool.cluster, [0, 2]).sum()
+    (box,) = [box for box in at.multiselect if box.label == "Topics"]
+    box.set_value([1]).run()
+    assert matching(at) == (pool.cluster == 1).sum()
+
+
+def test_a_saved_selection_tells_kept_from_set_aside(run):
+    at = open_page("Explore", selection="grads-10", search="pain")
+    (table,) = [t.value for t in at.dataframe if "question" in t.value.columns]
+    kept = set(kept_ids(run, "grads-10"))
+    fates = dict(zip(table["row"], table["fate"], strict=True))
+    assert fates == {row: "kept" if row in kept else "set aside" for row in fates}
+    assert set(fates.values()) == {"kept", "set aside"}
+    (colour,) = [box for box in at.selectbox if box.label == "Colour"]
+    assert colour.options[0] == "kept or set aside"
+
+
+def test_a_sample_in_the_link_is_open(run):
+    row = json.loads((DEMO / "medical_qa.jsonl").read_text(encoding="utf-8").splitlines()[5])
+    at = open_page("Explore", sample="5")
+    text = everything(at)
+    assert "#### Example in row 5" in text
+    bodies = "".join(block.proto.body for block in at.get("html"))
+    assert row["question"].split("?")[0][:40].replace("'", "&#x27;") in bodies
+    assert any(button.key.startswith("near-") for button in at.button if button.key)
+
+
+def test_a_neighbour_opens_in_its_turn(run):
+    at = open_page("Explore", sample="5")
+    near = next(button for button in at.button if (button.key or "").startswith("near-"))
+    other = near.key.rsplit("-", 1)[1]
+    near.click().run()
+    assert f"#### Example in row {other}" in everything(at)
+
+
+def test_percentiles_of_the_open_sample(run, pool):
+    (table,) = [
+        t.value for t in open_page("Explore", sample="5").dataframe if "percentile" in t.value
+    ]
+    position = int(pool.positions(np.array([5]))[0])
+    found = dict(zip(table["number"], table["percentile"], strict=True))
+    for column in ("signal", "loss", "response_tokens"):
+        assert found[words.label(column)] == pytest.approx(pool.percentile(column, position))
+
+
+@pytest.mark.parametrize("page", ["Explore", "Select"])
+def test_the_heat_of_a_sample_is_drawn(run, page):
+    at = open_page(page, sample="5")
+    (view,) = [g for g in at.button_group if g.label == "View"]
+    view.set_value("Where the signal lies").run()
+    assert_sound(at)
+    heat = [b.proto.body for b in at.get("html") if "rgba(224,123,31" in b.proto.body]
+    assert len(heat) == 1
+    assert '<span class="learned"' in heat[0]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"within": "nope:0:1"},
+        {"within": "signal"},
+        {"within": "signal:a:b"},
+        {"within": "signal:nan:1"},
+        {"within": "signal:100:200"},
+        {"sample": "9999"},
+        {"sample": "99999999999999999999"},
+        {"sample": "-1"},
+        {"sample": "abc"},
+        {"selection": "nope"},
+        {"selection": "../../etc/passwd"},
+        {"topics": "no such topic"},
+        {"column": "nope", "x": "nope", "y": "nope", "colour": "nope"},
+        {"within": "signal:1:0"},
+    ],
+    ids=str,
+)
+def test_what_a_link_says_wrongly_is_ignored_or_told(run, parameters):
+    at = open_page("Explore", **parameters)
+    assert headline(at).startswith("What the model finds in 300 examples")
+    assert not at.error
+
+
+def test_a_sample_that_is_not_there_is_said(run):
+    assert "There is no example 9999" in messages(open_page("Explore", sample="9999"))
+
+
+def test_columns_of_the_data_can_be_drawn(run):
+    """Also one with missing values."""
+    ages = pa.array([None if i % 5 == 0 else float(i) for i in range(300)])
+    set_source_columns(run, age=ages, sure=pa.array([i % 2 == 0 for i in range(300)]))
+    at = open_page("Explore", column="age", x="age", y="age", colour="sure", within="age:10:90")
+    assert matching(at) == sum(10 <= i <= 90 and i % 5 > 0 for i in range(300))
+
+
+def test_colours_by_quarters_leave_missing_values_apart(run):
+    set_source_columns(run, age=pa.array([None if i < 3 else i + 0.5 for i in range(300)]))
+    group = filters.groups(Pool(run), "age", None)
+    assert not set(group.code[:3].tolist()) & set(group.code[3:].tolist())
+
+
+def test_every_colour_is_offered_once(run):
+    set_source_columns(run, stars=pa.array([i % 5 for i in range(300)]))
+    (box,) = [box for box in open_page("Explore").selectbox if box.label == "Colour"]
+    assert len(set(box.options)) == len(box.options)
+
+
+def test_a_row_is_opened_by_its_number(run):
+    at = open_page("Explore")
+    at.number_input(key="row").set_value(7).run()
+    assert "#### Example in row 7" in everything(at)
+
+
+# -- what samples say is text
+
+
+EVIL = (
+    '<script>alert("1")</script> <b>bold</b> **strong** [x](javascript:alert(1)) $y$ :red[z] &lt;'
+)
+
+
+def assert_shown_as_text(bodies: list[str]) -> None:
+    """The page's HTML holds the text escaped, and no element that it asked for."""
+    text = "".join(bodies)
+    assert "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt; &lt;b&gt;bold&lt;/b&gt;" in text
+    assert "&amp;lt;" in text
+    for tag in ("<script", "<b>", "<a ", "<strong"):
+        assert tag not in text
+
+
+def assert_literal(markdown: str) -> None:
+    """The evil text is there, and each of its marks has a backslash before it."""
+    assert "script" in markdown
+    assert not set(re.sub(r"\\.", "", markdown)) & set("<>*[]$:&"), markdown
+
+
+@pytest.mark.parametrize("page", ["Explore", "Select"])
+@pytest.mark.parametrize("view", ["Text", "Where the signal lies"])
+def test_a_samples_text_is_never_html(run, page, view):
+    rewrite_sample(run, 5, f"Question {EVIL}", f"Answer {EVIL}")
+    at = open_page(page, sample="5")
+    (box,) = [g for g in at.button_group if g.label == "View"]
+    box.set_value(view).run()
+    assert_shown_as_text([b.proto.body for b in at.get("html")])
+
+
+def test_a_samples_text_is_never_markdown(run, pool):
+    """On the buttons of its neighbours and among its columns."""
+    position = int(pool.positions(np.array([5]))[0])
+    near = int(pool.scores.sample_id[pool.neighbours(position, np.ones(300, bool), 1)[0]])
+    rewrite_sample(run, near, EVIL, EVIL)
+    at = open_page("Explore", sample="5")
+    (button,) = [b for b in at.button if b.key == f"near-Nearest in content-{near}"]
+    assert_literal(button.label.split(": ", 1)[1])
+
+
+def test_a_column_of_the_data_is_never_markdown(run):
+    set_source_columns(run, note=pa.array([EVIL] * 300))
+    at = open_page("Explore", sample="5")
+    assert_sound(at)
+    (caption,) = [c.value for c in at.caption if "note" in c.value]
+    assert_literal(caption)
+
+
+def test_errors_of_a_job_are_never_markdown(root):
+    run = run_in(root, "failed")
+    run.write_status(Status(state="failed", error=f"bad row {EVIL}"))
+    (box,) = open_page("Run").error
+    assert_literal(box.value)
+
+
+# -- Select
+
+
+def shown_count(at) -> int:
+    """How many examples the headline keeps."""
+    found = re.fullmatch(r"Keep ([\d,]+) of 300 examples", headline(at))
+    return int(found[1].replace(",", ""))
+
+
+def save_as(at, name: str):
+    at.text_input(key="name").set_value(name).run()
+    return press(at, "Save these")
+
+
+@pytest.mark.parametrize("percent", PERCENTS)
+def test_the_budget_in_the_link_is_kept(run, percent):
+    at = open_page("Select", budget=str(percent))
+    assert headline(at) == f"Keep {round(percent / 100 * 300)} of 300 examples"
+    (metric,) = [m for m in at.metric if m.label == "Examples"]
+    assert metric.value == str(round(percent / 100 * 300))
+    assert at.slider(key="budget").value == percent
+
+
+@pytest.mark.parametrize("percent", PERCENTS)
+def test_presets_set_the_budget(run, percent):
+    at = open_page("Select", budget="7.5")
+    at.button_group(key="preset").set_value(percent).run()
+    assert headline(at) == f"Keep {round(percent / 100 * 300)} of 300 examples"
+    assert at.slider(key="budget").value == percent
+    assert at.button_group(key="preset").value == percent
+
+
+def test_the_preset_auto_lets_the_data_decide(run, pool):
+    expected = preview.preview(pool, SelectionConfig(auto=True)).count
+    at = open_page("Select")
+    at.button_group(key="preset").set_value("auto").run()
+    assert shown_count(at) == expected
+    assert at.toggle(key="auto").value
+    assert at.slider(key="budget").disabled
+    at.button_group(key="preset").set_value(25.0).run()
+    assert shown_count(at) == 75
+    assert not at.toggle(key="auto").value
+
+
+def test_auto_in_the_link(run, pool):
+    expected = preview.preview(pool, SelectionConfig(auto=True)).count
+    assert shown_count(open_page("Select", auto="true")) == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "preset"), [({"budget": "25.0"}, 25.0), ({"auto": "true"}, "auto")], ids=str
+)
+def test_a_link_marks_its_own_preset(run, parameters, preset):
+    assert open_page("Select", **parameters).button_group(key="preset").value == preset
+
+
+LINKS = [
+    ({"budget": "25.0"}, {"ratio": 0.25}),
+    ({"auto": "true"}, {"auto": True}),
+    ({"focus": "-1.5", "typicality": "0.5"}, {"ratio": 0.1, "focus": -1.5, "typicality": 0.5}),
+    ({"budget": "20", "unit": "tokens"}, {"ratio": 0.2, "budget_unit": "tokens"}),
+    ({"criterion": "magnitude"}, {"ratio": 0.1, "criterion": "magnitude"}),
+    (
+        {"criterion": "random", "seed": "3"},
+        {"ratio": 0.1, "criterion": "random", "seed": 3},
+    ),
+    ({"draw": "stratified"}, {"ratio": 0.1, "draw": "stratified"}),
+    ({"draw": "sample", "seed": "5"}, {"ratio": 0.1, "draw": "sample", "seed": 5}),
+    (
+        {"signal": "head", "length_control": "none"},
+        {"ratio": 0.1, "signal": "head", "length_control": "none"},
+    ),
+    (
+        {"bound": ["loss:2:3", "response_tokens:20:90"]},
+        {
+            "ratio": 0.1,
+            "bounds": [
+                {"column": "loss", "low": 2.0, "high": 3.0},
+                {"column": "response_tokens", "low": 20.0, "high": 90.0},
+            ],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("parameters", "values"), LINKS, ids=str)
+def test_options_in_the_link_keep_what_the_engine_keeps(run, pool, parameters, values):
+    """Saved through the page, the subset is selection.select's, and as large as it said."""
+    options = SelectionConfig.parse(values)
+    expected = selection.select(pool.scores, options, pool.numbers, pool.cluster).kept
+    at = open_page("Select", **parameters)
+    assert shown_count(at) == expected.sum()
+    save_as(at, "mine")
+    assert_sound(at)
+    assert kept_ids(run, "mine") == pool.scores.sample_id[expected].tolist()
+    record, _ = run.read_selection("mine")
+    assert SelectionConfig.parse(record["options"]) == options
+    assert record["samples"]["kept"] == shown_count(at)
+
+
+def test_a_budget_in_tokens_is_not_exceeded(run, pool):
+    at = open_page("Select", budget="10.0", unit="tokens")
+    (metric,) = [m for m in at.metric if m.label == "Answer tokens"]
+    kept, tokens = int(metric.value.replace(",", "")), pool.scores.response_tokens
+    budget = round(0.1 * tokens.sum())
+    assert budget - tokens.max() < kept <= budget
+
+
+def test_moving_a_slider_moves_the_choice(run, pool):
+    at = open_page("Select")
+    before = set(listed_changes(at))
+    at.slider(key="focus").set_value(-2.0).run()
+    assert shown_count(at) == 30
+    assert set(listed_changes(at)) != before
+    at.slider(key="budget").set_value(40.0).run()
+    assert shown_count(at) == 120
+
+
+def listed_changes(at) -> list[int]:
+    """Rows of those that enter and that leave."""
+    tables = [t.value for t in at.dataframe if "question" in t.value.columns]
+    return [row for table in tables for row in table["row"].tolist()]
+
+
+def test_who_enters_and_leaves_against_a_saved_selection(run, pool):
+    at = open_page("Select", budget="10.0", base="random-10")
+    kept = set(pool.scores.sample_id[pool.select(SelectionConfig(ratio=0.1)).kept].tolist())
+    saved = set(kept_ids(run, "random-10"))
+    assert sorted(listed_changes(at)) == sorted(kept ^ saved)
+    labels = [tab.label for tab in at.tabs]
+    assert labels == [f"{len(kept - saved)} enter", f"{len(saved - kept)} leave"]
+    assert "The same examples." in everything(open_page("Select", base="grads-10"))
+
+
+def test_what_becomes_empty_is_said(run, pool):
+    options = SelectionConfig(ratio=0.1, criterion="longest")
+    shown = preview.preview(pool, options)
+    gone = preview.emptied(preview.coverage(pool, shown, "kind"))
+    assert gone
+    at = open_page("Select", criterion="longest", by="kind")
+    assert f"Nothing is kept of: {', '.join(gone)}." in messages(at)
+
+
+def test_auto_without_a_density_says_what_to_do(run):
+    at = open_page("Select", auto="true", criterion="magnitude")
+    assert_sound(at)
+    assert "auto needs a density" in messages(at)
+    assert "give a ratio" in messages(at)
+    at.toggle(key="auto").set_value(False).run()
+    assert headline(at) == "Keep 30 of 300 examples"
+
+
+def test_a_draw_that_a_criterion_cannot_make_says_what_to_do(run):
+    at = open_page("Select", draw="sample", criterion="magnitude")
+    assert_sound(at)
+    assert "use top or stratified" in messages(at)
+
+
+def test_even_then_there_is_a_headline(run):
+    assert headline(open_page("Select", auto="true", criterion="magnitude"))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "a b", "é", "x" * 70])
+def test_a_bad_name_saves_nothing(run, name):
+    before = run.selection_names()
+    at = save_as(open_page("Select"), name)
+    assert_sound(at)
+    assert "is no name for a selection" in messages(at)
+    assert run.selection_names() == before
+    assert not (run.path / "x.json").exists()
+
+
+def test_without_a_name_there_is_nothing_to_save(run):
+    (button,) = [b for b in open_page("Select").button if b.label.startswith("Save these")]
+    assert button.disabled
+
+
+def test_a_saved_selection_is_offered_for_export(run):
+    at = save_as(open_page("Select", budget="5.0"), "first-try")
+    assert run.read_selection("first-try")[0]["samples"] == {"kept": 15, "pool": 300}
+    (box,) = [box for box in at.selectbox if box.label == "Saved selection"]
+    assert box.value == "first-try"
+
+
+# -- Select: people decide
+
+
+def test_a_person_pins_an_example(run, pool):
+    """Recorded, chosen, and carried into the saved record and the export's manifest."""
+    before = pool.select(SelectionConfig(ratio=0.1)).kept
+    sample = int(pool.scores.sample_id[np.argmax(~before)])
+    at = open_page("Select", sample=str(sample))
+    assert "set aside" in everything(at).split(f"#### Example in row {sample}")[1][:40]
+    at.text_input(key=f"reason-{sample}").set_value("a **rare** case")
+    at.text_input(key="reviewer").set_value("Dr Ada")
+    press(at, "Always keep")
+    assert shown_count(at) == 30
+    assert f"Row {sample} is always kept by Dr Ada: a **rare** case" in messages(at)
+    assert f"#### Example in row {sample}, :blue[**kept**]" in everything(at)
+    (line,) = run.read_decisions()
+    assert line.pop("time")
+    assert line == {
+        "sample_id": sample,
+        "decision": "pin",
+        "reason": "a **rare** case",
+        "reviewer": "Dr Ada",
+    }
+    save_as(at, "reviewed")
+    assert sample in kept_ids(run, "reviewed")
+    assert len(kept_ids(run, "reviewed")) == 30
+    record, _ = run.read_selection("reviewed")
+    assert record["options"]["pins"] == [sample]
+    assert record["decisions"][0]["reviewer"] == "Dr Ada"
+    press(at, "Make the files")
+    manifest = json.loads((run.exports / "reviewed" / "jsonl" / "manifest.json").read_text())
+    assert manifest["decisions"] == record["decisions"]
+    assert manifest["options"]["pins"] == [sample]
+
+
+def test_a_person_excludes_an_example_and_takes_it_back(run, pool):
+    before = pool.select(SelectionConfig(ratio=0.1)).kept
+    sample = int(pool.scores.sample_id[np.argmax(before)])
+    at = press(open_page("Select", sample=str(sample)), "Never keep")
+    assert shown_count(at) == 30, "another takes its place"
+    assert f"Row {sample} is never kept" in messages(at)
+    assert f"#### Example in row {sample}, :orange[**set aside**]" in everything(at)
+    assert not has_button(at, "Always keep")
+    save_as(at, "without")
+    assert sample not in kept_ids(run, "without")
+    press(at, "Undo")
+    assert api.decisions(run) == {}
+    assert has_button(at, "Always keep")
+    assert f"#### Example in row {sample}, :blue[**kept**]" in everything(at)
+    save_as(at, "again")
+    assert kept_ids(run, "again") == pool.scores.sample_id[before].tolist()
+
+
+def test_everything_decided_is_listed(run):
+    api.decide(run, 5, "pin", "good", "Ada")
+    api.decide(run, 6, "exclude")
+    api.decide(run, 7, "exclude")
+    api.decide(run, 7, "clear")
+    at = open_page("Select")
+    assert any(e.label == "2 examples decided by people" for e in at.expander)
+    (table,) = [t.value for t in at.dataframe if "decision" in t.value]
+    found = dict(zip(table["sample_id"], table["decision"], strict=True))
+    assert found == {5: "always keep", 6: "never keep"}
+
+
+def test_no_decision_about_what_is_not_there(run):
+    at = open_page("Select", sample="9999")
+    assert "There is no example 9999" in messages(at)
+    assert not has_button(at, "Always keep")
+
+
+# -- Select: ranges
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        "nope:0:1",
+        "signal",
+        "signal:a:b",
+        "signal:1:0",
+        "signal:100:200",
+    ],
+)
+def test_a_wrong_range_in_the_link(run, bound):
+    """Ignored, or told; a range that holds nothing is no accident either."""
+    at = open_page("Select", bound=bound)
+    assert_sound(at)
+
+
+@pytest.mark.parametrize(
+    ("bound", "expected"),
+    [
+        ("loss:2.5:3", (2.5, 3.0)),
+        pytest.param("signal:0:1", (0.0, 1.0)),
+        pytest.param("signal:-1:0", (-1.0, 0.0)),
+    ],
+)
+def test_a_range_in_the_link_stands_on_its_slider(run, bound, expected):
+    column = bound.split(":")[0]
+    assert open_page("Select", bound=bound).slider(key=f"range-{column}").value == expected
+
+
+def test_a_range_is_added_moved_and_taken_off(run, pool):
+    loss = pool.numbers["loss"]
+    at = open_page("Select", budget="50.0")
+    at.multiselect(key="limited").set_value(["loss"]).run()
+    assert shown_count(at) == 150
+    at.slider(key="range-loss").set_value((2.5, 3.0)).run()
+    inside = ((loss >= 2.5) & (loss <= 3.0)).sum()
+    assert shown_count(at) == min(150, inside)
+    assert at.query_params["bound"] in ("loss:2.5:3", ["loss:2.5:3"])
+    at.multiselect(key="limited").set_value([]).run()
+    assert shown_count(at) == 150
+
+
+def test_a_column_with_missing_values_can_be_limited(run):
+    set_source_columns(run, age=pa.array([None if i < 3 else float(i) for i in range(300)]))
+    at = open_page("Select")
+    at.multiselect(key="limited").set_value(["age"]).run()
+    assert_sound(at)
+    assert at.slider(key="range-age").value == pytest.approx((3, 299), rel=1e-3)
+
+
+# -- Select: export and compare
+
+
+@pytest.mark.parametrize(
+    "kind", ["jsonl", "csv", "parquet", "llamafactory", "trl", "axolotl", "hf"]
+)
+def test_the_export_holds_as_many_rows_as_shown(run, kind):
+    at = choose(open_page("Select"), "Saved selection", "density-50")
+    choose(at, "Format", kind)
+    assert not at.get("download_button")
+    press(at, "Make the files")
+    assert_sound(at)
+    assert "150 rows written, loaded back and counted" in messages(at)
+    folder = run.exports / "density-50" / kind
+    assert READERS[kind](folder / data_name(kind, "density-50")) == 150
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["rows"] == 150 == len(kept_ids(run, "density-50"))
+    (button,) = at.get("download_button")
+    assert button.proto.label == f"Download {kind}.zip"
+
+
+def test_the_export_is_the_sources_own_lines(run):
+    at = choose(open_page("Select"), "Saved selection", "grads-10")
+    press(at, "Make the files")
+    lines = (DEMO / "medical_qa.jsonl").read_bytes().splitlines(keepends=True)
+    written = (run.exports / "grads-10" / "jsonl" / "grads-10.jsonl").read_bytes()
+    assert written == b"".join(lines[i] for i in kept_ids(run, "grads-10"))
+
+
+def test_the_scores_are_added_where_asked_for(run):
+    at = open_page("Select")
+    (box,) = [c for c in at.checkbox if "scores" in c.label]
+    box.check().run()
+    choose(at, "Saved selection", "grads-10")
+    choose(at, "Format", "parquet")
+    press(at, "Make the files")
+    table = pq.read_table(run.exports / "grads-10" / "parquet" / "grads-10.parquet")
+    assert {"question", "grads_loss"} <= set(table.column_names)
+    assert table["grads_sample_id"].to_pylist() == kept_ids(run, "grads-10")
+
+
+def test_files_of_other_options_are_not_offered(run):
+    at = press(open_page("Select"), "Make the files")
+    assert at.get("download_button")
+    (box,) = [c for c in at.checkbox if "scores" in c.label]
+    box.check().run()
+    assert not at.get("download_button")
+
+
+def test_files_of_an_earlier_selection_of_that_name_are_not_offered(run):
+    at = save_as(open_page("Select", budget="5.0"), "mine")
+    press(at, "Make the files")
+    assert "15 rows" in messages(at)
+    at.slider(key="budget").set_value(50.0).run()
+    press(at, "Save these 150")
+    assert "15 rows" not in messages(at)
+
+
+def test_an_unsaved_choice_is_not_exported(root):
+    run = demo_run(root)
+    shutil.rmtree(run.selections)
+    at = open_page("Select")
+    assert "Save a selection first" in everything(at)
+    assert not has_button(at, "Make the files")
+
+
+def test_two_selections_are_compared(run, pool):
+    at = open_page("Select", first="grads-10", second="random-50")
+    one, two = set(kept_ids(run, "grads-10")), set(kept_ids(run, "random-50"))
+    text = everything(at).replace("\\", "")
+    assert f"They share **{words.count(len(one & two), 'example')}**" in text
+    assert f"{len(one - two)} are only in grads-10, {len(two - one)} only in random-50" in text
+    assert "would share about 15." in text
+    (table,) = [t.value for t in at.dataframe if "mean of" in t.value]
+    means = table.set_index("mean of")["grads-10"]
+    expected = pool.numbers["loss"][pool.kept("grads-10")].mean()
+    assert means[words.label("loss")] == pytest.approx(expected)
+
+
+def test_a_selection_is_compared_with_itself(run):
+    at = open_page("Select", first="auto", second="auto")
+    assert_sound(at)
+    assert not at.error
+
+
+# -- Data
+
+
+def drafts(root: Path, purpose: str) -> list[Run]:
+    return [Run(path) for path in (root / ".drafts").glob(f"{purpose}-*")]
+
+
+def test_without_data_the_page_asks_for_them(root):
+    at = open_page("Data")
+    assert headline(at) == "Which examples do you have?"
+    assert not at.button
+    assert "Continue: what will it cost?" not in links(at)
+    assert str(root) in everything(at), "where data may lie is said"
+    assert drafts(root, "data") == []
+
+
+def test_data_outside_the_allowed_folders_are_refused(root, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other") / "secret.jsonl"
+    other.write_text('{"question": "hidden words", "answer": "hidden words"}\n')
+    at = open_page("Data", dataset=str(other))
+    assert_sound(at)
+    assert "lies outside the folders this dashboard may read" in messages(at)
+    assert "GRADS_DATA_DIRS" in messages(at)
+    assert "hidden words" not in everything(at)
+    assert drafts(root, "data") == []
+
+
+BROKEN = '{"question": "a", "answer": "b"}\n{"question": \n'
+
+
+def test_a_broken_file_names_the_line(root):
+    (root / "a.jsonl").write_text(BROKEN)
+    open_page("Data", dataset=str(root / "a.jsonl"))
+    (draft,) = drafts(root, "data")
+    chain.wait_for(draft, "failed", "finished")
+    at = open_page("Data", dataset=str(root / "a.jsonl"))
+    assert headline(at) == "This data cannot be used yet"
+    assert "a.jsonl line 2 is not valid JSON" in messages(at)
+
+
+def test_refused_data_have_a_headline(root):
+    assert headline(open_page("Data", dataset="/etc/passwd"))
+
+
+def test_data_are_checked_and_shown(root, tiny_link):
+    """The real job: its counts, refused rows and preview; a second look starts nothing."""
+    at = open_page("Data", **tiny_link)
+    assert headline(at) == "Reading your data"
+    (draft,) = drafts(root, "data")
+    assert chain.wait_for(draft, "finished", "failed").state == "finished"
+    began = draft.read_status().process_started
+    at = open_page("Data", **tiny_link)
+    assert headline(at) == "58 of 60 rows can be used, 2 cannot"
+    metrics = {metric.label: metric.value for metric in at.metric}
+    counts = draft.read_manifest()["counts"]
+    assert metrics["Examples to choose from"] == "53"
+    assert metrics["Set aside for evaluation"] == "5"
+    assert metrics["Tokens to learn"] == f"{counts['response_tokens']:,}"
+    (table,) = [t.value for t in at.dataframe]
+    assert table["row"].tolist() == [4, 9]
+    assert table["advice"].str.len().min() > 0
+    bodies = "".join(b.proto.body for b in at.get("html"))
+    assert 'class="turn assistant"' in bodies
+    assert 'class="learned"' in bodies
+    assert "Continue: what will it cost?" in links(at)
+    assert draft.read_status().process_started == began, "checked once"
+    assert list_runs(root) == [], "no run was made"
+
+
+def test_data_of_no_known_layout_say_what_is_wrong(root, tiny_link, tmp_path):
+    (root / "odd.jsonl").write_text('{"alpha": 1, "beta": 2}\n' * 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADS_DATA_DIRS", str(root))
+        link = tiny_link | {"dataset": str(root / "odd.jsonl")}
+        open_page("Data", **link)
+        (draft,) = drafts(root, "data")
+        assert chain.wait_for(draft, "finished", "failed").state == "failed"
+        at = open_page("Data", **link)
+    assert headline(at) == "This data cannot be used yet"
+    assert "alpha" in messages(at)
+    assert "map them by" in messages(at)
+
+
+# -- Run: a real one
+
+
+def test_a_run_is_measured_started_once_and_stopped(root, new_link):
+    """Estimate, Start, a second start of the same, Stop: by the page's own buttons."""
+    link = new_link | {"epochs": "500", "batch_size": "4"}
+    at = press(open_page("Run", **link), "Estimate")
+    (draft,) = drafts(root, "cost")
+    assert chain.wait_for(draft, "finished", "failed").state == "finished"
+    at = open_page("Run", **link)
+    assert "of memory and" in everything(at)
+    assert "for 53 examples" in everything(at)
+    press(at, "Start")
+    assert_sound(at)
+    (run,) = list_runs(root)
+    try:
+        assert headline(at) == "This run is at work"
+        assert api.start_new(run.config()).path == run.path, "a double start finds the first"
+        press(open_page("Run", **link), "Start")
+        assert [r.path for r in list_runs(root)] == [run.path]
+        assert run.read_estimate() == draft.read_estimate()
+        chain.wait_for(run, "running")
+        while jobs.observe(run).stage != "warm-up" or not jobs.observe(run).done:
+            assert jobs.observe(run).state in ACTIVE
+            time.sleep(0.1)
+        at = open_page("Run", run=run.id)
+        (bar,) = at.get("progress")
+        assert bar.proto.text.startswith("Warm up the model")
+        press(at, "Stop")
+    finally:
+        if jobs.observe(run).state in ACTIVE:
+            api.stop_run(run)
+    assert jobs.observe(run).state == "stopped"
+    assert "is stopped" in headline(at)
+    assert has_button(at, "Resume")
+
+
+# -- structure
+
+
+PAGE_FILES = [ROOT / "app.py", *sorted((ROOT / "pages").glob("*.py"))]
+FORBIDDEN = {"torch", "transformers", "peft", "datasets", "sklearn", "scipy", "plotly"}
+ENGINE_FORBIDDEN = {
+    f"grads.{name}"
+    for name in (
+        "selection density gradients scoring warmup models stages data sources clusters worker"
+        " evaluation evaluation_stages tuning bench estimate export"
+    ).split()
+}
+
+
+@pytest.mark.parametrize("path", PAGE_FILES, ids=lambda path: path.stem)
+def test_pages_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 135
+
+
+@pytest.mark.parametrize("path", PAGE_FILES, ids=lambda path: path.stem)
+def test_pages_hold_no_logic(path):
+    """They import widgets, the facade and figures, never what computes."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {node.module or ""} | {f"{node.module}.{a.name}" for a in node.names}
+    assert not {name.split(".")[0] for name in imported} & FORBIDDEN
+    assert not imported & ENGINE_FORBIDDEN
+
+
+def test_every_page_is_known_to_the_tests():
+    assert {path.stem for path in PAGE_FILES} == {"app", *run_dirs.PAGES[1:]}
