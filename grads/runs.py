@@ -302,6 +302,10 @@ class Run(JobFolder):
         """Names of the saved selections."""
         return sorted(p.stem for p in self.selections.glob("*.json") if not p.name.startswith("."))
 
+    def selection_saved(self, name: str) -> int:
+        """When a selection was saved last, in nanoseconds."""
+        return (self.selections / f"{name}.json").stat().st_mtime_ns
+
     def read_selection(self, name: str) -> tuple[dict[str, Any], pa.Table]:
         """A saved selection's record and its table (sample_id, kept, score, log_density)."""
         path = self.selections / f"{name}.json"

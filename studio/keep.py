@@ -107,9 +107,9 @@ def export(run: Run) -> None:
         )
 
 
-def _identity(run: Run, name: str, form: str, scores: bool) -> tuple[str, str, str, bool, str]:
+def _identity(run: Run, name: str, form: str, scores: bool) -> tuple[str, str, str, bool, int]:
     """What an export is of: another save under the same name is another."""
-    return run.id, name, form, scores, run.read_selection(name)[0]["made"]
+    return run.id, name, form, scores, run.selection_saved(name)
 
 
 def compare(pool: Pool) -> None:

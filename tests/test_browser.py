@@ -116,7 +116,7 @@ def tab(browser: Browser, may_lose_server: bool = False, **options):
             else None
         ),
     )
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)
     yield page
     context.close()
     lost = re.compile("ERR_CONNECTION|ERR_EMPTY_RESPONSE|when disconnected from server")
@@ -203,7 +203,8 @@ def test_double_click_and_two_tabs_start_one_job(browser, page, server, place):
     with tab(browser) as second:
         for opened in (page, second):
             opened.goto(new_run(server, place, seed="2"))
-            expect(opened.get_by_role("button", name="Start", exact=True)).to_be_enabled()
+            start_button = opened.get_by_role("button", name="Start", exact=True)
+            expect(start_button).to_be_enabled(timeout=SLOW)
         page.get_by_role("button", name="Start", exact=True).dblclick()
         second.get_by_role("button", name="Start", exact=True).click()
         for opened in (page, second):
