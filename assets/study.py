@@ -19,7 +19,9 @@ from typing import Any
 from grads import api, jobs
 from grads.config import RunConfig, SelectionConfig
 from grads.evaluation_config import EvaluationConfig
-from grads.runs import ACTIVE, Evaluation, JobFolder, Run, write_json
+from grads.files import write_json
+from grads.folders import Evaluation
+from grads.runs import ACTIVE, JobFolder, Run
 from grads.tuning import GRID
 
 BUILD = Path("build/study")

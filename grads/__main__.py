@@ -13,8 +13,9 @@ from grads import api, jobs
 from grads.config import RunConfig, SelectionConfig
 from grads.errors import ConfigError, GradsError
 from grads.evaluation_commands import evaluate, tune
+from grads.folders import open_folder
 from grads.options import ConfigFile, Json, Root, RunDir, option, settings_of
-from grads.runs import Run, open_folder
+from grads.runs import Run
 from grads.terminal import selection_lines, show, state_lines, status_lines, work
 
 app = typer.Typer(

@@ -28,17 +28,9 @@ from grads.evaluations import (
     read_evaluation,
     subset_overlap,
 )
+from grads.folders import TokenRequest
 from grads.pool import Pool
-from grads.runs import (
-    ACTIVE,
-    JobFolder,
-    Run,
-    Status,
-    TokenRequest,
-    list_runs,
-    new_run_path,
-    runs_root,
-)
+from grads.runs import ACTIVE, JobFolder, Run, Status, list_runs, new_run_path, runs_root
 from grads.subsets import bundle, bundle_name, export_selection, select_samples
 
 __all__ = [

@@ -20,7 +20,8 @@ MOST_POINTS = 20_000  # that a plane sends to the browser
 OTHERS = "all others"
 
 
-def _layout(figure: go.Figure, x: str, y: str, height: int, **more: Any) -> go.Figure:
+def layout(figure: go.Figure, x: str, y: str, height: int, **more: Any) -> go.Figure:
+    """The figure with axis titles, height in pixels, and the legend above it."""
     figure.update_layout(
         height=height,
         margin={"l": 10, "r": 10, "t": 10, "b": 10},
@@ -34,7 +35,7 @@ def _layout(figure: go.Figure, x: str, y: str, height: int, **more: Any) -> go.F
     return figure
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Plotly shows as it stands, where it would take tags for formatting."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;")
 
@@ -63,7 +64,7 @@ def distribution(
     edges = np.linspace(low, high, BINS + 1)
     inside = np.clip(values, low, high)
     centres = (edges[:-1] + edges[1:]) / 2
-    figure, label = go.Figure(), _plain(label)
+    figure, label = go.Figure(), plain(label)
     parts = [("shown", shown, NEUTRAL, "")]
     if kept is not None:
         parts = [("kept", shown & kept, KEPT, ""), ("set aside", shown & ~kept, ASIDE, "/")]
@@ -86,7 +87,7 @@ def distribution(
         line={"color": SHOWN, "width": 2},
         hoverinfo="skip",
     )
-    return _layout(
+    return layout(
         figure,
         label,
         "examples",
@@ -151,7 +152,7 @@ def plane(
     )
     width = CELLS * max(int(shown.sum()), 2) ** (-1 / 6) / 6  # Scott's bandwidth, in cells
     counts = gaussian_filter(counts, width, mode="constant")
-    figure, labels = go.Figure(), (_plain(labels[0]), _plain(labels[1]))
+    figure, labels = go.Figure(), (plain(labels[0]), plain(labels[1]))
     figure.add_heatmap(
         x=x_edges,
         y=y_edges,
@@ -168,13 +169,13 @@ def plane(
             x=x[member],
             y=y[member],
             mode="markers",
-            name=_plain(name),
+            name=plain(name),
             customdata=sample_id[member],
             marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
             hovertemplate="sample %{customdata}<br>"
-            + f"{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{_plain(name)}</extra>",
+            + f"{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{plain(name)}</extra>",
         )
-    return _layout(figure, *labels, 640, dragmode="lasso"), len(points)
+    return layout(figure, *labels, 640, dragmode="lasso"), len(points)
 
 
 def _legend(names: list[str], sizes: np.ndarray) -> list[tuple[str, list[int]]]:
@@ -196,7 +197,7 @@ def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> 
     """Size of each topic, and how much of it is shown."""
     figure = go.Figure()
     figure.add_bar(
-        y=[_plain(name) for name in names],
+        y=[plain(name) for name in names],
         x=list(shown),
         orientation="h",
         marker={"color": SHOWN},
@@ -208,7 +209,7 @@ def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> 
     )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(range=[0, 1.3 * max(shown, default=1)])
-    return _layout(figure, "examples", "", 80 + 22 * len(names), showlegend=False)
+    return layout(figure, "examples", "", 80 + 22 * len(names), showlegend=False)
 
 
 def coverage(
@@ -223,7 +224,7 @@ def coverage(
     ):
         figure.add_scatter(
             x=list(values),
-            y=[_plain(name) for name in names],
+            y=[plain(name) for name in names],
             mode="markers",
             name=name,
             marker={"color": colour, "symbol": symbol, "size": size, "line": {"width": 2}},
@@ -231,7 +232,7 @@ def coverage(
         )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(rangemode="tozero")
-    return _layout(figure, "share, %", "", 110 + 22 * len(names))
+    return layout(figure, "share, %", "", 110 + 22 * len(names))
 
 
 def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:
@@ -255,7 +256,7 @@ def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:
         figure.add_vline(
             x=limit, line={"dash": "dash", "color": ASIDE}, annotation_text=f"cut at {limit}"
         )
-    return _layout(figure, "tokens", "examples", 260, barmode="overlay", bargap=0)
+    return layout(figure, "tokens", "examples", 260, barmode="overlay", bargap=0)
 
 
 def loss_curve(steps: Sequence[float], loss: Sequence[float], unit: str) -> go.Figure:
@@ -269,86 +270,4 @@ def loss_curve(steps: Sequence[float], loss: Sequence[float], unit: str) -> go.F
         marker={"size": 4},
         hovertemplate=f"{unit} %{{x}}: loss %{{y:.3f}}<extra></extra>",
     )
-    return _layout(figure, unit, "loss, nats per token", 260, showlegend=False)
-
-
-def trade_off(
-    labels: Sequence[str],
-    kinds: Sequence[str],
-    learning: Sequence[float],
-    forgetting: Sequence[float],
-    reach: Sequence[tuple[float, float]],
-) -> go.Figure:
-    """One mark an arm: held-out loss upwards, rise of the general loss to the right.
-
-    `reach` holds half the width of each arm's two intervals (learning, forgetting), 0 for none.
-    """
-    figure = go.Figure()
-    for i, (label, kind) in enumerate(zip(labels, kinds, strict=True)):
-        own = (GROUPS[i % len(GROUPS)], SYMBOLS[i % len(SYMBOLS)])
-        colour, symbol = ARMS.get(kind.removesuffix("_steps"), own)
-        figure.add_scatter(
-            x=[forgetting[i]],
-            y=[learning[i]],
-            error_x={"type": "data", "array": [reach[i][1]], "thickness": 1},
-            error_y={"type": "data", "array": [reach[i][0]], "thickness": 1},
-            mode="markers",
-            name=label,
-            marker={
-                "color": colour,
-                "symbol": symbol + ("-open" if kind.endswith("_steps") else ""),
-                "size": 12,
-                "line": {"width": 2, "color": colour},
-            },
-            hovertemplate=f"{label}: held-out loss %{{y:.3f}}, general loss %{{x:+.3f}}"
-            "<extra></extra>",
-        )
-    figure.update_yaxes(autorange="reversed")
-    return _layout(
-        figure,
-        "forgotten: rise of the loss on general questions  →",
-        "held-out loss (higher up has learned more)",
-        440,
-    )
-
-
-ARMS = {
-    "base": (NEUTRAL, "x"),
-    "full": (SHOWN, "star"),
-    "random": (ASIDE, "circle"),
-}
-
-
-def training_curves(curves: dict[str, Sequence[tuple[float, float]]]) -> go.Figure:
-    """Training loss over the steps, a line an arm; each is [(step, loss), ...]."""
-    figure = go.Figure()
-    dashes = ("solid", "dash", "dot", "dashdot")
-    for number, (label, points) in enumerate(curves.items()):
-        figure.add_scatter(
-            x=[step for step, _ in points],
-            y=[loss for _, loss in points],
-            mode="lines",
-            name=label,
-            line={"color": GROUPS[number % len(GROUPS)], "dash": dashes[number % len(dashes)]},
-            hovertemplate=f"{label}, step %{{x}}: %{{y:.3f}}<extra></extra>",
-        )
-    return _layout(figure, "training step", "training loss, nats per token", 300)
-
-
-def overlap(labels: Sequence[str], shares: Sequence[Sequence[float]]) -> go.Figure:
-    """How far subsets overlap: shared examples in percent of their union."""
-    percent = 100 * np.array(shares)
-    figure = go.Figure(
-        go.Heatmap(
-            x=list(labels),
-            y=list(labels),
-            z=percent,
-            text=np.round(percent).astype(int),
-            texttemplate="%{text}",
-            colorscale=[[0, "rgba(58,134,216,0.04)"], [1, KEPT]],
-            showscale=False,
-            hovertemplate="%{y} and %{x}: %{z:.0f}% shared<extra></extra>",
-        )
-    )
-    figure.update_yaxes(autorange="reversed")
-    return _layout(figure, "", "", 130 + 26 * len(labels))
+    return layout(figure, unit, "loss, nats per token", 260, showlegend=False)

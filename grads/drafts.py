@@ -11,7 +11,9 @@ import numpy as np
 from grads import jobs
 from grads.config import RunConfig
 from grads.errors import DataError
-from grads.runs import Draft, Run, replacing, runs_root
+from grads.files import replacing
+from grads.folders import Draft
+from grads.runs import Run, runs_root
 from grads.sources import read_source
 
 

@@ -18,7 +18,7 @@ from transformers import GenerationConfig
 from grads.batches import TokenPool, token_batches
 from grads.chat import Encoded, Turn, Unusable, encode, render
 from grads.errors import Stopped
-from grads.runs import replacing
+from grads.files import replacing
 from grads.warmup import response_logits
 
 KL_POSITIONS = 2_048  # at most so many response positions are held against the base model

@@ -13,9 +13,10 @@ from grads.arms import Trial
 from grads.errors import EvaluationError, WarmupError
 from grads.evaluation import Probe, Reference, Sums, measure, response_counts, write_answer
 from grads.evaluation_config import EvaluationConfig, Recipe
+from grads.files import write_json
+from grads.folders import Evaluation
 from grads.pool import Pool
 from grads.probes import load_probes
-from grads.runs import Evaluation, write_json
 from grads.worker import Job
 
 PROMPTS = 4  # held-out prompts that arms write an answer to

@@ -6,8 +6,10 @@ from typing import Any
 from grads import arms, estimates, jobs, tuning
 from grads.errors import EvaluationError
 from grads.evaluation_config import EvaluationConfig, TuneConfig
+from grads.files import read_json
+from grads.folders import Evaluation
 from grads.pool import Pool
-from grads.runs import Evaluation, Run, read_json
+from grads.runs import Run
 from grads.subsets import NAME, check_name
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from grads.config import DEMO_HUB_ID, DEMO_MODEL, RunConfig
 from grads.errors import ExportError
-from grads.runs import replacing
+from grads.files import replacing
 
 csv.field_size_limit(2**31 - 1)  # the default of 128 KB is less than one long document
 SCORE_PREFIX = "grads_"  # of the score columns that --with-scores adds

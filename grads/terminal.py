@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from grads import api, jobs
 from grads.errors import GradsError
-from grads.runs import ACTIVE, Evaluation, JobFolder, Run, Status
+from grads.folders import Evaluation
+from grads.runs import ACTIVE, JobFolder, Run, Status
 
 console = Console(stderr=True)
 

@@ -8,10 +8,11 @@ from grads import results, subsets, tuning
 from grads.arms import BASE, Arm
 from grads.evaluation_config import TuneConfig
 from grads.evaluation_stages import Lab
+from grads.files import write_json
+from grads.folders import Evaluation
 from grads.pool import Pool
 from grads.probes import load_probes
 from grads.results import FORGETTING, LEARNING, Trials
-from grads.runs import Evaluation, write_json
 from grads.tuning import FINAL, PILOT
 from grads.worker import Job
 

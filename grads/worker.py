@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 
 from grads.errors import GradsError, Stopped
 from grads.evaluation_config import EvaluationConfig, TuneConfig
-from grads.runs import Draft, Evaluation, JobFolder, Status, TokenRequest
+from grads.folders import Draft, Evaluation, TokenRequest
+from grads.runs import JobFolder, Status
 
 HEARTBEAT_S = 2.0
 OUT_OF_MEMORY = "out of memory: lower --batch-tokens or --max-length"

@@ -5,7 +5,8 @@ import streamlit as st
 
 from grads import api, charts, jobs
 from grads.config import ROLES, RunConfig
-from grads.runs import ACTIVE, Draft
+from grads.folders import Draft
+from grads.runs import ACTIVE
 from studio import frame, intake, job, setup, words
 
 KINDS = ["jsonl", "json", "csv", "parquet"]

@@ -3,7 +3,8 @@
 import streamlit as st
 
 from grads import api, jobs
-from grads.runs import ACTIVE, Evaluation, Run
+from grads.folders import Evaluation
+from grads.runs import ACTIVE, Run
 from studio import frame, job, trial, url, verdict, words
 
 

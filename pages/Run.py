@@ -9,9 +9,8 @@ from grads.runs import ACTIVE, Run
 from studio import cost, frame, job, setup, words
 
 
-def new_run() -> None:
-    """Four fields, the rest folded; the price before the start."""
-    frame.headline("What will it cost?", "A warm-up, then one reading of every example.")
+def fields() -> RunConfig:
+    """Four fields, the rest folded."""
     data, model, warmup, longest = st.columns([3, 2, 2, 1])
     values = {
         "dataset": setup.text("dataset", data, placeholder="data/train.jsonl"),
@@ -29,7 +28,13 @@ def new_run() -> None:
         st.stop()
     for name in ("limit", "clusters"):
         values[name] = values[name] or None  # 0 is no limit
-    settings = setup.config(columns=setup.stored_mapping(), **values)
+    return setup.config(columns=setup.stored_mapping(), **values)
+
+
+def new_run() -> None:
+    """The settings, their price, and the start, once the data are found right."""
+    frame.headline("What will it cost?", "A warm-up, then one reading of every example.")
+    settings = fields()
     checked = api.check(settings, "data")
     status = jobs.observe(checked)
     if status.state in ACTIVE:

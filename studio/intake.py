@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.runs import Draft
+from grads.folders import Draft
 from studio import reader, words
 
 

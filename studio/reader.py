@@ -8,8 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from grads import api, jobs
+from grads.folders import TokenRequest
 from grads.pool import Pool
-from grads.runs import ACTIVE, Run, TokenRequest
+from grads.runs import ACTIVE, Run
 from studio import frame, words
 
 WHO = {"system": "Instruction to the model", "user": "Question", "assistant": "Answer"}

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from grads import charts
+from grads import evaluation_charts as charts
 from studio import words
 
 METRICS = {

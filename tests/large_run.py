@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from grads import api, charts, preview
 from grads.config import RunConfig, SelectionConfig
+from grads.files import write_json, write_table
 from grads.pool import Filter, Pool
-from grads.runs import Run, Status, write_json, write_table
+from grads.runs import Run, Status
 
 WORDS = "heart lung blood fever cough pain rest drink water sleep doctor child skin rash".split()
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from streamlit.testing.v1 import AppTest
 
-from grads.runs import Run, Status, write_table
+from grads.files import write_table
+from grads.runs import Run, Status
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "assets" / "demo"

@@ -16,7 +16,8 @@ from grads import api, jobs
 from grads.config import SelectionConfig
 from grads.errors import EvaluationError, RunError, SelectionError
 from grads.evaluation_config import EvaluationConfig, TuneConfig
-from grads.runs import Evaluation, Run, open_folder
+from grads.folders import Evaluation, open_folder
+from grads.runs import Run
 
 RECIPE = {"epochs": 2.0, "batch_size": 4, "lora_rank": 4, "lr": 5e-3}
 

@@ -57,6 +57,7 @@ def test_every_command_is_in_the_readme():
         "bench",
         "evaluate",
         "tune",
+        "dashboard",
     } <= set(names)
     for name in names:
         assert f"python -m grads {name}" in readme, name
@@ -80,7 +81,7 @@ def test_readme_options_exist():
     """Every option that the README names is one that some command has."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     known = set()
-    commands = "run select export evaluate tune list status stop resume bench".split()
+    commands = "run select export evaluate tune list status stop resume bench dashboard".split()
     for command in commands:
         done = subprocess.run(
             [sys.executable, "-m", "grads", command, "--help"],

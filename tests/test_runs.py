@@ -7,7 +7,8 @@ import pytest
 
 from grads.config import RunConfig, read_yaml
 from grads.errors import ConfigError, RunError
-from grads.runs import Run, Status, list_runs, new_run_path, replacing, write_table
+from grads.files import replacing, write_table
+from grads.runs import Run, Status, list_runs, new_run_path
 
 
 def make(tmp_path, name="run", **values):
@@ -90,8 +91,12 @@ def test_missing_and_damaged_files_say_what_to_do(tmp_path):
     with pytest.raises(RunError, match="is damaged"):
         run.read_table(run.scores_file)
     run.status_file.write_text("{")
+    status = run.read_status()
+    assert status.state == "interrupted"
+    assert "status.json is damaged" in status.error
+    run.manifest_file.write_text("{")
     with pytest.raises(RunError, match="cannot be read"):
-        run.read_status()
+        run.read_manifest()
     with pytest.raises(RunError, match="has no selection 'x': there are none yet"):
         run.read_selection("x")
 

@@ -1,0 +1,81 @@
+"""The figures hold the numbers they are given, and text as text."""
+
+import numpy as np
+import pytest
+
+from grads import charts, evaluation_charts
+
+RNG = np.random.default_rng(0)
+VALUES = RNG.normal(0, 1, 5000)
+EVERYTHING = np.ones(5000, bool)
+
+
+def test_distribution_counts_every_value_once():
+    kept = VALUES > 0.5
+    figure = charts.distribution(VALUES, EVERYTHING, "signal", kept)
+    counts = {trace.name: sum(trace.y) for trace in figure.data if trace.type == "bar"}
+    assert counts == {"kept": kept.sum(), "set aside": (~kept).sum()}
+
+
+def test_values_far_out_count_in_the_last_bin():
+    values = np.append(VALUES, [1e6, -1e6])
+    figure = charts.distribution(values, np.ones(5002, bool), "signal")
+    bars = next(trace for trace in figure.data if trace.type == "bar")
+    assert sum(bars.y) == 5002
+    assert max(bars.x) < 10
+
+
+def test_density_curve_integrates_to_the_count():
+    x, y = charts.density_curve(VALUES, -6, 6)
+    assert np.sum(y) * (x[1] - x[0]) == pytest.approx(5000, rel=1e-3)
+
+
+@pytest.mark.parametrize("limit", [100, 1000, 4999])
+def test_sampled_points_are_many_spread_and_the_same_each_time(limit):
+    """As many as allowed, every group there, in proportion."""
+    code = np.array([0] * 4000 + [1] * 990 + [2] * 10)
+    points = charts.sample_points(EVERYTHING, code, limit)
+    assert len(points) == len(np.unique(points)) == limit
+    assert set(code[points]) == {0, 1, 2}
+    np.testing.assert_array_equal(points, charts.sample_points(EVERYTHING, code, limit))
+
+
+def test_a_plane_labels_what_it_leaves_out():
+    """The points say how many they are; hidden ones are not sent; ids travel with them."""
+    shown = VALUES > 0
+    figure, points = charts.plane(
+        VALUES, -VALUES, shown, ["a", "b"], (VALUES > 1).astype(int), np.arange(5000), ("x", "y")
+    )
+    sent = np.concatenate([t.customdata for t in figure.data if t.type == "scattergl"])
+    assert points == len(sent) == shown.sum()
+    assert shown[sent.astype(int)].all()
+
+
+def test_more_groups_than_colours_are_joined():
+    names = [f"group {i}" for i in range(20)]
+    code = np.arange(5000) % 20
+    figure, _ = charts.plane(VALUES, VALUES, EVERYTHING, names, code, np.arange(5000), ("x", "y"))
+    traces = [t for t in figure.data if t.type == "scattergl"]
+    assert len(traces) == len(charts.GROUPS)
+    assert traces[-1].name == charts.OTHERS
+    assert sum(len(t.x) for t in traces) == 5000
+    styles = {(t.marker.color, t.marker.symbol) for t in traces}
+    assert len(styles) == len(traces), "each group has a look of its own"
+
+
+def test_names_are_shown_as_text():
+    figure = charts.topics(["<b>bold</b> & co"], [3], [4])
+    assert figure.data[0].y[0] == "&lt;b>bold&lt;/b> &amp; co"
+
+
+def test_trade_off_has_a_mark_an_arm_with_its_interval():
+    figure = evaluation_charts.trade_off(
+        ["base", "random", "mine"],
+        ["base", "random", "selection"],
+        [2.4, 2.0, 1.9],
+        [0.0, 0.1, 0.2],
+        [(0.0, 0.0), (0.02, 0.03), (0.01, 0.04)],
+    )
+    mine = next(trace for trace in figure.data if trace.name == "mine")
+    assert (mine.x[0], mine.y[0]) == (0.2, 1.9)
+    assert (mine.error_y.array[0], mine.error_x.array[0]) == (0.01, 0.04)
