@@ -3,6 +3,8 @@
 import hashlib
 import os
 import re
+import shutil
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +14,11 @@ from grads import jobs
 from grads.config import RunConfig
 from grads.errors import DataError
 from grads.files import replacing
-from grads.folders import Draft
-from grads.runs import Run, runs_root
+from grads.folders import DRAFTS, Draft
+from grads.runs import ACTIVE, Run, runs_root
 from grads.sources import read_source
+
+KEPT_S = 86_400.0  # seconds that a draft stays after the last change in its folder
 
 
 def allowed_roots() -> list[Path]:
@@ -60,10 +64,19 @@ def check(config: RunConfig, purpose: Literal["data", "cost"], root: str | None 
 
     A draft that failed is tried again only after its settings or its data file have changed.
     """
+    _prune(runs_root(root))
     made = draft(config, purpose, root)
     if jobs.observe(made).state in ("queued", "interrupted", "stopped"):
         jobs.start(made, at_once=True)
     return made
+
+
+def _prune(root: Path) -> None:
+    """Remove drafts that nobody has looked at for a day: each holds a copy of its data."""
+    for path in (root / DRAFTS).glob("*-*"):
+        old = time.time() - path.stat().st_mtime > KEPT_S
+        if old and jobs.observe(Draft(path)).state not in ACTIVE:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def columns_of(dataset: str) -> list[str]:

@@ -83,7 +83,7 @@ with frame.page("Data"):
             "split": setup.widget("split", split),
         }
         place = api.data_place(dataset)
-        chosen["columns"] = setup.mapping(api.columns_of(place)) if dataset else {}
+        chosen["columns"] = setup.mapping(intake.columns(place)) if dataset else {}
         st.caption(f"Roles: {', '.join(ROLES)}. Left empty, the layout is recognised by itself.")
     if not dataset:
         st.stop()

@@ -1,6 +1,7 @@
 """What was found in a data set: its first examples as the model sees them, and refused rows."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -8,6 +9,17 @@ import streamlit as st
 from grads import api
 from grads.folders import Draft
 from studio import reader, words
+
+
+def columns(place: str) -> list[str]:
+    """The columns to map by hand; read again only after the file has changed."""
+    file = Path(place).expanduser()
+    return _columns(place, file.stat().st_mtime_ns) if file.is_file() else []
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _columns(place: str, stamp: int) -> list[str]:
+    return api.columns_of(place)
 
 
 def preview(draft: Draft) -> None:

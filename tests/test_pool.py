@@ -1,6 +1,8 @@
 """What the pages stand on: pool, filter, preview, decisions, drafts, bundles, stages."""
 
 import json
+import os
+import time
 import zipfile
 from collections import Counter
 from io import BytesIO
@@ -13,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from run_dirs import DEMO, demo_run, set_source_columns, set_state
 
-from grads import api, selection, watch
-from grads.config import Bound, SelectionConfig
+from grads import api, jobs, selection, watch
+from grads.config import Bound, RunConfig, SelectionConfig
 from grads.errors import DataError, RunError, SelectionError
 from grads.pool import MOST_CATEGORIES, TOPIC, Filter, Pool, inside_polygon
 from grads.preview import Coverage, coverage, emptied, overlap, preview
@@ -595,6 +597,22 @@ def test_odd_names_are_tamed(folders, name):
     assert place.is_file()
     assert place.read_bytes() == b"x"
     assert not set(place.name) & set("/ ;\x00")
+
+
+def test_old_drafts_are_removed_and_fresh_ones_stay(tmp_path, monkeypatch):
+    """Each draft holds a copy of its data."""
+    started = []
+    monkeypatch.setattr(jobs, "start", lambda folder, at_once: started.append(folder.id))
+    root = str(tmp_path)
+    old, fresh = (
+        api.check(RunConfig(dataset="a.jsonl", seed=seed), "data", root) for seed in (1, 2)
+    )
+    day = 2 * 86_400
+    os.utime(old.path, (time.time() - day, time.time() - day))
+    api.check(RunConfig(dataset="a.jsonl", seed=3), "data", root)
+    assert not old.path.exists()
+    assert fresh.path.exists()
+    assert len(started) == 3
 
 
 @pytest.mark.parametrize(
