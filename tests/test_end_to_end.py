@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,50 @@ def finished(place):
     assert api.start_run(run)
     assert wait_for(run, "finished", "failed").state == "finished"
     return run
+
+
+def test_token_signals_asked_for_later_are_those_of_the_scoring_pass(finished, tmp_path):
+    """A job of their own computes them; others that are there already stay."""
+    run = Run(shutil.copytree(finished.path, tmp_path / "copy"))
+    before = {sample: run.read_token_signal(sample) for sample in (0, 9)}
+    shutil.rmtree(run.token_signal_file.parent)
+    for sample in before:
+        assert run.read_token_signal(sample) is None
+        request = api.ask_token_signals(run, [sample])
+        assert wait_for(request, "finished", "failed").state == "finished"
+    for sample, expected in before.items():
+        found = run.read_token_signal(sample)
+        assert found["embed_token_norm"] == pytest.approx(expected["embed_token_norm"], rel=1e-4)
+        assert found["head_token_norm"] == pytest.approx(expected["head_token_norm"], rel=1e-4)
+        pieces = run.read_tokens(sample)["pieces"]
+        assert len(pieces) == len(found["embed_token_norm"])
+
+
+def test_token_signals_need_the_warmed_up_model(finished, tmp_path):
+    run = Run(shutil.copytree(finished.path, tmp_path / "copy"))
+    shutil.rmtree(run.token_signal_file.parent)
+    shutil.rmtree(run.adapter)
+    status = wait_for(api.ask_token_signals(run, [9]), "finished", "failed")
+    assert status.state == "failed"
+    assert "no warmed-up model" in status.error
+
+
+def test_a_cost_is_measured_before_the_start(place, tmp_path):
+    """A draft says seconds by stage, memory and disk; a run without a warm-up costs none."""
+    found = {}
+    for warmup in ("lora", "none"):
+        draft = api.check(config_for(place, warmup=warmup), "cost", str(tmp_path))
+        assert wait_for(draft, "finished", "failed").state == "finished"
+        found[warmup] = draft.read_estimate()
+    assert set(found["lora"]["seconds"]) == {"warm-up", "self-check", "score"}
+    assert set(found["none"]["seconds"]) == {"self-check", "score"}
+    for estimate in found.values():
+        assert estimate["samples"] == 60 - 2 - 5
+        assert sum(estimate["seconds"].values()) > 0
+        assert 50e6 < estimate["memory_bytes"] < 8e9
+        assert estimate["disk_bytes"] > 0
+    assert api.busy(str(tmp_path)) == [], "a draft is no run"
+    assert api.summaries(str(tmp_path)) == []
 
 
 def test_run_directory_is_as_the_contract_says(finished):
