@@ -196,7 +196,7 @@ def _said(metric: dict[str, Any], where: str, words: dict[Verdict, str]) -> str:
     if metric["verdict"] == NONE:
         return (
             f"{words[NONE]} (error{where} {size:+.3f}, with 95% confidence between {low:+.3f}"
-            f" and {high:+.3f}: chance explains it)"
+            f" and {high:+.3f}: chance alone can explain it)"
         )
     low, high = sorted((abs(low), abs(high)))
     direction = "lower" if size < 0 else "higher"

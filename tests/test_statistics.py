@@ -140,7 +140,7 @@ def test_words_for_better_worse_and_none():
     assert (found["learning"], found["forgetting"]) == (NONE, NONE)
     assert found["sentence"].startswith("The model trained on the 10 samples of 'mine'")
     assert "no difference in what was learned" in found["sentence"]
-    assert "chance explains it" in found["sentence"]
+    assert "chance alone can explain it" in found["sentence"]
 
 
 def test_one_seed_gives_no_interval_and_says_so():
