@@ -28,7 +28,7 @@ from grads.evaluations import (
     read_evaluation,
     subset_overlap,
 )
-from grads.folders import TokenRequest
+from grads.folders import Evaluation, TokenRequest
 from grads.pool import Pool
 from grads.runs import ACTIVE, JobFolder, Run, Status, list_runs, new_run_path, runs_root
 from grads.subsets import bundle, bundle_name, export_selection, select_samples
@@ -161,22 +161,32 @@ def start_new(config: RunConfig, root: str | None = None, at_once: bool = False)
         return run
 
 
-def busy(root: str | None = None) -> list[Run]:
-    """Runs whose job is at work or waits."""
-    return [run for run in list_runs(runs_root(root)) if jobs.observe(run).state in ACTIVE]
+def busy(root: str | None = None) -> list[JobFolder]:
+    """Runs, evaluations and requests whose job is at work or waits."""
+    folders = [folder for run in list_runs(runs_root(root)) for folder in _folders(run)]
+    return [folder for folder in folders if jobs.observe(folder).state in ACTIVE]
+
+
+def _folders(run: Run) -> list[JobFolder]:
+    """The run and every job folder within it."""
+    evaluations = [Evaluation(run, name) for name in run.evaluation_names()]
+    request = TokenRequest(run)
+    return [run, *evaluations, *([request] if request.config_file.exists() else [])]
 
 
 def delete_run(run: Run) -> None:
     """Remove a run and all its files; raises RunError while its job is at work."""
-    if jobs.observe(run).state in ACTIVE:
-        raise RunError(f"run {run.id} is at work: stop it first")
+    for folder in _folders(run):
+        if jobs.observe(folder).state in ACTIVE:
+            raise RunError(f"{folder.id} is at work in run {run.id}: stop it first")
     shutil.rmtree(run.path)
 
 
 def ask_token_signals(run: Run, sample_ids: list[int]) -> TokenRequest:
     """Start a job that computes the per-token signals of samples the run kept none of."""
     request = TokenRequest(run)
-    if jobs.observe(request).state not in ACTIVE:
-        request.ask(sample_ids)
-        jobs.start(request)
+    with FileLock(run.path / ".ask.lock"):
+        if jobs.observe(request).state not in ACTIVE:
+            request.ask(sample_ids)
+            jobs.start(request)
     return request

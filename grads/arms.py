@@ -66,6 +66,7 @@ def plan(run: Run, config: EvaluationConfig, pool: int) -> list[Arm]:
     criteria_count = _criteria_count(config, counts, pool)
     sizes = list(dict.fromkeys([*counts.values(), *([criteria_count] if criteria_count else [])]))
     randoms = {size: "random" if len(sizes) == 1 else f"random-{size}" for size in sizes}
+    reserved = {BASE, "full", *randoms.values(), *(_label(r, True) for r in randoms.values())}
     arms = [Arm(BASE, BASE)]
     if "full" in config.arms:
         arms.append(Arm("full", "full"))
@@ -76,13 +77,14 @@ def plan(run: Run, config: EvaluationConfig, pool: int) -> list[Arm]:
             for name, record in records.items():
                 rival = _label(randoms[counts[name]], longer)
                 rival = rival if f"random{kind}" in config.arms else ""
-                arms.append(_selection(name, record, longer, rival, arms))
+                taken = reserved | {arm.label for arm in arms}
+                arms.append(_selection(name, record, longer, rival, taken))
     for criterion in config.criteria:
         options = SelectionConfig(criterion=criterion, count=criteria_count)
         assert criteria_count is not None
         arms.append(
             Arm(
-                label=_unused(str(criterion), arms),
+                label=_unused(str(criterion), reserved | {arm.label for arm in arms}),
                 kind="criterion",
                 options=options,
                 rival=randoms[criteria_count] if "random" in config.arms else None,
@@ -103,9 +105,8 @@ def _label(label: str, longer: bool) -> str:
     return f"{label}-steps" if longer else label
 
 
-def _unused(label: str, arms: list[Arm]) -> str:
-    """The label, or one that no arm has yet: a selection may be called `full`."""
-    taken = {arm.label for arm in arms}
+def _unused(label: str, taken: set[str]) -> str:
+    """The label, or one that is free: a selection may be called `full`."""
     while label in taken:
         label = f"selection-{label}"
     return label
@@ -121,10 +122,10 @@ def _random(size: int, label: str, longer: bool) -> Arm:
     )
 
 
-def _selection(name: str, record: dict, longer: bool, rival: str, arms: list[Arm]) -> Arm:
+def _selection(name: str, record: dict, longer: bool, rival: str, taken: set[str]) -> Arm:
     options = SelectionConfig.parse(record["options"])
     return Arm(
-        label=_unused(_label(name, longer), arms),
+        label=_unused(_label(name, longer), taken),
         kind="selection_steps" if longer else "selection",
         selection=name,
         options=options,

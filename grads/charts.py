@@ -101,7 +101,7 @@ def distribution(
 
 def density_curve(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """(256,) places and the Gaussian kernel density there, times the number of values."""
-    edges = np.linspace(low, high, 257)
+    edges, values = np.linspace(low, high, 257), values[np.isfinite(values)]
     counts = np.histogram(values, edges)[0].astype(float)
     step = edges[1] - edges[0]
     n = max(len(values), 1)
@@ -122,7 +122,10 @@ def sample_points(shown: np.ndarray, code: np.ndarray, limit: int = MOST_POINTS)
     group = code[index]
     sizes = np.bincount(group)
     shares = np.maximum(limit * sizes // len(index), np.minimum(sizes, 50))
-    shares[np.argmax(shares)] += limit - int(shares.sum())
+    while (missing := limit - int(shares.sum())) != 0:
+        room = sizes - shares if missing > 0 else shares
+        group_with_room = int(np.argmax(room))
+        shares[group_with_room] += np.clip(missing, -room[group_with_room], room[group_with_room])
     chosen = [
         rng.choice(index[group == c], int(share), replace=False)
         for c, share in enumerate(shares)

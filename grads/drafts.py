@@ -59,20 +59,26 @@ def draft(config: RunConfig, purpose: Literal["data", "cost"], root: str | None 
     return Draft.of(config, runs_root(root), purpose)
 
 
-def check(config: RunConfig, purpose: Literal["data", "cost"], root: str | None = None) -> Draft:
+def check(
+    config: RunConfig,
+    purpose: Literal["data", "cost"],
+    root: str | None = None,
+    again: bool = False,
+) -> Draft:
     """The draft of a run whose data are looked at, or whose cost is measured; starts its job.
 
-    A draft that failed is tried again only after its settings or its data file have changed.
+    A draft that failed is tried again when asked to, or when its data file has changed.
     """
     _prune(runs_root(root))
     made = draft(config, purpose, root)
-    if jobs.observe(made).state in ("queued", "interrupted", "stopped"):
+    idle = {"queued", "interrupted", "stopped", *(["failed"] if again else [])}
+    if jobs.observe(made).state in idle:
         jobs.start(made, at_once=True)
     return made
 
 
 def _prune(root: Path) -> None:
-    """Remove drafts that nobody has looked at for a day: each holds a copy of its data."""
+    """Remove drafts that are older than a day: each holds a copy of its data."""
     for path in (root / DRAFTS).glob("*-*"):
         old = time.time() - path.stat().st_mtime > KEPT_S
         if old and jobs.observe(Draft(path)).state not in ACTIVE:
@@ -100,7 +106,7 @@ def examples(run: Run, count: int = 20) -> list[dict[str, Any]]:
 
 
 def lengths(run: Run) -> dict[str, np.ndarray]:
-    """Prompt and response tokens of every usable sample, and whether it was cut."""
-    names = ["prompt_tokens", "response_tokens", "truncated"]
+    """Prompt and response tokens of every usable sample, whether it was cut, or is held out."""
+    names = ["prompt_tokens", "response_tokens", "truncated", "heldout"]
     table = run.read_table(run.samples_file, names)
     return {name: table[name].to_numpy() for name in names}

@@ -1,6 +1,6 @@
 """What a run will cost on this machine, from a short measurement of its own model and data."""
 
-import sys
+import threading
 import time
 from typing import Any
 
@@ -19,11 +19,12 @@ CHECKED = 4  # samples that the run's self-check computes by plain autograd, at 
 AUTOGRAD = 2.0
 
 
-def measure(config: RunConfig, pool: TokenPool) -> dict[str, Any]:
+def measure(config: RunConfig, pool: TokenPool, stored: int) -> dict[str, Any]:
     """Seconds by stage, peak memory and disk in bytes, and the rates they come from.
 
     One training step and one scoring batch of about 512 tokens are timed after a first round that
-    warms the caches. Memory grows linearly with the tokens of a batch.
+    warms the caches. Memory grows linearly with the tokens of a batch; gradients and optimizer
+    state take 12 bytes a trained weight. `stored` are the bytes that the prepared data take.
     """
     device = models.pick_device(config.device)
     dtype = models.pick_dtype(config.dtype, device)
@@ -35,24 +36,26 @@ def measure(config: RunConfig, pool: TokenPool) -> dict[str, Any]:
     batch = _typical_batch(pool, min(MEASURED_TOKENS, config.batch_tokens))
     tokens = int(pool.lengths[batch].sum())
     inputs = pool.collate(batch, device)
-    before = _memory(device)
+    before, watch = _memory(device), _Peak(device)
     scorer = GradientScorer(model)
-    scoring = tokens / _seconds(lambda: scorer.score(*inputs), device)
+    with watch:
+        scoring = tokens / _seconds(lambda: scorer.score(*inputs), device)
     training, trainable = None, 0
     if config.warmup != "none" and not config.warmup_from:
         model = models.add_lora(model, config.lora_rank) if config.warmup == "lora" else model
         for parameter in model.parameters() if config.warmup == "full" else ():
             parameter.requires_grad_(True)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        training = tokens / _seconds(lambda: _train_step(model, *inputs), device)
+        with watch:
+            training = tokens / _seconds(lambda: _train_step(model, *inputs), device)
     padded = int(pool.lengths[batch].max()) * len(batch)
-    growth = max(_memory(device, peak=True) - before, 0) / padded
+    growth = max(watch.most - before - 4 * trainable, 0) / padded
     seconds = _stage_seconds(config, pool, loading, scoring, training)
     widest = min(config.batch_tokens, int(pool.lengths.max()) * len(pool))
     return {
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "memory_bytes": int(before + growth * widest + 12 * trainable),
-        "disk_bytes": _disk(config, pool, trainable),
+        "disk_bytes": stored + _disk(config, pool, trainable),
         "training_tokens_per_s": training and round(training, 1),
         "scoring_tokens_per_s": round(scoring, 1),
         "samples": len(pool),
@@ -102,25 +105,36 @@ def _stage_seconds(
     return seconds
 
 
-def _memory(device: str, peak: bool = False) -> int:
+def _memory(device: str) -> int:
     """Bytes in use: of the GPU where there is one, else of the process."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()
-    return _peak_memory() if peak else int(psutil.Process().memory_info().rss)
+        return torch.cuda.memory_allocated()
+    return int(psutil.Process().memory_info().rss)
 
 
-def _peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes."""
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
+class _Peak:
+    """The most memory in use while it is entered, looked at every few milliseconds."""
 
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+    def __init__(self, device: str) -> None:
+        self.device, self.most = device, 0
+        self._ended = threading.Event()
+
+    def __enter__(self) -> None:
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.005):
+            self.most = max(self.most, _memory(self.device))
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
 
 def _disk(config: RunConfig, pool: TokenPool, trainable: int) -> int:
-    """Bytes: trained weights with their optimizer state, features, scores, per-token signals."""
+    """Bytes that come on top: trained weights with their state, features, scores, token signals."""
     kept = 4 * trainable if config.warmup_from is None else 0
     signals = 8 * int(pool.lengths.sum()) if config.token_signals is not False else 0
     return 3 * kept + len(pool) * (64 * 4 + 256 * 4 + 64) + signals

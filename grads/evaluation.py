@@ -23,6 +23,7 @@ from grads.warmup import response_logits
 
 KL_POSITIONS = 2_048  # at most so many response positions are held against the base model
 ANSWER_TOKENS = 80  # at most, of a written answer
+LOWEST = float(np.finfo(np.float16).min)  # what a log-probability of minus infinity counts as
 Sums = tuple[np.ndarray, np.ndarray]  # (n,) float64 sums of each sample, (n,) what divides them
 
 
@@ -142,7 +143,7 @@ class Reference:
         number = np.bincount(owner[kept], minlength=len(samples))
         if not len(kept):
             return np.zeros(len(samples)), number
-        ours = log_probs[torch.from_numpy(kept).to(log_probs.device)]
+        ours = log_probs[torch.from_numpy(kept).to(log_probs.device)].clamp(min=LOWEST)
         if self._writing:
             self._keep(rows[kept], ours)
             return np.zeros(len(samples)), number
@@ -159,8 +160,7 @@ class Reference:
             self._table = np.lib.format.open_memmap(
                 self._draft, mode="w+", dtype=np.float16, shape=shape
             )
-        lowest = float(np.finfo(np.float16).min)  # a logit of minus infinity stays far away
-        self._table[rows] = log_probs.clamp(min=lowest).cpu().numpy().astype(np.float16)
+        self._table[rows] = log_probs.cpu().numpy().astype(np.float16)
 
 
 def response_counts(pool: TokenPool) -> np.ndarray:

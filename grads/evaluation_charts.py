@@ -20,10 +20,12 @@ def trade_off(
     learning: Sequence[float],
     forgetting: Sequence[float],
     reach: Sequence[tuple[float, float]],
+    front: Sequence[str] = (),
 ) -> go.Figure:
     """One mark an arm: held-out loss upwards, rise of the general loss to the right.
 
     `reach` holds half the width of each arm's two intervals (learning, forgetting), 0 for none.
+    A line joins the arms of the Pareto `front`, which no other beats in both.
     """
     figure = go.Figure()
     for i, (label, kind) in enumerate(zip(labels, kinds, strict=True)):
@@ -44,6 +46,18 @@ def trade_off(
             },
             hovertemplate=f"{label}: held-out loss %{{y:.3f}}, general loss %{{x:+.3f}}"
             "<extra></extra>",
+        )
+    best = sorted(
+        (forgetting[i], learning[i]) for i, label in enumerate(labels) if label in set(front)
+    )
+    if len(best) > 1:
+        figure.add_scatter(
+            x=[x for x, _ in best],
+            y=[y for _, y in best],
+            mode="lines",
+            line={"color": NEUTRAL, "dash": "dot"},
+            name="no other is better in both",
+            hoverinfo="skip",
         )
     figure.update_yaxes(autorange="reversed")
     return layout(

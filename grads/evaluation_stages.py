@@ -1,5 +1,6 @@
 """The job of an evaluation: train each arm from the base model, measure it, write what it shows."""
 
+import hashlib
 import shutil
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
     trials = arms.trials(scored, planned, config, range(config.seeds))
     lab = Lab(job, config)
     probes = load_probes(run, config, lab.tokenizer)
+    lab.measure_on(probes.heldout, probes.general)
     about = probes.about | {"prompts": asked(probes.heldout)}
     answering = {arm.label for arm in planned if arm.kind in ANSWERING}
     lab.answering = {t.key for t in trials if t.seed == 0 and t.arm in answering}
@@ -59,13 +61,30 @@ class Lab:
         self.dtype = models.pick_dtype(self.settings.dtype, self.device)
         self.pool = stages.load_pool(self.run)
         self.tokenizer = models.load_tokenizer(self.settings.model)
+        self.measured_on = ""  # what tells the recipe, the model and the test samples from others
         self.answering: set[str] = set()  # keys of the trials that write answers
         self.left: dict[str, int] = {}  # work of each training to come, by its key
         self.total = self.spent = self.current = 0
 
+    def measure_on(self, *probes: Probe) -> None:
+        """Say on what everything is measured: arms that were measured on other samples, or trained
+        by another recipe, do not count as done."""
+        recipe = {name: getattr(self.recipe, name) for name in Recipe.model_fields}
+        recipe.pop("seeds")
+        digest = hashlib.sha256(repr([sorted(recipe.items()), self.settings.model]).encode())
+        for probe in probes:
+            for pool in (probe.samples, probe.options):
+                digest.update(pool.input_ids.tobytes() + pool.trained.tobytes())
+        self.measured_on = digest.hexdigest()[:16]
+
+    def _done(self) -> dict[str, dict[str, Any]]:
+        """Finished arms by file name that this job can keep."""
+        files = self.evaluation.read_arms()
+        return {n: arm for n, arm in files.items() if arm.get("measured_on") == self.measured_on}
+
     def expect(self, trials: list[Trial], measured: int) -> None:
         """What lies ahead, each measurement passing `measured` tokens; twins count once."""
-        known = {arm["key"] for arm in self.evaluation.read_arms().values()}
+        known = {arm["key"] for arm in self._done().values()}
         work = {t.key: self._training_passes(t) + measured for t in trials}
         self.left |= {key: passes for key, passes in work.items() if key not in known}
         self.total += sum(work.values())
@@ -91,8 +110,14 @@ class Lab:
         """
         reference = Reference(self.evaluation.reference_file(trial.phase), general)
         target = self.evaluation.arm_file(trial.name)
-        own = {"arm": trial.arm, "seed": trial.seed, "key": trial.key, "phase": trial.phase}
-        files = self.evaluation.read_arms()
+        own = {
+            "arm": trial.arm,
+            "seed": trial.seed,
+            "key": trial.key,
+            "phase": trial.phase,
+            "measured_on": self.measured_on,
+        }
+        files = self._done()
         same = trial.name in files and files[trial.name]["key"] == trial.key
         if same and (len(trial.sample_ids) or reference.path.exists()):
             return

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from grads import arms, estimates, jobs, tuning
-from grads.errors import EvaluationError
+from grads.errors import EvaluationError, RunError
 from grads.evaluation_config import EvaluationConfig, TuneConfig
 from grads.files import read_json
 from grads.folders import Evaluation
@@ -25,7 +25,7 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
         )
     if isinstance(config, TuneConfig):
         check_name(config.save_as)
-    _planned_trials(run, config)
+    trials = _planned_trials(run, config)
     if config.heldout is None and not run.read_manifest()["counts"]["heldout"]:
         raise EvaluationError(
             f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"
@@ -34,7 +34,21 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
     for file in (config.heldout, *config.general):
         if file is not None and not Path(file).expanduser().exists():
             raise EvaluationError(f"no file at {file}: check the path")
-    return Evaluation.create(run, name, config.model_dump(mode="json"))
+    made = Evaluation.create(run, name, config.model_dump(mode="json"))
+    if jobs.observe(made).state == "finished":
+        _refuse_other_subsets(made, trials)
+    return made
+
+
+def _refuse_other_subsets(made: Evaluation, trials: list[arms.Trial]) -> None:
+    """A finished evaluation must not speak of a selection that was saved anew since."""
+    stored = made.read_arms()
+    for trial in trials:
+        if trial.name in stored and stored[trial.name]["key"] != trial.key:
+            raise RunError(
+                f"evaluation '{made.id}' measured other samples of '{trial.arm}', which was saved"
+                " anew since: give another --name"
+            )
 
 
 def evaluations(run: Run) -> list[dict[str, Any]]:
@@ -62,18 +76,22 @@ def read_evaluation(run: Run, name: str) -> dict[str, Any]:
     } | {key: read_json(file) if file.exists() else None for key, file in files.items()}
 
 
-def estimate_evaluation(run: Run, config: EvaluationConfig | TuneConfig) -> dict[str, Any]:
+def estimate_evaluation(
+    run: Run, config: EvaluationConfig | TuneConfig, pool: Pool | None = None
+) -> dict[str, Any]:
     """What it will take, before it starts, by the speed that the run itself has measured.
 
     `seconds` with `low` and `high` (None without a measured speed), `tokens`, and `arms`: how many
     models are trained and measured, each seed counted.
     """
-    trials = _planned_trials(run, config)
+    trials = _planned_trials(run, config, pool)
     return estimates.estimate(run, config, trials)
 
 
-def _planned_trials(run: Run, config: EvaluationConfig | TuneConfig) -> list[arms.Trial]:
-    pool = Pool(run)
+def _planned_trials(
+    run: Run, config: EvaluationConfig | TuneConfig, pool: Pool | None = None
+) -> list[arms.Trial]:
+    pool = pool or Pool(run)
     if isinstance(config, TuneConfig):
         return tuning.trials(pool, config)
     planned = arms.plan(run, config, len(pool))

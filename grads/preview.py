@@ -107,9 +107,10 @@ def coverage(pool: Pool, shown: Preview, by: str) -> list[Coverage]:
     return sorted(rows, key=lambda row: -row.pool)
 
 
-def emptied(rows: list[Coverage]) -> list[str]:
-    """Categories of which the subset keeps nothing though a random one of its size would."""
-    return [row.name for row in rows if row.kept == 0 and row.random > 0]
+def emptied(rows: list[Coverage]) -> dict[str, float]:
+    """Categories of which the subset keeps nothing, with how many a random one would on average."""
+    share = sum(row.kept for row in rows) / max(sum(row.pool for row in rows), 1)
+    return {row.name: row.pool * share for row in rows if row.kept == 0 and row.pool}
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:

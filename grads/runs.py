@@ -159,8 +159,8 @@ class Run(JobFolder):
         if run.path.exists() and any(p.name != ".lock" for p in run.path.iterdir()):
             raise RunError(f"{run.path} is not empty and not a run: give another --run-dir")
         run.path.mkdir(parents=True, exist_ok=True)
+        write_json(run.config_file, values)  # first: without it the folder would be no run
         run.write_status(Status())
-        write_json(run.config_file, values)
         return run
 
     # -- settings and state
@@ -241,8 +241,11 @@ class Run(JobFolder):
         """Everything that was decided, in order."""
         if not self.decisions_file.exists():
             return []
-        lines = self.decisions_file.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line]
+        rows = []
+        for line in self.decisions_file.read_text(encoding="utf-8").split("\n"):
+            with suppress(ValueError):  # a killed writer may leave half a line
+                rows.append(json.loads(line))
+        return rows
 
     def part_file(self, number: int) -> Path:
         """Where one part of the scoring pass lies."""

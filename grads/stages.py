@@ -237,7 +237,10 @@ def check(job: Job[Draft]) -> None:
     if draft.wants_cost and not draft.estimate_file.exists():
         with turn(job):
             job.stage("measure")
-            write_json(draft.estimate_file, estimate.measure(draft.config(), load_pool(draft)))
+            stored = sum(f.stat().st_size for f in draft.path.glob("*.parquet"))
+            write_json(
+                draft.estimate_file, estimate.measure(draft.config(), load_pool(draft), stored)
+            )
 
 
 def add_token_signals(job: Job[TokenRequest]) -> None:

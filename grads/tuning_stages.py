@@ -24,6 +24,7 @@ def tune(job: Job[Evaluation], config: TuneConfig) -> None:
     scored = Pool(run)
     lab = Lab(job, config)
     probes = load_probes(run, config, lab.tokenizer)
+    lab.measure_on(probes.heldout, probes.general)
     heldout, general = tuning.halves(len(probes.heldout)), tuning.halves(len(probes.general))
     first, second = (
         (probes.heldout.part(a), probes.general.part(b))

@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from grads import api, charts, jobs
-from grads.config import ROLES, RunConfig
+from grads.config import RunConfig
 from grads.folders import Draft
 from grads.runs import ACTIVE
 from studio import frame, intake, job, setup, words
@@ -31,13 +31,14 @@ def show(draft: Draft, settings: RunConfig) -> None:
     counts = manifest["counts"]
     usable = f"{counts['usable']:,} of {words.count(counts['rows'], 'row')} can be used"
     say(usable + (f", {counts['refused']:,} cannot" if rejects else ""))
-    roles = ", ".join(f"{role} = `{column}`" for role, column in manifest["columns"].items())
-    st.markdown(f"Recognised as **{manifest['source']['layout']}**: {roles}.")
+    roles = ", ".join(f"{role} = {column}" for role, column in manifest["columns"].items())
+    st.markdown(f"Recognised as **{manifest['source']['layout']}**: {words.literal(roles)}.")
+    tokens = api.lengths(draft)
     facts = {
         "Examples to choose from": counts["usable"] - counts["heldout"],
         "Set aside for evaluation": counts["heldout"],
         "Cut at the longest length": counts["truncated"],
-        "Tokens to learn": counts["response_tokens"],
+        "Tokens to learn": int(tokens["response_tokens"][~tokens["heldout"]].sum()),
     }
     for place, (name, value) in zip(st.columns(len(facts)), facts.items(), strict=True):
         place.metric(name, f"{value:,}")
@@ -50,7 +51,6 @@ def show(draft: Draft, settings: RunConfig) -> None:
         intake.preview(draft)
     with right:
         st.markdown("#### How long the examples are")
-        tokens = api.lengths(draft)
         st.plotly_chart(
             charts.lengths(
                 tokens["prompt_tokens"], tokens["response_tokens"], manifest["max_length"]
@@ -84,7 +84,7 @@ with frame.page("Data"):
         }
         place = api.data_place(dataset)
         chosen["columns"] = setup.mapping(intake.columns(place)) if dataset else {}
-        st.caption(f"Roles: {', '.join(ROLES)}. Left empty, the layout is recognised by itself.")
+        st.caption("Left empty, the layout is recognised by itself.")
     if not dataset:
         st.stop()
     say("This data cannot be used yet")
@@ -98,4 +98,7 @@ with frame.page("Data"):
         show(draft, settings)
     else:
         st.error(words.literal(status.error or "It could not be read."), icon=":material/error:")
+        if st.button("Try again", icon=":material/refresh:"):
+            api.check(settings, "data", again=True)
+            st.rerun()
         job.log(draft)

@@ -63,6 +63,7 @@ def show(run: Run, name: str) -> None:
             f"{name}.html",
             on_click="ignore",
         )
+    verdict.second_test(result)
     verdict.remarks(result)
     if found["answers"] and found["answers"]["prompts"]:
         st.markdown("#### What they answer")

@@ -77,7 +77,7 @@ def watch_run(run: Run) -> None:
     state, icon, colour = words.STATES[status.state]
     config = run.config()
     counts = run.read_manifest().get("counts", {})
-    size = words.count(counts["usable"], "example") if counts else "data"
+    size = words.count(counts["usable"] - counts["heldout"], "example") if counts else "data"
     sentence = {
         "finished": f"All {size} are scored",
         "failed": "This run has failed",

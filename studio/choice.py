@@ -92,9 +92,10 @@ def covered(pool: Pool, shown: Preview) -> None:
     rows = coverage(pool, shown, by)
     gone = emptied(rows)
     if gone:
+        named = ", ".join(f"{name} ({expected:.1f})" for name, expected in gone.items())
         st.warning(
-            words.literal(f"Nothing is kept of: {', '.join(gone)}.")
-            + " A random subset of this size would keep some.",
+            words.literal(f"Nothing is kept of: {named}.")
+            + " In brackets: how many a random subset of this size would keep on average.",
             icon=":material/warning:",
         )
     whole = (len(pool), max(shown.count, 1))

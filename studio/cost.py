@@ -23,7 +23,7 @@ def price(settings: RunConfig) -> None:
         if status.state == "failed":
             st.error(words.literal(status.error or ""), icon=":material/error:")
         if st.button("Estimate time, memory and disk", icon=":material/timer:"):
-            api.check(settings, "cost")
+            api.check(settings, "cost", again=True)
             st.rerun()
 
 
@@ -47,8 +47,9 @@ def taken(run: Run) -> None:
     seconds = sum(manifest["seconds"].values())
     text = f"It took {words.duration(seconds)}"
     if run.estimate_file.exists():
-        expected = sum(run.read_estimate()["seconds"].values())
-        off = (seconds - expected) / expected
-        text += f"; {words.duration(expected)} were estimated ({off:+.0%})"
+        estimated = run.read_estimate()["seconds"]
+        expected = sum(estimated.values())
+        alike = sum(manifest["seconds"].get(stage, 0.0) for stage in estimated)
+        text += f"; {words.duration(expected)} were estimated ({alike / expected - 1:+.0%})"
     check = manifest["self_check"]["largest_relative_difference"]
     st.caption(f"{text}. Gradients checked against the slow exact way: off by {check:.1e} at most.")

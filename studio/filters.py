@@ -31,7 +31,7 @@ def bounds(parameter: str = WITHIN) -> tuple[Bound, ...]:
 def set_bound(column: str, low: float, high: float, parameter: str = WITHIN) -> None:
     """Put a range into the URL; one a column."""
     drop_bound(column, parameter)
-    text = f"{column}:{low:.6g}:{high:.6g}"
+    text = f"{column}:{low:.10g}:{high:.10g}"
     st.query_params[parameter] = [*st.query_params.get_all(parameter), text]
 
 
@@ -52,7 +52,7 @@ def brushed(key: str, x: str, y: str | None = None, parameter: str = WITHIN) -> 
                 set_bound(y, min(box["y"]), max(box["y"]), parameter)
         for lasso in selection.get("lasso", [])[-1:]:
             corners = tuple(zip(map(float, lasso["x"]), map(float, lasso["y"]), strict=True))
-            st.session_state[LASSOS] = ((x, y, corners),)
+            st.session_state[LASSOS] = {st.query_params.get("run"): ((x, y, corners),)}
 
     return callback
 
@@ -77,12 +77,13 @@ def bar(pool: Pool) -> Filter:
             "Topics", list(names), "topics", format_func=lambda c: names[c], placeholder="all"
         )
     known = tuple(b for b in bounds() if b.column in pool.numbers)
-    lassos = st.session_state.get(LASSOS, ())
+    lassos = st.session_state.get(LASSOS, {}).get(st.query_params.get("run"), ())
     if known or lassos:
         with st.container(horizontal=True):
             for bound in known:
                 st.button(
-                    f"{words.label(bound.column)} {bound.low:.3g} to {bound.high:.3g}",
+                    words.literal(words.label(bound.column))
+                    + f" {bound.low:.3g} to {bound.high:.3g}",
                     key=f"drop-{bound.column}",
                     icon=":material/close:",
                     help="Take this range off",

@@ -109,6 +109,8 @@ def _run_box() -> None:
         st.query_params["run"] = st.session_state["run-choice"]
 
     asked = st.query_params.get("run")
+    if asked is not None and asked not in names:
+        st.toast(f"There is no run {words.literal(asked)} here; this is {words.literal(names[0])}.")
     st.session_state["run-choice"] = asked if asked in names else names[0]
     chosen = st.selectbox(
         "Run", names, key="run-choice", on_change=write, label_visibility="collapsed", width=280
@@ -124,7 +126,7 @@ def link(**more: str) -> dict[str, str]:
 def chosen_run() -> Run:
     """The run of the URL, or the newest; ends the page with a hint where there is none."""
     run_id = st.query_params.get("run")
-    if not run_id:
+    if run_id not in {run.id for run in list_runs(runs_root())}:
         headline("There is no run yet")
         st.info("Start with your data.", icon=":material/info:")
         st.page_link("pages/Data.py", label="Choose data", icon=":material/table_rows:")

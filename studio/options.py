@@ -175,7 +175,7 @@ def ranges(pool: Pool) -> dict[str, Any]:
 
         ends = (low if bound.low is None else bound.low, high if bound.high is None else bound.high)
         st.session_state[key] = tuple(float(np.clip(end, low, high)) for end in ends)
-        st.slider(words.label(column), low, high, key=key, on_change=drag)
+        st.slider(words.literal(words.label(column)), low, high, key=key, on_change=drag)
     return {"bounds": [b.model_dump() for b in limited.values()]}
 
 

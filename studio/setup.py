@@ -24,8 +24,6 @@ WARMUPS = {
     "none": "None: the model as it is",
 }
 ROLES = {"prompt": "Question column", "response": "Answer column", "messages": "Dialogue column"}
-# On the page Data, and again on Run, where the data stay as they were checked.
-DATA = ("dataset", "model", "max_length", "limit", "heldout", "split", "map")
 ADVANCED = (
     "limit heldout split epochs lr warmup_fraction lora_rank batch_size batch_tokens dtype device"
     " clusters seed token_signals warmup_from"

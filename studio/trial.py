@@ -8,8 +8,9 @@ import streamlit as st
 from grads import api
 from grads.errors import ConfigError, GradsError
 from grads.evaluation_config import ARMS, EvaluationConfig, TuneConfig
+from grads.pool import Pool
 from grads.runs import Run
-from studio import words
+from studio import frame, words
 
 NAMES = {
     "base": "untrained",
@@ -96,7 +97,7 @@ def offer(run: Run, what: str, make: Any) -> None:
     """The price, and the button to start."""
     try:
         config = make()
-        cost = api.estimate_evaluation(run, config)
+        cost = _cost(run, frame.pool(run), config)
     except ConfigError as error:
         st.warning(words.literal(str(error)), icon=":material/warning:")
         return
@@ -118,6 +119,18 @@ def offer(run: Run, what: str, make: Any) -> None:
     )
     if f"refused-{what}" in st.session_state:
         st.error(words.literal(st.session_state.pop(f"refused-{what}")), icon=":material/error:")
+
+
+def _cost(run: Run, pool: Pool, config: EvaluationConfig | TuneConfig) -> dict[str, Any]:
+    """The estimate, worked out again only when the settings or a selection have changed."""
+    stamps = tuple(run.selection_saved(name) for name in run.selection_names())
+    key = (str(run.path), config.model_dump_json(), stamps)
+    kept = st.session_state.get("evaluation-cost")
+    if kept is None or key not in kept:
+        kept = {**(kept or {}), key: api.estimate_evaluation(run, config, pool)}
+        st.session_state["evaluation-cost"] = kept
+    cost: dict[str, Any] = kept[key]
+    return cost
 
 
 def _start(run: Run, what: str, config: EvaluationConfig | TuneConfig) -> None:

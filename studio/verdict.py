@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from grads import evaluation_charts as charts
+from grads.runs import ACTIVE
 from studio import words
 
 METRICS = {
@@ -23,6 +24,7 @@ LEARNED = {
     "worse": "It learned less than a random subset",
     "no difference seen": "No difference seen from a random subset",
 }
+STOPPED = {state: word for state, (word, _, _) in words.STATES.items()}
 FORGOT = {
     "better": ", and forgot less",
     "worse": ", and forgot more",
@@ -38,14 +40,19 @@ def against_random(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def sentence(found: dict[str, Any]) -> str:
     """The headline of an evaluation."""
-    result = found["result"]
+    result, state = found["result"], found["status"]["state"]
     if result is None or not result["finished"]:
-        return "Measuring whether it helped"
+        at_work = state in ACTIVE
+        return "Measuring whether it helped" if at_work else f"The measurement is {STOPPED[state]}"
     main = [result["confirmation"]] if result.get("confirmation") else against_random(result)
     if not main:
         return "No setting beat random" if result.get("kind") == "tune" else "Measured"
     first = main[0]
-    return LEARNED[first["learning"]] + FORGOT[first["forgetting"]]
+    if first["seeds"] < 2:
+        return "Compared once only: that tells nothing yet"
+    verdict = LEARNED[first["learning"]] + FORGOT[first["forgetting"]]
+    others = f" ({first['arm']}; {len(main) - 1} more below)" if len(main) > 1 else ""
+    return verdict + words.literal(others)
 
 
 def verdicts(result: dict[str, Any]) -> None:
@@ -74,7 +81,18 @@ def picture(result: dict[str, Any]) -> go.Figure:
             )
             for arm in shown
         ],
+        result.get("front", ()),
     )
+
+
+def second_test(result: dict[str, Any]) -> None:
+    """The winner of a search once more, with fresh seeds, on samples that no pilot saw."""
+    if result.get("confirmation_arms"):
+        st.markdown("#### The second test of the winner")
+        shown = table({**result, "arms": result["confirmation_arms"]}).drop(
+            columns=["steps", "seconds"]
+        )
+        st.dataframe(shown, hide_index=True, alt="The winner and random under fresh seeds")
 
 
 def _reach(arm: dict[str, Any], metric: str, noise: float | None) -> float:

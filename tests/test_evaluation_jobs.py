@@ -132,7 +132,7 @@ def test_each_arm_trains_on_the_subset_it_names(run, whole):
     drawn = []
     for seed in (0, 1):
         options = SelectionConfig(criterion="random", count=11, seed=seed)
-        kept = api.selection.select(scores, options).kept
+        kept = pool.select(options).kept
         drawn.append(kept)
         tokens = scores.response_tokens[kept].sum()
         assert files[f"random-11-{seed}"]["response_tokens"] == tokens
@@ -275,6 +275,40 @@ def test_a_selection_made_anew_is_trained_anew(place, run):
     assert before["sums"]["heldout_loss"] != after["sums"]["heldout_loss"]
 
 
+def test_a_finished_evaluation_does_not_speak_of_a_selection_saved_anew(place, run):
+    api.select_samples(run, "moving", SelectionConfig(ratio=0.2))
+    config = settings(place, selections=["moving"], arms=["selection"], seeds=1, epochs=1)
+    conduct(run, "moving", config)
+    api.create_evaluation(run, "moving", config)  # the same subset: the same answer
+    api.select_samples(run, "moving", SelectionConfig(ratio=0.3))
+    with pytest.raises(RunError, match="'moving', which was saved anew since"):
+        api.create_evaluation(run, "moving", config)
+
+
+def test_arms_measured_on_other_samples_do_not_count(place, run):
+    """The general file is edited between a stop and a resume: everything is measured anew."""
+    general = place / "edited.jsonl"
+    general.write_text('{"instruction": "the heart?", "output": "rest and water."}\n' * 4)
+    config = settings(
+        place,
+        selections=["fifth"],
+        arms=["selection"],
+        seeds=1,
+        epochs=1,
+        general=[str(general)],
+    )
+    conduct(run, "edited", config)
+    evaluation = Evaluation.open(run, "edited")
+    before = {name: arm["sums"]["general_loss"] for name, arm in evaluation.read_arms().items()}
+    general.write_text('{"instruction": "the lung?", "output": "fever and cough."}\n' * 4)
+    evaluation.write_status(evaluation.read_status().model_copy(update={"state": "stopped"}))
+    api.resume_run(evaluation)
+    assert wait_for(evaluation, "finished", "failed").state == "finished"
+    after = {name: arm["sums"]["general_loss"] for name, arm in evaluation.read_arms().items()}
+    assert before.keys() == after.keys() == {"base-0", "fifth-0"}
+    assert all(before[name] != after[name] for name in before)
+
+
 def test_stop_keeps_finished_arms_and_a_resume_goes_on_within_one(place, run):
     config = settings(place, selections=["fifth"], arms=["full", "selection"], epochs=200, seeds=1)
     evaluation = api.create_evaluation(run, "stopped", config)
@@ -384,7 +418,7 @@ def test_an_unknown_layout_says_what_to_rename(place, run, tmp_path):
 def test_what_cannot_be_evaluated_is_refused_at_once(place, run, tmp_path):
     for values, name, kind, message in (
         ({"selections": ["fifth"]}, "../x", EvaluationError, "is no name"),
-        ({"selections": ["none"]}, "x", RunError, "no selection 'none': there are drawn"),
+        ({"selections": ["none"]}, "x", RunError, "no selection 'none': there are "),
         ({"heldout": str(tmp_path / "no.jsonl")}, "x", EvaluationError, "no file at"),
     ):
         with pytest.raises(kind, match=message):

@@ -167,11 +167,12 @@ def test_csv_writes_dates_inside_lists_as_text(tmp_path):
 def test_csv_takes_a_long_document_in_a_fresh_process(tmp_path):
     """Python's own limit is 128 KB a field; only reading a source lifts it."""
     code = (
-        "import sys; from pathlib import Path; from grads import api\n"
+        "import sys; from pathlib import Path; from grads.config import RunConfig\n"
+        "from grads.export import Subset, export\n"
         "rows = [{'text': 'x' * 200_000}]\n"
-        "subset = api.Subset('mine', None, rows, None, [[]], None)\n"
-        "config = api.RunConfig(dataset='data.jsonl')\n"
-        "print(api.export(subset, 'csv', Path(sys.argv[1]), config, {})['rows'])\n"
+        "subset = Subset('mine', None, rows, None, [[]], None)\n"
+        "config = RunConfig(dataset='data.jsonl')\n"
+        "print(export(subset, 'csv', Path(sys.argv[1]), config, {})['rows'])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "out.csv")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

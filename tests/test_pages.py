@@ -751,7 +751,8 @@ def test_what_becomes_empty_is_said(run, pool):
     gone = preview.emptied(preview.coverage(pool, shown, "kind"))
     assert gone
     at = open_page("Select", criterion="longest", by="kind")
-    assert f"Nothing is kept of: {', '.join(gone)}." in messages(at)
+    named = ", ".join(f"{name} ({expected:.1f})" for name, expected in gone.items())
+    assert words.literal(f"Nothing is kept of: {named}.") in messages(at)
 
 
 def test_auto_without_a_density_says_what_to_do(run):

@@ -439,9 +439,10 @@ def test_coverage_sums_to_the_subsets(pool, by):
     assert {row.name: row.kept for row in found if row.kept} == dict(Counter(names))
 
 
-def test_emptied_names_what_a_random_subset_would_keep():
-    found = [Coverage("a", 50, 9, 5), Coverage("b", 40, 0, 4), Coverage("c", 2, 0, 0)]
-    assert emptied(found) == ["b"]
+def test_emptied_says_how_many_a_random_subset_would_keep():
+    """5 of 20 are kept, so a random subset would hold a quarter of each on average."""
+    found = [Coverage("a", 10, 5, 3), Coverage("b", 6, 0, 2), Coverage("c", 4, 0, 0)]
+    assert emptied(found) == {"b": 1.5, "c": 1.0}
 
 
 def test_overlap_by_hand():
