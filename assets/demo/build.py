@@ -1,7 +1,7 @@
 """Make the bundled demo run: the engine on the demo data with the demo model (`make demo`).
 
 Everything under assets/demo/run comes from here; nothing in it is edited by hand. It takes about
-an hour on two CPU cores. On another machine the scores agree within 1% (float32 sums in
+half an hour on two quiet CPU cores. On another machine the scores agree within 1% (float32 sums in
 another order, amplified by the training steps of the warm-up).
 """
 
