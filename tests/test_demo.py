@@ -132,3 +132,23 @@ def test_stored_run_exports_its_source_lines(run, tmp_path):
     lines = (DEMO / "medical_qa.jsonl").read_bytes().splitlines(keepends=True)
     assert set(out.read_bytes().splitlines(keepends=True)) <= set(lines)
     assert manifest["rows"] == 30
+
+
+def test_stored_evaluation_is_finished_and_whole(run):
+    """Every arm under three seeds, on the bundled held-out and general samples."""
+    (name,) = [one["name"] for one in api.evaluations(run)]
+    found = api.read_evaluation(run, name)
+    result = found["result"]
+    assert found["status"]["state"] == "finished"
+    assert result["finished"]
+    seeds = {arm["label"]: len(arm["seeds"]) for arm in result["arms"]}
+    assert seeds == {"base": 1, "full": 3, "random": 3, "grads-10": 3}
+    assert result["heldout"]["samples"] == 40
+    assert result["general"][0]["with_options"] == 60
+    assert not result["leaks"]["near_duplicates"]
+    prompts = found["answers"]["prompts"]
+    assert all(set(prompt["answers"]) == {"base", "full", "grads-10"} for prompt in prompts)
+    first = result["comparisons"][0]
+    assert (first["arm"], first["against"]) == ("grads-10", "random")
+    low, high = first["metrics"]["heldout_loss"]["low"], first["metrics"]["heldout_loss"]["high"]
+    assert (first["learning"] == "no difference seen") == (low <= 0 <= high)
