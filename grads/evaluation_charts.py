@@ -1,5 +1,6 @@
 """Plotly figures of evaluations, from plain arrays."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,12 @@ ARMS = {
     "full": (SHOWN, "star"),
     "random": (ASIDE, "circle"),
 }
+
+
+def arm_styles(kinds: Sequence[str]) -> list[tuple[str, str]]:
+    """Colour and symbol of each arm: the usual ones are fixed, the first chosen subset is blue."""
+    palette = itertools.cycle(zip((KEPT, *GROUPS[3:]), ("diamond", *SYMBOLS[2:]), strict=False))
+    return [ARMS.get(kind.removesuffix("_steps")) or next(palette) for kind in kinds]
 
 
 def trade_off(
@@ -28,9 +35,9 @@ def trade_off(
     A line joins the arms of the Pareto `front`, which no other beats in both.
     """
     figure = go.Figure()
+    styles = arm_styles(kinds)
     for i, (label, kind) in enumerate(zip(labels, kinds, strict=True)):
-        own = (GROUPS[i % len(GROUPS)], SYMBOLS[i % len(SYMBOLS)])
-        colour, symbol = ARMS.get(kind.removesuffix("_steps"), own)
+        colour, symbol = styles[i]
         figure.add_scatter(
             x=[forgetting[i]],
             y=[learning[i]],
@@ -68,17 +75,20 @@ def trade_off(
     )
 
 
-def training_curves(curves: dict[str, Sequence[tuple[float, float]]]) -> go.Figure:
+def training_curves(
+    curves: dict[str, Sequence[tuple[float, float]]], kinds: Sequence[str]
+) -> go.Figure:
     """Training loss over the steps, a line an arm; each is [(step, loss), ...]."""
     figure = go.Figure()
     dashes = ("solid", "dash", "dot", "dashdot")
+    styles = arm_styles(kinds)
     for number, (label, points) in enumerate(curves.items()):
         figure.add_scatter(
             x=[step for step, _ in points],
             y=[loss for _, loss in points],
             mode="lines",
             name=label,
-            line={"color": GROUPS[number % len(GROUPS)], "dash": dashes[number % len(dashes)]},
+            line={"color": styles[number][0], "dash": dashes[number % len(dashes)]},
             hovertemplate=f"{label}, step %{{x}}: %{{y:.3f}}<extra></extra>",
         )
     return layout(figure, "training step", "training loss, nats per token", 300)

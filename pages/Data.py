@@ -1,14 +1,18 @@
 """Is my data right?"""
 
-import numpy as np
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import streamlit as st
 
 from grads import api, charts, jobs
 from grads.config import RunConfig
+from grads.errors import GradsError
 from grads.folders import Draft
 from grads.runs import ACTIVE
 from studio import frame, intake, job, setup, words
 
+REFUSED = "This data cannot be used yet"
 KINDS = ["jsonl", "json", "csv", "parquet"]
 
 
@@ -16,6 +20,16 @@ def say(headline: str) -> None:
     """The page's one sentence, put in its place."""
     with title.container():
         frame.headline(headline)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Put the headline right where the settings are refused; the frame shows why."""
+    try:
+        yield
+    except GradsError:
+        say(REFUSED)
+        raise
 
 
 def take_upload() -> None:
@@ -29,8 +43,8 @@ def show(draft: Draft, settings: RunConfig) -> None:
     """What was found in the data."""
     manifest, rejects = draft.read_manifest(), draft.read_rejects()
     counts = manifest["counts"]
-    usable = f"{counts['usable']:,} of {words.count(counts['rows'], 'row')} can be used"
-    say(usable + (f", {counts['refused']:,} cannot" if rejects else ""))
+    refused = f", {counts['refused']:,} cannot" if rejects else ""
+    say(f"{counts['usable']:,} of {words.count(counts['rows'], 'row')} can be used{refused}")
     roles = ", ".join(f"{role} = {column}" for role, column in manifest["columns"].items())
     st.markdown(f"Recognised as **{manifest['source']['layout']}**: {words.literal(roles)}.")
     tokens = api.lengths(draft)
@@ -42,10 +56,8 @@ def show(draft: Draft, settings: RunConfig) -> None:
     }
     for place, (name, value) in zip(st.columns(len(facts)), facts.items(), strict=True):
         place.metric(name, f"{value:,}")
-    params = {"view": "New run", **setup.as_link(settings)}
-    frame.next_link(
-        "pages/Run.py", "Continue: what will it cost?", ":material/arrow_forward:", params
-    )
+    link, label = setup.as_link(settings) | {"view": "New run"}, "Continue: what will it cost?"
+    frame.next_link("pages/Run.py", label, ":material/arrow_forward:", link)
     left, right = st.columns([3, 2], gap="large")
     with left:
         intake.preview(draft)
@@ -56,7 +68,7 @@ def show(draft: Draft, settings: RunConfig) -> None:
                 tokens["prompt_tokens"], tokens["response_tokens"], manifest["max_length"]
             ),
             key="lengths",
-            alt=f"Lengths; the median is {np.median(sum(list(tokens.values())[:2])):.0f} tokens",
+            alt="Numbers of examples by length in tokens, questions and answers apart",
         )
         intake.refused(rejects)
 
@@ -82,13 +94,14 @@ with frame.page("Data"):
             "heldout": setup.widget("heldout", heldout),
             "split": setup.widget("split", split),
         }
-        place = api.data_place(dataset)
+        with refusing():
+            place = api.data_place(dataset)
         chosen["columns"] = setup.mapping(intake.columns(place)) if dataset else {}
         st.caption("Left empty, the layout is recognised by itself.")
     if not dataset:
         st.stop()
-    say("This data cannot be used yet")
-    settings = setup.config(dataset=dataset, **chosen)
+    with refusing():
+        settings = setup.config(dataset=dataset, **chosen)
     draft = api.check(settings, "data")
     status = jobs.observe(draft)
     if status.state in ACTIVE:
@@ -97,7 +110,8 @@ with frame.page("Data"):
     elif status.state == "finished":
         show(draft, settings)
     else:
-        st.error(words.literal(status.error or "It could not be read."), icon=":material/error:")
+        say(REFUSED)
+        st.error(words.literal(status.error or "It could not be read."))
         if st.button("Try again", icon=":material/refresh:"):
             api.check(settings, "data", again=True)
             st.rerun()

@@ -148,7 +148,8 @@ def remarks(result: dict[str, Any]) -> None:
 def curves(result: dict[str, Any]) -> go.Figure:
     """Training loss of every arm, first seed."""
     return charts.training_curves(
-        {arm["label"]: arm["seeds"][0]["curve"] for arm in result["arms"] if arm["seeds"]}
+        {arm["label"]: arm["seeds"][0]["curve"] for arm in result["arms"]},
+        [arm["kind"] for arm in result["arms"]],
     )
 
 
