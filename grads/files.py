@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from grads.errors import RunError
 
-ROW_GROUP = 5_000  # rows
+ROW_GROUP = 1_000  # rows
 
 
 @contextmanager
