@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from grads import arms, estimates, jobs, tuning
+from grads import arms, evaluation_estimate, jobs, tuning
 from grads.errors import EvaluationError, RunError
 from grads.evaluation_config import EvaluationConfig, TuneConfig
 from grads.files import read_json
@@ -85,7 +85,7 @@ def estimate_evaluation(
     models are trained and measured, each seed counted.
     """
     trials = _planned_trials(run, config, pool)
-    return estimates.estimate(run, config, trials)
+    return evaluation_estimate.estimate(run, config, trials)
 
 
 def _planned_trials(

@@ -17,9 +17,9 @@ from grads.chat import Encoded, Turn
 from grads.clusters import alike_between
 from grads.config import RunConfig
 from grads.errors import DataError, EvaluationError
-from grads.estimates import general_files
 from grads.evaluation import Probe, encode_options, pool_of
 from grads.evaluation_config import Recipe
+from grads.evaluation_estimate import general_files
 from grads.runs import Run
 from grads.sources import Source, read_source
 
