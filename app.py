@@ -51,6 +51,7 @@ with frame.page("Start"):
             icon=":material/scatter_plot:",
             query_params={"run": "demo"},
         )
+    frame.fetch_pictures()
     summaries = api.summaries()
     if summaries:
         st.markdown("#### Runs")

@@ -18,6 +18,7 @@ from grads.drafts import (
     draft,
     examples,
     lengths,
+    model_place,
     save_upload,
 )
 from grads.errors import RunError
@@ -55,6 +56,7 @@ __all__ = [
     "export_selection",
     "lengths",
     "load_pool",
+    "model_place",
     "read_evaluation",
     "resume_run",
     "save_upload",

@@ -16,7 +16,8 @@ GROUPS = ("#3a86d8", "#e07b1f", "#2a9d78", "#c565a5", "#b8a31c", "#7a6fd0", "#56
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
 BINS = 60
 CELLS = 60  # along each axis of a plane
-MOST_POINTS = 20_000  # that a plane sends to the browser
+# Points of a plane that go to the browser: as SVG, which also draws at once without a GPU.
+MOST_POINTS = 3000
 OTHERS = "all others"
 
 
@@ -168,7 +169,7 @@ def plane(
     for number, (name, codes) in enumerate(_legend(names, np.bincount(code[shown]))):
         member = points[np.isin(code[points], codes)]
         colour, symbol = group_style(name, number)
-        figure.add_scattergl(
+        figure.add_scatter(
             x=x[member],
             y=y[member],
             mode="markers",

@@ -27,7 +27,7 @@ def main(port: int | None, runs_dir: str | None) -> int:
     environment = os.environ | {"GRADS_RUNS_DIR": str(runs_root(runs_dir))}
     roots = [str(Path.cwd()), *filter(None, [os.environ.get("GRADS_DATA_DIRS")])]
     environment["GRADS_DATA_DIRS"] = os.pathsep.join(roots)
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.port", str(port)]
+    command = [sys.executable, "-m", "studio.serve", "run", str(APP), "--server.port", str(port)]
     server = subprocess.Popen(
         command, cwd=APP.parent, env=environment, stdout=subprocess.DEVNULL, stderr=None
     )

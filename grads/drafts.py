@@ -12,7 +12,7 @@ import numpy as np
 
 from grads import jobs
 from grads.config import RunConfig
-from grads.errors import DataError
+from grads.errors import DataError, GradsError, ModelError
 from grads.files import replacing
 from grads.folders import DRAFTS, Draft
 from grads.runs import ACTIVE, Run, runs_root
@@ -30,15 +30,25 @@ def allowed_roots() -> list[Path]:
 
 def data_place(text: str) -> str:
     """A path or hub id from a page; raises DataError for a path outside the allowed roots."""
+    return _held(text, DataError, "upload it, ")
+
+
+def model_place(text: str) -> str:
+    """A model's folder, file or hub id from a page; raises ModelError as `data_place` does."""
+    return _held(text, ModelError)
+
+
+def _held(text: str, kind: type[GradsError], other_way: str = "") -> str:
+    """Text that is no path outside the allowed roots."""
     text = text.strip()
     path = Path(text).expanduser()
     if text and (path.exists() or path.is_absolute() or text.startswith((".", "~"))):
         inside = [root for root in allowed_roots() if path.resolve().is_relative_to(root)]
         if not inside:
             roots = ", ".join(str(root) for root in allowed_roots())
-            raise DataError(
+            raise kind(
                 f"{path} lies outside the folders this dashboard may read ({roots}): move it there,"
-                " upload it, or start the dashboard with GRADS_DATA_DIRS naming its folder"
+                f" {other_way}or start the dashboard with GRADS_DATA_DIRS naming its folder"
             )
     return text
 

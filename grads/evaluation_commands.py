@@ -30,6 +30,7 @@ LoraRank = Annotated[int | None, _e("lora_rank")]
 BatchSize = Annotated[int | None, _e("batch_size")]
 BatchTokens = Annotated[int | None, _e("batch_tokens")]
 Seeds = Annotated[int | None, _e("seeds")]
+FirstSeed = Annotated[int | None, _e("first_seed")]
 Dtype = Annotated[str | None, _e("dtype")]
 Device = Annotated[str | None, _e("device")]
 
@@ -55,6 +56,7 @@ def evaluate(
     batch_size: BatchSize = None,
     batch_tokens: BatchTokens = None,
     seeds: Seeds = None,
+    first_seed: FirstSeed = None,
     dtype: Dtype = None,
     device: Device = None,
     as_json: Json = False,

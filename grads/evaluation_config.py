@@ -66,8 +66,15 @@ class EvaluationConfig(Recipe):
     """Further comparison criteria, each with its own subset."""
     ratio: float | None = Field(None, gt=0, le=1)
     """Size of the criteria's subsets as a share of the pool; by default the first selection's."""
+    first_seed: int = Field(0, ge=0)
+    """Number of the first repetition: others make a fresh test of what was found under 0, 1, 2."""
     arms: tuple[ArmKind, ...] = ARMS
     """Which arms to train: base, full, random, selection, random_steps, selection_steps."""
+
+    @property
+    def repetitions(self) -> range:
+        """The seeds of this evaluation."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @model_validator(mode="after")
     def _something_to_compare(self) -> Self:

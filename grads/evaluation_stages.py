@@ -30,13 +30,13 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
     job.stage("prepare")
     scored = Pool(run)
     planned = arms.plan(run, config, len(scored))
-    trials = arms.trials(scored, planned, config, range(config.seeds))
+    trials = arms.trials(scored, planned, config, config.repetitions)
     lab = Lab(job, config)
     probes = load_probes(run, config, lab.tokenizer)
     lab.measure_on(probes.heldout, probes.general)
     about = probes.about | {"prompts": asked(probes.heldout)}
     answering = {arm.label for arm in planned if arm.kind in ANSWERING}
-    lab.answering = {t.key for t in trials if t.seed == 0 and t.arm in answering}
+    lab.answering = {t.key for t in trials if t.seed == config.first_seed and t.arm in answering}
     job.stage("evaluate", "token passes")
     lab.expect(trials, probes.heldout.tokens + probes.general.tokens)
     for trial in trials:

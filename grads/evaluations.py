@@ -95,7 +95,7 @@ def _planned_trials(
     if isinstance(config, TuneConfig):
         return tuning.trials(pool, config)
     planned = arms.plan(run, config, len(pool))
-    return arms.trials(pool, planned, config, range(config.seeds))
+    return arms.trials(pool, planned, config, config.repetitions)
 
 
 def subset_overlap(run: Run, ratio: float = 0.1) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from grads.errors import RunError
 
-ROW_GROUP = 1_000  # rows
+# Rows of a Parquet file's groups: one sample is found fast in small ones, all samples in large.
+SINGLE_SAMPLES, WHOLE_COLUMNS = 1_000, 100_000
 
 
 @contextmanager
@@ -53,10 +54,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Replace a Parquet file. Its row groups are small, so that one sample is read fast."""
+def write_table(path: Path, table: pa.Table, group: int = WHOLE_COLUMNS) -> None:
+    """Replace a Parquet file; `group` is SINGLE_SAMPLES where samples are read one by one."""
     with replacing(path) as draft:
-        pq.write_table(table, draft, compression="zstd", row_group_size=ROW_GROUP)
+        pq.write_table(table, draft, compression="zstd", row_group_size=group)
 
 
 def read_rows(path: Path, sample_ids: list[int]) -> dict[int, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """A job is a detached process, its run directory is the channel: start, observe, stop."""
 
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,9 @@ from grads.runs import ACTIVE, JobFolder, Status
 STALE_S = 60.0  # a heartbeat older than this is a dead job's
 GRACE_S = 60.0  # for a job to stop by itself
 TERMINATE_S = 5.0  # from asking the process tree to end to killing it
+# Lets glibc take large blocks as huge pages where Linux allows it: a training step on a CPU asks
+# for hundreds of megabytes each time, and is 1.2 times as fast with them. Others ignore it.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def start(folder: JobFolder, at_once: bool = False) -> bool:
@@ -32,6 +36,7 @@ def start(folder: JobFolder, at_once: bool = False) -> bool:
             subprocess.Popen(
                 [sys.executable, "-m", "grads", "worker", str(folder.path), *now],
                 start_new_session=True,
+                env=HUGE_PAGES | os.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -102,12 +102,14 @@ class Pool:
 
     @cached_property
     def _source_columns(self) -> list[tuple[str, pa.Array]]:
-        samples = self.run.read_table(self.run.samples_file, ["sample_id", "heldout"])
-        if "columns" not in pq.read_schema(self.run.samples_file).names:
+        names = ["sample_id", "columns"]
+        if not set(names) <= set(self.run.column_names(self.run.samples_file)):
             return []
-        samples = self.run.read_table(self.run.samples_file, ["sample_id", "columns"])
-        in_pool = pc.is_in(samples["sample_id"], pa.array(self.scores.sample_id))
-        extra = samples.filter(in_pool).sort_by("sample_id")["columns"].combine_chunks()
+        samples = self.run.read_table(self.run.samples_file, names)
+        if not np.array_equal(samples["sample_id"].to_numpy(), self.scores.sample_id):
+            in_pool = pc.is_in(samples["sample_id"], pa.array(self.scores.sample_id))
+            samples = samples.filter(in_pool).sort_by("sample_id")
+        extra = samples["columns"].combine_chunks()
         return [(field.name, pc.struct_field(extra, field.name)) for field in extra.type]
 
     def _unitless(self, kind: str) -> np.ndarray:
@@ -219,6 +221,15 @@ class Pool:
             turns = batch["turns"]
             contents = pc.struct_field(pc.list_flatten(turns), "content")
             yield batch["sample_id"].to_numpy(), contents, pc.list_parent_indices(turns)
+
+    def highest(self, column: str, among: np.ndarray, count: int) -> np.ndarray:
+        """Positions of the samples of a mask with the highest numbers; ties in order of id."""
+        index = np.flatnonzero(among)
+        values = np.nan_to_num(self.numbers[column][index], nan=-np.inf)
+        if len(index) > count:  # without sorting them all
+            best = values >= np.partition(values, -count)[-count]
+            index, values = index[best], values[best]
+        return np.asarray(index[np.argsort(-values, kind="stable")][:count])
 
     def percentile(self, column: str, position: int) -> float:
         """Share of the pool, in percent, that lies below a sample's number; ties count half."""

@@ -9,7 +9,8 @@ import os
 import re
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -181,13 +182,23 @@ class Run(JobFolder):
 
     def read_table(self, path: Path, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file of the run; raises RunError where its stage has not run."""
+        with self._readable(path):
+            return pq.read_table(path, columns=columns)
+
+    def column_names(self, path: Path) -> list[str]:
+        """The columns of a Parquet file of the run; raises as `read_table` does."""
+        with self._readable(path):
+            return list(pq.read_schema(path).names)
+
+    @contextmanager
+    def _readable(self, path: Path) -> Iterator[None]:
         if not path.exists():
             raise RunError(
                 f"run {self.path} has no {path.relative_to(self.path)} yet: its state is"
                 f" '{self.read_status().state}'; wait for it, or resume it"
             )
         try:
-            return pq.read_table(path, columns=columns)
+            yield
         except (pa.ArrowInvalid, OSError) as error:
             raise RunError(f"{path} is damaged ({error}): remove it and resume the run") from None
 

@@ -217,8 +217,9 @@ def _unitless(
         if np.ptp(log_tokens) == 0:
             notes.append("all responses have one length: no length effect to remove")
         else:
-            slope, intercept = np.polyfit(log_tokens, r, 1)
-            r = r - (slope * log_tokens + intercept)
+            centred = log_tokens - log_tokens.mean()
+            slope = (centred @ r) / (centred @ centred)  # least squares
+            r = r - slope * centred
     if len(r) < FEW:
         notes.append(f"under {FEW} samples: ranks stand in for the signal")
         return _normal_scores(r)

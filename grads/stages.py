@@ -17,7 +17,7 @@ import torch
 from grads import clusters, data, estimate, models, scoring, warmup
 from grads.batches import TokenPool
 from grads.errors import ScoringError, Stopped, WarmupError
-from grads.files import replacing, write_json, write_table
+from grads.files import SINGLE_SAMPLES, replacing, write_json, write_table
 from grads.folders import Draft, TokenRequest
 from grads.gradients import GradientScorer
 from grads.runs import Run
@@ -115,7 +115,7 @@ def _prepare(job: Job[Run]) -> None:
         draft.write_text("".join(lines), encoding="utf-8")
     if prepared.source is not None:
         write_table(run.source_file, prepared.source)
-    write_table(run.samples_file, prepared.samples)
+    write_table(run.samples_file, prepared.samples, SINGLE_SAMPLES)
     samples = prepared.samples
     run.update_manifest(
         source={
@@ -135,7 +135,9 @@ def _prepare(job: Job[Run]) -> None:
             "response_tokens": int(pc.sum(samples["response_tokens"]).as_py()),
         },
     )
-    write_table(run.tokens_file, prepared.tokens)  # last: its presence ends the stage
+    write_table(
+        run.tokens_file, prepared.tokens, SINGLE_SAMPLES
+    )  # last: its presence ends the stage
 
 
 def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> None:
@@ -215,7 +217,7 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
     merged = scoring.merge_parts(run, pool, config.batch_tokens)
     if token_signals:
         signals = ["sample_id", "embed_token_norm", "head_token_norm"]
-        write_table(run.token_signal_file, merged.select(signals))
+        write_table(run.token_signal_file, merged.select(signals), SINGLE_SAMPLES)
     raw = merged["feature"].combine_chunks()
     features = clusters.reduce_features(raw.flatten().to_numpy().reshape(len(raw), -1), config.seed)
     width = features.shape[1]
@@ -268,7 +270,7 @@ def add_token_signals(job: Job[TokenRequest]) -> None:
         ids = pa.array([sample], pa.int64())
         tables.append(pa.table({"sample_id": ids, **signals}))
         job.progress(done + 1, len(wanted))
-    write_table(run.token_signal_file, pa.concat_tables(tables))
+    write_table(run.token_signal_file, pa.concat_tables(tables), SINGLE_SAMPLES)
 
 
 def _cluster(job: Job[Run]) -> None:

@@ -13,6 +13,7 @@ PICTURES = (
 )
 
 with frame.page("Explore"):
+    frame.fetch_pictures()
     run = frame.scored_run()
     pool = frame.pool(run)
     title = st.container()
@@ -91,8 +92,7 @@ with frame.page("Explore"):
                     alt="Number of examples in each topic",
                 )
 
-    order = np.flatnonzero(shown)
-    order = order[np.argsort(-pool.numbers["signal"][order], kind="stable")][:200]
+    order = pool.highest("signal", shown, 200)
     heading, go = st.columns([5, 1], vertical_alignment="bottom")
     heading.markdown(f"#### {'The first 200 by' if shown.sum() > 200 else 'By'} learning signal")
     reader.go_to(go)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from grads import api, jobs
@@ -24,6 +25,7 @@ PAGES = {
 }
 ICON = Path(__file__).parents[1] / "assets" / "icon.png"
 LOG = logging.getLogger("studio")
+UNCAUGHT = logging.getLogger("streamlit.error_util")  # of what no page catches: callbacks
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] {padding-top: 1.5rem; max-width: 1320px}
 [data-testid="stHeader"] {background: none; pointer-events: none}
@@ -33,6 +35,7 @@ STYLE = """<style>
   [data-testid="stColumn"]:has([data-testid="stColumn"], [data-testid="stPlotlyChart"],
     [data-testid="stSlider"], .turn, [data-testid="stDataFrame"]) {min-width: 100%}
 }
+.st-key-fetch {display: none}
 .st-key-next a {background: #2f7ed8; border-radius: .5rem; padding: .45rem .9rem}
 .st-key-next a:hover {background: #2468b4}
 .st-key-next a * {color: #fff}
@@ -50,6 +53,7 @@ def page(name: str) -> Iterator[None]:
     """The page's frame; errors inside become messages that say what to do."""
     st.set_page_config(page_title=f"{name} · GrADS Studio", page_icon=str(ICON), layout="wide")
     st.html(STYLE)
+    _keep_traces()
     with guard():
         _navigation(name)
         yield
@@ -64,26 +68,37 @@ def guard() -> Iterator[None]:
         st.error(words.literal(str(error)), icon=":material/error:")
         st.stop()
     except Exception:
-        _log().exception("a page failed")
+        LOG.exception("a page failed")
         st.error(
             "Something went wrong while drawing this page. Reload it; if it happens again, the"
-            f" details are in `{_log_file()}`.",
+            f" details are in `{log_file()}`.",
             icon=":material/error:",
         )
         st.stop()
 
 
-def _log_file() -> Path:
+class _LogFile(logging.Handler):
+    """Appends to the log of the runs folder that is in use now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        file = log_file()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as out:
+            out.write(f"{self.format(record)}\n")
+
+
+def log_file() -> Path:
+    """Where the traces of unexpected errors go."""
     return runs_root() / "studio.log"
 
 
-def _log() -> logging.Logger:
+def _keep_traces() -> None:
+    """Send the traces of failed pages, and of what fails outside a page, to the log file."""
     if not LOG.handlers:
-        _log_file().parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(_log_file(), delay=True)
+        handler = _LogFile()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        LOG.addHandler(handler)
-    return LOG
+        for logger in (LOG, UNCAUGHT):
+            logger.addHandler(handler)
 
 
 def _navigation(name: str) -> None:
@@ -182,6 +197,13 @@ def overlap(run: Run) -> dict[str, Any]:
 @st.cache_data(max_entries=8, show_spinner="Comparing the settings")
 def _overlap(path: str, stamp: int) -> dict[str, Any]:
     return api.subset_overlap(Run(path))
+
+
+def fetch_pictures() -> None:
+    """Have the browser fetch what draws pictures and tables while the server reads a run."""
+    with st.container(key="fetch"):
+        st.plotly_chart(go.Figure(), key="fetch-picture")
+        st.dataframe({})
 
 
 def next_link(path: str, label: str, icon: str, params: dict[str, str]) -> None:

@@ -103,6 +103,9 @@ def stored_mapping() -> dict[str, str]:
 def config(**values: Any) -> RunConfig:
     """Validated settings; a path outside the allowed folders is refused."""
     values["dataset"] = api.data_place(values["dataset"])
+    values["model"] = api.model_place(values["model"])
+    if values.get("warmup_from"):
+        values["warmup_from"] = api.data_place(values["warmup_from"])
     return RunConfig.parse({k: v for k, v in values.items() if v not in (None, "", {})})
 
 

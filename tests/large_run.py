@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from grads import api, charts, preview
 from grads.config import RunConfig, SelectionConfig
-from grads.files import write_json, write_table
+from grads.files import SINGLE_SAMPLES, write_json, write_table
 from grads.pool import Filter, Pool
 from grads.runs import Run, Status
 
@@ -56,7 +56,7 @@ def make(path: Path, rows: int, clusters: int = 24) -> Run:
             [pa.array(np.array(["a", "b", "c"])[rng.integers(0, 3, rows)])], names=["kind"]
         ),
     }
-    write_table(run.samples_file, pa.table(samples))
+    write_table(run.samples_file, pa.table(samples), SINGLE_SAMPLES)
     features = rng.normal(0, 1, (rows, 64)).astype(np.float32)
     cluster = rng.integers(0, clusters, rows).astype(np.int32)
     write_table(

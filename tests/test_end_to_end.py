@@ -203,13 +203,18 @@ def test_killed_in_a_stage_and_resumed(place, finished, stage, monkeypatch):
         np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-5, atol=1e-6)
 
 
-def test_stop_ends_the_process_tree_and_keeps_what_is_done(place):
-    run = api.create_run(config_for(place, epochs=500.0), str(place / "runs" / "stopped"))
+@pytest.mark.parametrize("own", [None, "glibc.malloc.top_pad=65536"])
+def test_stop_ends_the_process_tree_and_keeps_what_is_done(place, monkeypatch, own):
+    """The job runs with huge pages, unless the user has settings for glibc's memory."""
+    if own:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    run = api.create_run(config_for(place, epochs=500.0), str(place / "runs" / f"stopped-{own}"))
     api.start_run(run)
     assert not api.start_run(run), "a second start must find the first one's job"
     while not (wait_for(run, "running").stage == "warm-up" and jobs.observe(run).done > 2):
         time.sleep(0.05)
     process = psutil.Process(jobs.observe(run).pid)
+    assert process.environ()["GLIBC_TUNABLES"] == (own or "glibc.malloc.hugetlb=1")
     assert api.stop_run(run).state == "stopped"
     psutil.wait_procs([process], timeout=10)
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE

@@ -359,6 +359,21 @@ def test_a_drawn_selection_is_drawn_anew_by_each_seed(place, run):
     assert len(first) == 3  # none for base, another subset for each seed
 
 
+def test_fresh_repetitions_are_other_seeds_of_the_same(place, run, whole):
+    """From the second seed on: what the first evaluation found under it, and answers of its own."""
+    arms = ("base", "random", "selection")
+    config = settings(place, selections=["fifth"], arms=arms, seeds=2, first_seed=1)
+    result = conduct(run, "fresh", config)
+    for label in ("fifth", "random"):
+        ours = {row["seed"]: row["heldout_loss"] for row in arm_of(result, label)["seeds"]}
+        assert sorted(ours) == [1, 2]
+        earlier = arm_of(whole, "random-11" if label == "random" else label)["seeds"][1]
+        assert ours[1] == pytest.approx(earlier["heldout_loss"])
+    assert result["comparisons"][0]["seeds"] == 2
+    (prompt, *_) = api.read_evaluation(run, "fresh")["answers"]["prompts"]
+    assert set(prompt["answers"]) == {"base", "fifth"}
+
+
 # -- held-out files
 
 

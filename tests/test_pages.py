@@ -47,7 +47,7 @@ from grads.errors import RunError
 from grads.export import READERS, data_name
 from grads.pool import Pool
 from grads.runs import ACTIVE, Run, Status, list_runs
-from studio import filters, words
+from studio import filters, frame, words
 
 SCORED = ("finished", "clustering")  # the examples are scored
 PERCENTS = (2.5, 5.0, 10.0, 25.0, 50.0)
@@ -352,6 +352,8 @@ def test_a_new_run_without_data_asks_for_data(run):
         ({"warmup_fraction": "1.5"}, "warmup_fraction is '1.5'"),
         ({"batch_size": "0", "lora_rank": "0"}, "lora_rank is 0"),
         ({"dataset": "/etc/passwd"}, "lies outside the folders"),
+        ({"model": "/etc"}, "/etc lies outside the folders"),
+        ({"warmup_from": "/etc"}, "/etc lies outside the folders"),
     ],
 )
 def test_an_invalid_setting_is_named_and_nothing_starts(root, settings, expected):
@@ -1032,6 +1034,31 @@ def test_data_outside_the_allowed_folders_are_refused(root, tmp_path_factory):
     assert "lies outside the folders this dashboard may read" in messages(at)
     assert "GRADS_DATA_DIRS" in messages(at)
     assert "hidden words" not in everything(at)
+    assert drafts(root, "data") == []
+
+
+def test_what_fails_in_a_callback_goes_to_the_log(root, monkeypatch):
+    """Streamlit itself catches it, before any page: the trace is kept, and none is shown."""
+    demo_run(root, "finished")
+    at = open_page("Explore", within="signal:0:1")
+
+    def fail():
+        raise ZeroDivisionError("in a callback")
+
+    monkeypatch.setattr(filters, "clear", fail)
+    at.run()
+    press(at, "Show everything")
+    log = frame.log_file().read_text(encoding="utf-8")
+    assert log.count("ZeroDivisionError: in a callback") == 1
+    assert "Traceback" in log
+    assert "Traceback" not in everything(at)
+
+
+def test_a_model_outside_the_allowed_folders_is_refused(root):
+    chain.write_data(root / "data.jsonl")
+    at = open_page("Data", dataset=str(root / "data.jsonl"), model="/etc")
+    assert_sound(at)
+    assert "/etc lies outside the folders this dashboard may read" in messages(at)
     assert drafts(root, "data") == []
 
 

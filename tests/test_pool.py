@@ -17,7 +17,7 @@ from run_dirs import DEMO, demo_run, set_source_columns, set_state
 
 from grads import api, jobs, selection, watch
 from grads.config import Bound, RunConfig, SelectionConfig
-from grads.errors import DataError, RunError, SelectionError
+from grads.errors import DataError, ModelError, RunError, SelectionError
 from grads.pool import MOST_CATEGORIES, TOPIC, Filter, Pool, inside_polygon
 from grads.preview import Coverage, coverage, emptied, overlap, preview
 from grads.runs import Run, Status
@@ -285,6 +285,26 @@ def test_a_line_and_a_missing_number_hold_nothing():
 
 
 # -- numbers of one sample
+
+
+@pytest.mark.parametrize("count", [1, 7, 200])
+def test_the_highest_by_sorting_them_all(pool, count):
+    """The same samples in the same order, ties by id."""
+    among = pool.scores.response_tokens > 20
+    for column in ("signal", "response_tokens"):
+        values = pool.numbers[column].astype(float)
+        order = [i for i in np.argsort(-values, kind="stable") if among[i]]
+        assert pool.highest(column, among, count).tolist() == order[:count]
+
+
+def test_a_missing_number_is_never_the_highest(pool):
+    values = pool.scores.loss.copy()
+    values[::2] = np.nan
+    pool = Pool(pool.run)
+    pool.numbers["holes"] = values
+    everything = np.ones(len(pool), bool)
+    found = values[pool.highest("holes", everything, 5)]
+    assert found.tolist() == sorted(values[1::2], reverse=True)[:5]
 
 
 def test_percentile_counts_ties_half(pool):
@@ -574,6 +594,14 @@ def test_data_elsewhere_are_refused_with_what_to_do(folders):
         with pytest.raises(DataError, match="GRADS_DATA_DIRS") as caught:
             api.data_place(str(place))
         assert str(allowed) in str(caught.value), place
+
+
+def test_models_are_held_to_the_same_folders(folders):
+    allowed, other = folders
+    for text in ("demo", "owner/name", f" {allowed / 'model'} "):
+        assert api.model_place(text) == text.strip()
+    with pytest.raises(ModelError, match="GRADS_DATA_DIRS"):
+        api.model_place(str(other))
 
 
 def test_the_same_upload_is_kept_once(folders):

@@ -107,6 +107,42 @@ def test_a_number_of_steps_overrules_the_epochs(pool, tmp_path):
     assert steps[-1].lr < steps[8].lr / 10
 
 
+@pytest.mark.parametrize("longest", [256, 8])
+def test_bfloat16_trains_float32_weights_and_comes_close(pool, tmp_path, monkeypatch, longest):
+    """The adapter stays in float32; the loss is that of float32 to within bfloat16's three digits.
+
+    Short samples attend by plain products, long ones by the fused kernel; afterwards all do as
+    before.
+    """
+    monkeypatch.setattr(warmup, "PLAIN_ATTENTION_UP_TO", longest)
+    _, exact = train(pool, tmp_path / "a")
+    model, steps = tiny.make_model("llama-tied").to(torch.bfloat16), []
+    usual = model.config._attn_implementation
+    before = tiny.make_model("llama-tied").to(torch.bfloat16).state_dict()
+    seen = set()
+    layer = type(model.model.layers[0].self_attn)
+    forward = layer.forward
+
+    def spied(self, *args, **kwargs):
+        seen.add(self.config._attn_implementation)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(layer, "forward", spied)
+    trained = warmup.train(
+        model, pool, config(), torch.bfloat16, "cpu", tmp_path / "b", steps.append
+    )
+    assert seen == {"eager" if longest == 256 else usual}
+    assert model.config._attn_implementation == usual
+    adapter = {k: v for k, v in trained.named_parameters() if "lora" in k}
+    assert {weight.dtype for weight in adapter.values()} == {torch.float32}
+    assert any(weight.abs().max() > 0 for name, weight in adapter.items() if "lora_B" in name)
+    frozen = {k.replace(".base_layer", ""): v for k, v in trained.state_dict().items()}
+    for name, weight in before.items():
+        torch.testing.assert_close(frozen[f"base_model.model.{name}"], weight)
+    for ours, theirs in zip(steps, exact, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-2)
+
+
 def test_half_a_checkpoint_is_not_used(pool, tmp_path):
     """A job killed while writing: the folder without its mark is passed over."""
     with pytest.raises(Stopped):
