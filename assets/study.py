@@ -29,6 +29,7 @@ from grads.files import write_json
 from grads.folders import Evaluation
 from grads.pool import Pool
 from grads.runs import ACTIVE, JobFolder, Run
+from grads.statistics import NONE
 from grads.tuning import GRID
 
 BUILD = Path("build/study")
@@ -266,6 +267,7 @@ def report() -> str:
 
 
 def table(path: Path) -> str:
+    """A part: each arm's means, and its differences from random's under the same seeds."""
     found = json.loads(path.read_text(encoding="utf-8"))
     result, recipe = found["result"], found["recipe"]
     training = recipe.get("training", "lora")
@@ -274,7 +276,7 @@ def table(path: Path) -> str:
         for pair in result["comparisons"]
         if pair["against_kind"] in ("random", "random_steps")
     }
-    head = ["arm", "samples", *COLUMNS.values(), "learning", "forgetting"]
+    head = ["arm", "samples", *COLUMNS.values(), "held-out loss - random's", "general - random's"]
     lines = [
         f"### {path.stem}: {training}, {recipe['epochs']:g} epochs, {recipe['seeds']} seeds",
         "",
@@ -282,9 +284,9 @@ def table(path: Path) -> str:
         "|---" * len(head) + "|",
     ]
     for arm in result["arms"]:
-        pair = against.get(arm["label"], {})
+        pair = against.get(arm["label"])
         cells = [arm["label"], str(arm["samples"]), *(cell(arm, metric) for metric in COLUMNS)]
-        cells += [pair.get("learning", ""), pair.get("forgetting", "")]
+        cells += [difference(pair, metric) for metric in (results.LEARNING, results.FORGETTING)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -292,6 +294,15 @@ def table(path: Path) -> str:
 def cell(arm: dict[str, Any], metric: str) -> str:
     mean, interval = arm["mean"][metric], arm["interval"][metric]
     return f"{mean:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def difference(pair: dict[str, Any] | None, metric: str) -> str:
+    """A difference with its interval, and the verdict where there is one."""
+    if pair is None:
+        return ""
+    found = pair["metrics"][metric]
+    verdict = "" if found["verdict"] == NONE else f" **{found['verdict']}**"
+    return f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}){verdict}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from chain import WORDS, config_for, save_tiny_model
 
+from grads.config import SelectionConfig
+from grads.tuning import GRID
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -21,6 +24,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(module, "BUDGETS", {"10": 0.5})
     monkeypatch.setattr(module, "RECIPE", {"epochs": 1.0, "batch_size": 8, "seeds": 2})
+    monkeypatch.setattr(module, "HELDOUT", 4)
     return module
 
 
@@ -42,7 +46,9 @@ def data(tmp_path, study, monkeypatch):
     monkeypatch.setattr(
         study,
         "RunConfig",
-        lambda dataset, limit, max_length: config_for(tmp_path, dataset=dataset, heldout=0),
+        lambda dataset, limit, max_length, **more: config_for(
+            tmp_path, dataset=dataset, heldout=0, **more
+        ),
     )
     return tmp_path / "data"
 
@@ -58,6 +64,10 @@ def test_a_part_goes_on_in_a_fresh_checkout(study, data):
     assert str(data) not in (study.RESULTS / "medicine-10.json").read_text()
 
     evaluation = study.Evaluation(study.Run(study.BUILD / "medicine"), "medicine-10")
+    (base,) = (arm for arm in result["arms"] if arm["label"] == "base")
+    losses, tokens = evaluation.read_arms()["base-0"]["sums"]["heldout_loss"]
+    assert len(losses) == 6
+    assert base["mean"]["heldout_loss"] == pytest.approx(sum(losses[2:]) / sum(tokens[2:]))
     kept = study.RESULTS / "unfinished" / "medicine-10"
     study.keep(evaluation, kept)
     (kept / "density-10-1.json").unlink()
@@ -79,6 +89,31 @@ def test_a_part_goes_on_in_a_fresh_checkout(study, data):
     assert lines[0] == "### medicine-10: lora, 1 epochs, 2 seeds"
     assert [line.split("|")[1].strip() for line in lines[4:]] == list(losses)
     assert f"{losses['base']:.3f}" in lines[4]
+
+
+def test_settings_beyond_the_grid(study, data):
+    """Half from either end; gradients of the model as it was before the warm-up."""
+    run = study.scored_run(data, "medicine")
+    pool = study.api.load_pool(run)
+    both = study.SETTINGS["both-ends"](data, pool, 0.4)
+    kept = np.isin(pool.scores.sample_id, both.pins)
+    assert kept.sum() == both.count == 12
+    assert (pool.select(both).kept == kept).all()
+    assert set(study.kept_ids(pool, SelectionConfig(**GRID["low-sample"], ratio=0.2))) <= set(
+        both.pins
+    )
+
+    before = study.SETTINGS["grads-before"](data, pool, 0.2)
+    other = study.api.load_pool(study.Run(study.BUILD / "medicine-none"))
+    assert other.run.config().warmup == "none"
+    assert before.pins == study.kept_ids(other, SelectionConfig(ratio=0.2))
+    assert study.kept_ids(pool, before) == before.pins
+
+    for name in study.ONE_END:
+        options = study.SETTINGS[name](data, pool, 0.2)
+        chosen = pool.numbers["signal"][pool.select(options).kept]
+        assert len(chosen) == 6
+        assert (chosen <= 1).all() if name == "no-high" else (chosen >= -1).all()
 
 
 def test_nothing_found_is_said(study):
