@@ -150,10 +150,8 @@ def plane(
     density of everything shown, the points a stratified sample of it, one colour and symbol a
     group. Sample ids travel as customdata.
     """
-    (x_low, x_high), (y_low, y_high) = spread(x[shown]), spread(y[shown])
-    counts, x_edges, y_edges = np.histogram2d(
-        x[shown], y[shown], CELLS, [[x_low, x_high], [y_low, y_high]]
-    )
+    reach = [_widened(*spread(values[shown])) for values in (x, y)]
+    counts, x_edges, y_edges = np.histogram2d(x[shown], y[shown], CELLS, reach)
     width = CELLS * max(int(shown.sum()), 2) ** (-1 / 6) / 6  # Scott's bandwidth, in cells
     counts = gaussian_filter(counts, width, mode="constant")
     figure, labels = go.Figure(), (plain(labels[0]), plain(labels[1]))
@@ -180,6 +178,12 @@ def plane(
             + f"{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{plain(name)}</extra>",
         )
     return layout(figure, *labels, 640, dragmode="lasso"), len(points)
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """A range with room at both ends, where a smoothed density fades out."""
+    room = 0.15 * (high - low)
+    return low - room, high + room
 
 
 def _legend(names: list[str], sizes: np.ndarray) -> list[tuple[str, list[int]]]:

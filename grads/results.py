@@ -302,9 +302,13 @@ def _notes(
         notes.append("one seed has no interval: a difference cannot be told from chance")
     elif seeds < 5:
         notes.append(f"{seeds} seeds give wide intervals: a real but small difference may not show")
-    for arm in planned:
-        if arm.selection and arm.redrawn and not arm.as_long_as_full:
-            notes.append(f"selection '{arm.selection}' is a random draw: each seed draws it anew")
+    drawn = [
+        f"'{arm.selection}'"
+        for arm in planned
+        if arm.selection and arm.redrawn and not arm.as_long_as_full
+    ]
+    if drawn:
+        notes.append(f"random draws, which each seed draws anew: {', '.join(drawn)}")
     against = [c for c in comparisons if c["against_kind"] == "random"]
     if len(against) > 1:
         notes.append(

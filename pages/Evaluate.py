@@ -37,6 +37,7 @@ def show(run: Run, name: str) -> None:
         st.info("The first result will appear here.", icon=":material/hourglass_top:")
         return
     verdict.verdicts(result)
+    verdict.against(result)
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.markdown("#### Learning against forgetting")
@@ -83,5 +84,7 @@ with frame.page("Evaluate"):
         trial.new_evaluation(run)
     with st.expander("Find a setting"):
         trial.new_search(run)
-    with st.expander("How the settings overlap, without any training"):
-        verdict.overlaps(frame.overlap(run))
+    settings = "How the settings overlap, without any training"
+    with st.expander(settings, on_change="rerun", key="overlaps") as overlaps:
+        if overlaps.open:
+            verdict.overlaps(frame.overlap(run))

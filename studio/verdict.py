@@ -24,6 +24,8 @@ LEARNED = {
     "worse": "It learned less than a random subset",
     "no difference seen": "No difference seen from a random subset",
 }
+SENTENCES = 3  # more of them are folded
+ANSWERS = 3  # arms whose answers are shown at first
 STOPPED = {state: word for state, (word, _, _) in words.STATES.items()}
 FORGOT = {
     "better": ", and forgot less",
@@ -50,9 +52,26 @@ def sentence(found: dict[str, Any]) -> str:
     first = main[0]
     if first["seeds"] < 2:
         return "Compared once only: that tells nothing yet"
-    verdict = LEARNED[first["learning"]] + FORGOT[first["forgetting"]]
-    others = f" ({first['arm']}; {len(main) - 1} more below)" if len(main) > 1 else ""
-    return verdict + words.literal(others)
+    if len(main) > 1:
+        return _counted(main)
+    return LEARNED[first["learning"]] + FORGOT[first["forgetting"]]
+
+
+def _counted(compared: list[dict[str, Any]]) -> str:
+    """How many of several subsets differ from random ones."""
+    said = []
+    for what, verdict, words_ in (
+        ("learning", "better", "learned more"),
+        ("learning", "worse", "learned less"),
+        ("forgetting", "better", "forgot less"),
+        ("forgetting", "worse", "forgot more"),
+    ):
+        count = sum(one[what] == verdict for one in compared)
+        if count:
+            said.append(f"{count} {words_}")
+    if not said:
+        return f"None of {len(compared)} subsets differs from random ones"
+    return f"Of {len(compared)} subsets, {', '.join(said)} than random ones"
 
 
 def verdicts(result: dict[str, Any]) -> None:
@@ -60,8 +79,33 @@ def verdicts(result: dict[str, Any]) -> None:
     if result.get("sentence"):
         st.markdown(words.literal(result["sentence"]))
         return
-    for comparison in against_random(result):
-        st.markdown("- " + words.literal(comparison["sentence"]))
+    compared = against_random(result)
+    several = len(compared) > SENTENCES
+    with st.expander("Each in a sentence") if several else st.container():
+        for comparison in compared:
+            st.markdown("- " + words.literal(comparison["sentence"]))
+
+
+def against(result: dict[str, Any]) -> None:
+    """Each subset's difference from random ones, with its interval."""
+    compared = [one for one in against_random(result) if one["seeds"] > 1]
+    if not compared:
+        return
+    compared.sort(key=lambda one: one["metrics"]["heldout_loss"]["difference"])
+    rows = [
+        [
+            (found["difference"], found["low"], found["high"], found["verdict"])
+            for found in (one["metrics"][metric] for one in compared)
+        ]
+        for metric in ("heldout_loss", "general_loss")
+    ]
+    st.markdown("#### Against random subsets of the same size")
+    st.plotly_chart(
+        charts.differences([one["arm"] for one in compared], *rows),
+        key="against-random",
+        alt="Held-out and general loss of each subset minus those of random subsets",
+    )
+    st.caption("Lines: 95% interval over repetitions. One that crosses zero shows no difference.")
 
 
 def picture(result: dict[str, Any]) -> go.Figure:
@@ -156,9 +200,15 @@ def curves(result: dict[str, Any]) -> go.Figure:
 def answers(found: dict[str, Any]) -> None:
     """What the trained models say to held-out questions, side by side."""
     prompts = (found["answers"] or {}).get("prompts", [])
+    labels = list(prompts[0]["answers"]) if prompts else []
+    if len(labels) > ANSWERS:
+        labels = st.multiselect(
+            "Answers of", labels, default=labels[:ANSWERS], key="answering", max_selections=4
+        )
     for prompt in prompts:
         st.markdown(f"**{words.literal(words.shorten(prompt['prompt'], 300))}**")
-        said = {"reference": prompt["reference"], **prompt["answers"]}
+        wrote = {label: prompt["answers"].get(label, "") for label in labels}
+        said = {"reference": prompt["reference"], **wrote}
         for place, (label, text) in zip(st.columns(len(said)), said.items(), strict=True):
             own = html.escape(text) or "(nothing)"
             place.html(f'<div class="turn"><div class="who">{html.escape(label)}</div>{own}</div>')

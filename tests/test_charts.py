@@ -79,3 +79,46 @@ def test_trade_off_has_a_mark_an_arm_with_its_interval():
     mine = next(trace for trace in figure.data if trace.name == "mine")
     assert (mine.x[0], mine.y[0]) == (0.2, 1.9)
     assert (mine.error_y.array[0], mine.error_x.array[0]) == (0.01, 0.04)
+
+
+def test_many_subsets_look_apart():
+    styles = evaluation_charts.arm_styles(["base", "full", "random", *["selection"] * 30])
+    assert len(set(styles)) == len(styles)
+
+
+def test_a_base_model_far_away_does_not_squeeze_the_others():
+    """It is named with its loss; where it lies near, it stays in the picture."""
+    values = (["base", "random", "mine"], ["base", "random", "selection"])
+    reach = [(0.0, 0.0), (0.01, 0.01), (0.01, 0.01)]
+    far = evaluation_charts.trade_off(*values, [2.4, 2.0, 1.9], [0.0, 0.1, 0.2], reach)
+    low, high = far.layout.yaxis.range[1], far.layout.yaxis.range[0]
+    assert low < 1.89
+    assert 2.01 < high < 2.1
+    assert [a.text for a in far.layout.annotations] == ["base: 2.400, out of view"]
+    near = evaluation_charts.trade_off(*values, [2.1, 2.0, 1.9], [0.0, 0.1, 0.2], reach)
+    assert near.layout.yaxis.range is None
+    assert not near.layout.annotations
+
+
+def test_differences_stand_beside_zero_with_their_verdicts():
+    better, none, worse = "better", "no difference seen", "worse"
+    figure = evaluation_charts.differences(
+        ["a", "<b>"],
+        [(-0.2, -0.3, -0.1, better), (0.0, -0.1, 0.1, none)],
+        [(0.0, -0.1, 0.1, none), (0.3, 0.1, 0.5, worse)],
+    )
+    marks = {
+        (trace.xaxis, trace.name): (trace.x[0], trace.y[0], trace.error_x)
+        for trace in figure.data
+        if trace.x
+    }
+    assert {key: mark[:2] for key, mark in marks.items()} == {
+        ("x", better): (-0.2, "a"),
+        ("x", none): (0.0, "&lt;b>"),
+        ("x2", none): (0.0, "a"),
+        ("x2", worse): (0.3, "&lt;b>"),
+    }
+    bar = marks["x2", worse][2]
+    assert (bar.array[0], bar.arrayminus[0]) == pytest.approx((0.2, 0.2))
+    legend = [trace.name for trace in figure.data if trace.showlegend]
+    assert sorted(legend) == [better, none, worse]

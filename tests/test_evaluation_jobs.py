@@ -354,7 +354,7 @@ def test_a_drawn_selection_is_drawn_anew_by_each_seed(place, run):
     assert result["comparisons"][0]["against"] == "base"
     keys = [file["key"] for file in Evaluation.open(run, "drawn").read_arms().values()]
     assert len(set(keys)) == 3
-    assert any("each seed draws it anew" in note for note in result["notes"])
+    assert "random draws, which each seed draws anew: 'drawn'" in result["notes"]
     first = {row["response_tokens"] for row in Evaluation.open(run, "drawn").read_arms().values()}
     assert len(first) == 3  # none for base, another subset for each seed
 

@@ -47,7 +47,7 @@ from grads.errors import RunError
 from grads.export import READERS, data_name
 from grads.pool import Pool
 from grads.runs import ACTIVE, Run, Status, list_runs
-from studio import filters, frame, words
+from studio import filters, frame, verdict, words
 
 SCORED = ("finished", "clustering")  # the examples are scored
 PERCENTS = (2.5, 5.0, 10.0, 25.0, 50.0)
@@ -1035,6 +1035,29 @@ def test_data_outside_the_allowed_folders_are_refused(root, tmp_path_factory):
     assert "GRADS_DATA_DIRS" in messages(at)
     assert "hidden words" not in everything(at)
     assert drafts(root, "data") == []
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([("better", "worse")], "It learned more than a random subset, and forgot more"),
+        ([("no difference seen",) * 2] * 3, "None of 3 subsets differs from random ones"),
+        (
+            [("better", "no difference seen"), ("worse", "better"), ("worse", "worse")],
+            "Of 3 subsets, 1 learned more, 2 learned less, 1 forgot less, 1 forgot more than random"
+            " ones",
+        ),
+    ],
+)
+def test_the_headline_counts_several_subsets(verdicts, expected):
+    compared = [
+        {"kind": "selection", "against_kind": "random", "seeds": 3, "arm": f"s{i}"}
+        | {"learning": learning, "forgetting": forgetting}
+        for i, (learning, forgetting) in enumerate(verdicts)
+    ]
+    result = {"finished": True, "comparisons": compared}
+    found = {"result": result, "status": {"state": "finished"}}
+    assert verdict.sentence(found) == expected
 
 
 def test_what_fails_in_a_callback_goes_to_the_log(root, monkeypatch):
