@@ -8,11 +8,10 @@ import numpy as np
 import psutil
 import torch
 
-from grads import models
+from grads import models, warmup
 from grads.batches import TokenPool, token_batches
 from grads.config import RunConfig
 from grads.gradients import IGNORE, GradientScorer
-from grads.warmup import response_loss, sample_fraction
 
 MEASURED_TOKENS = 512  # in one training step and one scoring batch; two rounds of each
 CHECKED = 4  # samples that the run's self-check computes by plain autograd, at about this factor
@@ -46,8 +45,9 @@ def measure(config: RunConfig, pool: TokenPool, stored: int) -> dict[str, Any]:
         for parameter in model.parameters() if config.warmup == "full" else ():
             parameter.requires_grad_(True)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        with watch:
-            training = tokens / _seconds(lambda: _train_step(model, *inputs), device)
+        longest = int(pool.lengths.max())
+        with watch, warmup.prepared(model, dtype, device, longest):
+            training = tokens / _seconds(lambda: _train_step(model, dtype, *inputs), device)
     padded = int(pool.lengths[batch].max()) * len(batch)
     growth = max(watch.most - before - 4 * trainable, 0) / padded
     seconds = _stage_seconds(config, pool, loading, scoring, training)
@@ -83,9 +83,11 @@ def _seconds(work: Any, device: str) -> float:
     return min(times)
 
 
-def _train_step(model: Any, ids: Any, mask: Any, labels: Any) -> None:
+def _train_step(model: Any, dtype: torch.dtype, ids: Any, mask: Any, labels: Any) -> None:
     model.train()
-    loss = response_loss(model, ids, mask, labels) / max(int((labels != IGNORE).sum()), 1)
+    trained = max(int((labels != IGNORE).sum()), 1)
+    with torch.autocast(ids.device.type, dtype, enabled=dtype == torch.bfloat16):
+        loss = warmup.response_loss(model, ids, mask, labels) / trained
     loss.backward()
     model.zero_grad(set_to_none=True)
 
@@ -99,7 +101,7 @@ def _stage_seconds(
     checked = order[np.linspace(0, 0.9 * (len(order) - 1), CHECKED).astype(int)].sum()
     seconds["self-check"] = float(checked) * (AUTOGRAD + 1) / scoring
     if training:
-        chosen = sample_fraction(len(pool), config.warmup_fraction, config.seed)
+        chosen = warmup.sample_fraction(len(pool), config.warmup_fraction, config.seed)
         trained = float(pool.lengths[chosen].sum()) * config.epochs
         seconds["warm-up"] = loading + trained / training
     return seconds

@@ -198,8 +198,7 @@ def train(
     trainer = _SftTrainer(pool, config.batch_tokens, model=model, args=arguments, callbacks=[watch])
     watch.trainer = trainer
     whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
-    plain = mixed and device == "cpu" and int(pool.lengths.max()) <= PLAIN_ATTENTION_UP_TO
-    with disable_input_dtype_casting(model, active=mixed), _attention(model, plain):
+    with prepared(model, dtype, device, int(pool.lengths.max())):
         trainer.train(resume_from_checkpoint=str(whole[0]) if whole else None)
     if trainer.state.global_step < trainer.state.max_steps:
         raise Stopped
@@ -207,12 +206,18 @@ def train(
 
 
 @contextmanager
-def _attention(model: Any, plain: bool) -> Iterator[None]:
-    """Let the model attend by plain matrix products for a while."""
+def prepared(model: Any, dtype: torch.dtype, device: str, longest: int) -> Iterator[None]:
+    """The model as it trains in `dtype` on samples of up to `longest` tokens, under autocast.
+
+    In bfloat16 an adapter leaves the casting of its inputs to autocast, and short samples on a CPU
+    attend by plain matrix products.
+    """
+    mixed = dtype == torch.bfloat16
     usual = model.config._attn_implementation
-    if plain:
+    if mixed and device == "cpu" and longest <= PLAIN_ATTENTION_UP_TO:
         model.set_attn_implementation("eager")
     try:
-        yield
+        with disable_input_dtype_casting(model, active=mixed):
+            yield
     finally:
         model.set_attn_implementation(usual)
