@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,17 @@ def summaries(root: str | None = None) -> list[RunSummary]:
 
 
 def load_pool(run: Run) -> Pool:
-    """The scored samples of a run as columns; raises RunError before its scoring has ended."""
-    return Pool(run)
+    """The scored samples of a run as columns; raises RunError before its scoring has ended.
+
+    The last few are kept in memory for as long as their files stay the same.
+    """
+    files = (run.scores_file, run.clusters_file)
+    return _read_pool(run.path, tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files))
+
+
+@lru_cache(maxsize=3)
+def _read_pool(path: Path, stamp: tuple[int, ...]) -> Pool:
+    return Pool(Run(path))
 
 
 # -- around a run

@@ -3,7 +3,7 @@
 import numpy as np
 import streamlit as st
 
-from grads import charts
+from grads import api, charts
 from studio import filters, frame, reader, url, words
 
 PICTURES = (
@@ -15,7 +15,7 @@ PICTURES = (
 with frame.page("Explore"):
     frame.fetch_pictures()
     run = frame.scored_run()
-    pool = frame.pool(run)
+    pool = api.load_pool(run)
     title = st.container()
     wanted = filters.bar(pool)
     shown = pool.matching(wanted)

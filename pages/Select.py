@@ -8,7 +8,7 @@ from studio import choice, frame, keep, options, reader, words
 
 with frame.page("Select"):
     run = frame.scored_run()
-    pool = frame.pool(run)
+    pool = api.load_pool(run)
     title = st.empty()
     with title.container():
         frame.headline("Which examples to keep?")

@@ -11,7 +11,6 @@ import streamlit as st
 
 from grads import api, jobs
 from grads.errors import GradsError
-from grads.pool import Pool
 from grads.runs import ACTIVE, Run, list_runs, runs_root
 from studio import words
 
@@ -175,18 +174,6 @@ def scored_run() -> Run:
         "pages/Run.py", label="Go to Run", icon=":material/play_arrow:", query_params=link()
     )
     st.stop()
-
-
-def pool(run: Run) -> Pool:
-    """The run's scored samples, kept in memory over reruns and sessions."""
-    files = (run.scores_file, run.clusters_file)
-    stamp = tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files)
-    return _pool(str(run.path), stamp)
-
-
-@st.cache_resource(max_entries=3, show_spinner="Reading the scores")
-def _pool(path: str, stamp: tuple[int, ...]) -> Pool:
-    return api.load_pool(Run(path))
 
 
 def overlap(run: Run) -> dict[str, Any]:

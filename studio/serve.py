@@ -1,10 +1,26 @@
 """The dashboard's server: Streamlit, with what pages need loaded before the first visit."""
 
+import threading
+from contextlib import suppress
+
 import pandas as pd  # noqa: F401
 from streamlit.web.cli import main
 
-from grads import api, charts  # noqa: F401
+from grads import api, charts
+from grads.errors import GradsError
+from grads.runs import list_runs, runs_root
+
+
+def read_newest_run() -> None:
+    """Read what Explore shows of the newest scored run; what is wrong there, the page will say."""
+    scored = [run for run in list_runs(runs_root()) if run.scores_file.exists()]
+    with suppress(GradsError):
+        for run in scored[:1]:
+            pool = api.load_pool(run)
+            _ = pool.numbers, pool.categories
+
 
 if __name__ == "__main__":
     charts.loss_curve([0], [0], "step")  # Plotly loads most of itself with the first figure
+    threading.Thread(target=read_newest_run, daemon=True).start()
     main(prog_name="streamlit")

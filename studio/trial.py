@@ -10,7 +10,7 @@ from grads.errors import ConfigError, GradsError
 from grads.evaluation_config import ARMS, EvaluationConfig, TuneConfig
 from grads.pool import Pool
 from grads.runs import Run
-from studio import frame, words
+from studio import words
 
 NAMES = {
     "base": "untrained",
@@ -97,7 +97,7 @@ def offer(run: Run, what: str, make: Any) -> None:
     """The price, and the button to start."""
     try:
         config = make()
-        cost = _cost(run, frame.pool(run), config)
+        cost = _cost(run, api.load_pool(run), config)
     except ConfigError as error:
         st.warning(words.literal(str(error)), icon=":material/warning:")
         return

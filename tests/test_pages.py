@@ -5,6 +5,7 @@ Brushes, tables and dialogs need a browser: test_browser.py.
 
 import ast
 import json
+import os
 import re
 import shutil
 import time
@@ -1131,7 +1132,7 @@ def test_data_are_checked_and_shown(root, tiny_link):
 def test_data_of_no_known_layout_say_what_is_wrong(root, tiny_link, tmp_path):
     (root / "odd.jsonl").write_text('{"alpha": 1, "beta": 2}\n' * 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADS_DATA_DIRS", str(root))
+        patch.setenv("GRADS_DATA_DIRS", os.pathsep.join([str(root), tiny_link["model"]]))
         link = tiny_link | {"dataset": str(root / "odd.jsonl")}
         open_page("Data", **link)
         (draft,) = drafts(root, "data")
