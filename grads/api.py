@@ -1,6 +1,7 @@
 """All that the pages and the command line may call. Imports in under a second, without torch."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -130,8 +131,12 @@ def summary(run: Run) -> RunSummary:
 
 
 def summaries(root: str | None = None) -> list[RunSummary]:
-    """Every run under the root, newest first."""
-    return [summary(run) for run in list_runs(runs_root(root))]
+    """Every run under the root that can be read, newest first."""
+    found = []
+    for run in list_runs(runs_root(root)):
+        with suppress(RunError):  # damaged files: the run's own page tells
+            found.append(summary(run))
+    return found
 
 
 def load_pool(run: Run) -> Pool:
@@ -163,8 +168,9 @@ def start_new(config: RunConfig, root: str | None = None, at_once: bool = False)
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / ".start.lock"):
         for run in list_runs(place):
-            if run.config_values() == values and jobs.observe(run).state in ACTIVE:
-                return run
+            with suppress(RunError):
+                if run.config_values() == values and jobs.observe(run).state in ACTIVE:
+                    return run
         run = create_run(config, root=root)
         measured = draft(config, "cost", root).estimate_file
         if measured.exists():

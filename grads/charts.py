@@ -100,6 +100,19 @@ def distribution(
     )
 
 
+def brushed_range(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """What a brush from low to high over the bars of `distribution` holds of the values (n,).
+
+    The outermost bars also count what lies beyond them, so a brush over one reaches to the end.
+    """
+    first, last = spread(values)
+    half = (last - first) / BINS / 2
+    least, most = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = 1e-9 * max(abs(least), abs(most))  # ranges travel with ten digits
+    low = least - margin if low <= first + half else low
+    return low, most + margin if high >= last - half else high
+
+
 def density_curve(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """(256,) places and the Gaussian kernel density there, times the number of values."""
     edges, values = np.linspace(low, high, 257), values[np.isfinite(values)]

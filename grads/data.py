@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from grads.chat import Encoded, Turn, Unusable, encode
 from grads.config import RunConfig
@@ -264,14 +266,20 @@ def _samples_table(
         "heldout": pa.array(heldout),
         "hash": pa.array(hashes),
     }
-    extra = _scalar_columns(rows, skip=set(layout.roles.values()))
+    untyped = source.name.lower().endswith(".csv")
+    extra = _scalar_columns(rows, set(layout.roles.values()), untyped)
     if extra:
         columns["columns"] = pa.StructArray.from_arrays(list(extra.values()), names=list(extra))
     return pa.table(columns)
 
 
-def _scalar_columns(rows: list[dict[str, Any]], skip: set[str]) -> dict[str, pa.Array]:
-    """The source's other columns that hold single values, for bounds, colours and tables."""
+def _scalar_columns(
+    rows: list[dict[str, Any]], skip: set[str], untyped: bool
+) -> dict[str, pa.Array]:
+    """The source's other columns that hold single values, for bounds, colours and tables.
+
+    `untyped` sources hold text alone: what reads as numbers throughout counts as numbers.
+    """
     names = dict.fromkeys(key for row in rows for key in row if key not in skip)
     found = {}
     for name in names:
@@ -279,7 +287,19 @@ def _scalar_columns(rows: list[dict[str, Any]], skip: set[str]) -> dict[str, pa.
         if any(isinstance(value, list | dict) for value in values):
             continue
         try:
-            found[name] = pa.array(values)
+            found[name] = _numbers(values) if untyped else pa.array(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # mixed kinds
             found[name] = pa.array([None if v is None else str(v) for v in values], pa.string())
     return found
+
+
+def _numbers(texts: list[str | None]) -> pa.Array:
+    """Texts as whole numbers or floats, where all that are not empty are such; else as texts."""
+    column = pa.array(texts, pa.string())
+    trimmed = pc.utf8_trim_whitespace(column)
+    filled = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
+    for kind in (pa.int64(), pa.float64()):
+        with suppress(pa.ArrowInvalid):
+            if filled.null_count < len(filled):
+                return filled.cast(kind)
+    return column

@@ -41,9 +41,14 @@ def model_place(text: str) -> str:
 def _held(text: str, kind: type[GradsError], other_way: str = "") -> str:
     """Text that is no path outside the allowed roots."""
     text = text.strip()
-    path = Path(text).expanduser()
-    if text and (path.exists() or path.is_absolute() or text.startswith((".", "~"))):
-        inside = [root for root in allowed_roots() if path.resolve().is_relative_to(root)]
+    try:
+        path = Path(text).expanduser()
+        named = path.exists() or path.is_absolute() or text.startswith((".", "~"))
+        place = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise kind(f"'{text[:80]}' is no path that can be read ({error}): check it") from None
+    if text and named:
+        inside = [root for root in allowed_roots() if place.is_relative_to(root)]
         if not inside:
             roots = ", ".join(str(root) for root in allowed_roots())
             raise kind(

@@ -25,7 +25,15 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
         )
     if isinstance(config, TuneConfig):
         check_name(config.save_as)
+    _refuse_without_samples(run, config)
     trials = _planned_trials(run, config)
+    made = Evaluation.create(run, name, config.model_dump(mode="json"))
+    if jobs.observe(made).state == "finished":
+        _refuse_other_subsets(made, trials)
+    return made
+
+
+def _refuse_without_samples(run: Run, config: EvaluationConfig | TuneConfig) -> None:
     if config.heldout is None and not run.read_manifest()["counts"]["heldout"]:
         raise EvaluationError(
             f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"
@@ -34,10 +42,6 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
     for file in (config.heldout, *config.general):
         if file is not None and not Path(file).expanduser().exists():
             raise EvaluationError(f"no file at {file}: check the path")
-    made = Evaluation.create(run, name, config.model_dump(mode="json"))
-    if jobs.observe(made).state == "finished":
-        _refuse_other_subsets(made, trials)
-    return made
 
 
 def _refuse_other_subsets(made: Evaluation, trials: list[arms.Trial]) -> None:
@@ -82,8 +86,9 @@ def estimate_evaluation(
     """What it will take, before it starts, by the speed that the run itself has measured.
 
     `seconds` with `low` and `high` (None without a measured speed), `tokens`, and `arms`: how many
-    models are trained and measured, each seed counted.
+    models are trained and measured, each seed counted. Raises as `create_evaluation` does.
     """
+    _refuse_without_samples(run, config)
     trials = _planned_trials(run, config, pool)
     return evaluation_estimate.estimate(run, config, trials)
 

@@ -86,14 +86,15 @@ with frame.page("Data"):
     dataset = setup.text("dataset", field, placeholder="data/train.jsonl")
     field.caption("A path below: " + ", ".join(f"`{root}`" for root in api.allowed_roots()))
     with st.expander("Columns, model and limits"):
-        model, longest, limit, heldout, split = st.columns(5)
+        model, longest, limit, heldout = st.columns(4)
         chosen = {
             "model": setup.text("model", model, value="demo"),
             "max_length": setup.widget("max_length", longest),
             "limit": setup.widget("limit", limit) or None,
             "heldout": setup.widget("heldout", heldout),
-            "split": setup.widget("split", split),
         }
+        for name, field in zip(setup.OF_A_HUB, st.columns(3), strict=True):
+            chosen[name] = setup.widget(name, field)
         with refusing():
             place = api.data_place(dataset)
         chosen["columns"] = setup.mapping(intake.columns(place)) if dataset else {}
@@ -111,7 +112,7 @@ with frame.page("Data"):
         show(draft, settings)
     else:
         say(REFUSED)
-        st.error(words.literal(status.error or "It could not be read."))
+        st.error(words.error(status.error or "It could not be read."))
         if st.button("Try again", icon=":material/refresh:"):
             api.check(settings, "data", again=True)
             st.rerun()

@@ -12,10 +12,11 @@ def progress(evaluation: Evaluation) -> None:
     """A running, stopped or failed evaluation, and what to do with it."""
     status = jobs.observe(evaluation)
     if status.state in ACTIVE:
-        job.wait_for(evaluation, "Training and measuring")
+        job.wait_for(evaluation, "Training and measuring", evaluation.result_file)
     elif status.state != "finished":
         state, icon, colour = words.STATES[status.state]
-        st.markdown(f":{colour}[{icon} **{state}**] {words.literal(status.error or '')}")
+        st.markdown(f":{colour}[{icon} **{state}**] {words.error(status.error or '')}")
+        job.log(evaluation)
     if status.state in ACTIVE and st.button("Stop", icon=":material/stop_circle:"):
         with st.spinner("Stopping: finished trainings are kept"):
             api.stop_run(evaluation)
@@ -80,11 +81,16 @@ with frame.page("Evaluate"):
         show(run, chosen)
     else:
         frame.headline("Did it help?", "Nothing has been measured on this run yet.")
-    with st.expander("Test a selection", expanded=not names):
-        trial.new_evaluation(run)
-    with st.expander("Find a setting"):
-        trial.new_search(run)
-    settings = "How the settings overlap, without any training"
-    with st.expander(settings, on_change="rerun", key="overlaps") as overlaps:
-        if overlaps.open:
-            verdict.overlaps(frame.overlap(run))
+    # What is folded is worked out once it is opened.
+    folded = {
+        "Test a selection": lambda: trial.new_evaluation(run),
+        "Find a setting": lambda: trial.new_search(run),
+        "How the settings overlap, without any training": lambda: verdict.overlaps(
+            frame.overlap(run)
+        ),
+    }
+    for title, draw in folded.items():
+        first = title == "Test a selection" and not names
+        with st.expander(title, first, on_change="rerun", key=title) as expander:
+            if expander.open:
+                draw()

@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from grads import api, charts
-from studio import filters, frame, reader, url, words
+from studio import filters, frame, keep, reader, url, words
 
 PICTURES = (
     ("Distribution of", "column", "signal"),
@@ -76,7 +76,7 @@ with frame.page("Explore"):
         st.plotly_chart(
             charts.distribution(pool.numbers[column], shown, words.label(column), kept),
             key="distribution",
-            on_select=filters.brushed("distribution", column),
+            on_select=filters.brushed("distribution", column, tails=pool.numbers[column]),
             selection_mode="box",
             alt=f"Distribution of {words.label(column)} over {shown.sum():,} examples",
         )
@@ -99,7 +99,7 @@ with frame.page("Explore"):
     more = {"fate": np.where(kept[order], "kept", "set aside")} if kept is not None else {}
     reader.listing(pool, order, "list", **more)
     sample = reader.chosen_sample()
-    if sample is not None:
-        reader.read(pool, sample, kept)
+    if sample is not None and reader.read(pool, sample, kept):
+        keep.decide(run, sample)
     with st.expander("Show the maths"):
         st.markdown(words.SIGNAL_MATHS)

@@ -4,7 +4,6 @@ import streamlit as st
 
 from grads import api, jobs
 from grads.config import RunConfig
-from grads.errors import GradsError
 from grads.runs import ACTIVE, Run
 from studio import cost, frame, job, setup, words
 
@@ -19,8 +18,8 @@ def fields() -> RunConfig:
         "max_length": setup.widget("max_length", longest),
     }
     with st.expander("Advanced settings"):
-        places = [place for _ in range(3) for place in st.columns(5)]
-        for name, place in zip(setup.ADVANCED, places, strict=True):
+        places = [place for _ in range(4) for place in st.columns(5)]
+        for name, place in zip(setup.ADVANCED, places, strict=False):
             values[name] = setup.widget(name, place)
     if not values["dataset"]:
         st.info("First choose your data.", icon=":material/info:")
@@ -41,7 +40,7 @@ def new_run() -> None:
         job.wait_for(checked, "Checking the data")
         st.stop()
     if status.state != "finished":
-        st.error(words.literal(status.error or "The data cannot be read."), icon=":material/error:")
+        st.error(words.error(status.error or "The data cannot be read."), icon=":material/error:")
         st.stop()
     cost.price(settings)
     others = api.busy()
@@ -49,26 +48,11 @@ def new_run() -> None:
     if others:
         st.info(f"`{others[0].id}` is at work; a new run waits for it by itself.")
         at_once = st.toggle("Start at once all the same (both will be slower)")
-    st.button(
-        "Start",
-        type="primary",
-        icon=":material/play_arrow:",
-        on_click=start,
-        args=(settings, at_once),
-    )
-    if "refused" in st.session_state:
-        st.error(words.literal(st.session_state.pop("refused")), icon=":material/error:")
-
-
-def start(settings: RunConfig, at_once: bool) -> None:
-    """Start the run and watch it; a callback, so an error is shown by the page's next drawing."""
-    try:
-        run = api.start_new(settings, at_once=at_once)
-    except GradsError as error:
-        st.session_state["refused"] = str(error)
-        return
-    st.query_params["run"] = run.id
-    st.session_state["view"] = "Watch"
+    # Not a callback, whose arguments would be those of the last drawing, not of the screen.
+    if st.button("Start", type="primary", icon=":material/play_arrow:"):
+        st.query_params["run"] = api.start_new(settings, at_once=at_once).id
+        st.session_state["started"] = True
+        st.rerun()
 
 
 def watch_run(run: Run) -> None:
@@ -90,7 +74,7 @@ def watch_run(run: Run) -> None:
         f" {words.literal(config.model)} · {setup.WARMUPS[config.warmup]}"
     )
     if status.error:
-        st.error(words.literal(status.error), icon=":material/error:")
+        st.error(words.error(status.error), icon=":material/error:")
     if status.state == "finished":
         cost.taken(run)
         icon = ":material/arrow_forward:"
@@ -103,6 +87,8 @@ def watch_run(run: Run) -> None:
 
 with frame.page("Run"):
     views = ["Watch", "New run"]
+    if st.session_state.pop("started", False):
+        st.session_state["view"] = views[0]
     view = st.segmented_control(
         "View",
         views,

@@ -31,7 +31,9 @@ with frame.page("Select"):
         keep.decided(run)
         with st.expander("Export a saved selection", expanded=True):
             keep.export(run)
-    st.markdown("#### Who enters, who leaves")
+    heading, go = st.columns([5, 1], vertical_alignment="bottom")
+    heading.markdown("#### Who enters, who leaves")
+    reader.go_to(go)
     choice.changes(pool, shown)
     sample = reader.chosen_sample()
     if sample is not None and reader.read(pool, sample, shown.kept):

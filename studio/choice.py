@@ -77,7 +77,9 @@ def picture(pool: Pool, shown: Preview) -> None:
             pool.numbers[column], np.ones(len(pool), bool), words.label(column), shown.kept
         ),
         key="choice",
-        on_select=filters.brushed("choice", column, parameter=options.BOUND),
+        on_select=filters.brushed(
+            "choice", column, parameter=options.BOUND, tails=pool.numbers[column]
+        ),
         selection_mode="box",
         alt=f"Distribution of the learning signal, {shown.count:,} examples kept",
     )

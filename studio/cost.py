@@ -21,7 +21,7 @@ def price(settings: RunConfig) -> None:
         job.wait_for(draft, "Measuring with your model and data")
     else:
         if status.state == "failed":
-            st.error(words.literal(status.error or ""), icon=":material/error:")
+            st.error(words.error(status.error or ""), icon=":material/error:")
         if st.button("Estimate time, memory and disk", icon=":material/timer:"):
             api.check(settings, "cost", again=True)
             st.rerun()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from grads import charts
 from grads.config import Bound
 from grads.pool import Categories, Filter, Pool
 from studio import url, words
@@ -41,13 +42,25 @@ def drop_bound(column: str, parameter: str = WITHIN) -> None:
     st.query_params[parameter] = left
 
 
-def brushed(key: str, x: str, y: str | None = None, parameter: str = WITHIN) -> Any:
-    """A callback that turns a brush in the figure `key` into ranges, or into a drawn shape."""
+def brushed(
+    key: str,
+    x: str,
+    y: str | None = None,
+    parameter: str = WITHIN,
+    tails: np.ndarray | None = None,
+) -> Any:
+    """A callback that turns a brush in the figure `key` into ranges, or into a drawn shape.
+
+    `tails` are the values of a distribution, whose outermost bars also hold what lies beyond them.
+    """
 
     def callback() -> None:
         selection = st.session_state[key].selection
         for box in selection.get("box", [])[-1:]:
-            set_bound(x, min(box["x"]), max(box["x"]), parameter)
+            low, high = min(box["x"]), max(box["x"])
+            if tails is not None:
+                low, high = charts.brushed_range(tails, low, high)
+            set_bound(x, low, high, parameter)
             if y is not None:
                 set_bound(y, min(box["y"]), max(box["y"]), parameter)
         for lasso in selection.get("lasso", [])[-1:]:

@@ -64,7 +64,7 @@ def guard() -> Iterator[None]:
     try:
         yield
     except GradsError as error:
-        st.error(words.literal(str(error)), icon=":material/error:")
+        st.error(words.error(str(error)), icon=":material/error:")
         st.stop()
     except Exception:
         LOG.exception("a page failed")
@@ -80,10 +80,13 @@ class _LogFile(logging.Handler):
     """Appends to the log of the runs folder that is in use now."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        file = log_file()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8") as out:
-            out.write(f"{self.format(record)}\n")
+        try:
+            file = log_file()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a", encoding="utf-8") as out:
+                out.write(f"{self.format(record)}\n")
+        except OSError:  # a full disk must not hide the message on the page
+            self.handleError(record)
 
 
 def log_file() -> Path:
@@ -133,8 +136,9 @@ def _run_box() -> None:
 
 
 def link(**more: str) -> dict[str, str]:
-    """Query parameters that keep the run when the page changes."""
-    return ({"run": st.query_params["run"]} if "run" in st.query_params else {}) | more
+    """Query parameters that keep the run and the open example when the page changes."""
+    kept = {name: st.query_params[name] for name in ("run", "sample") if name in st.query_params}
+    return kept | more
 
 
 def chosen_run() -> Run:
@@ -166,7 +170,7 @@ def scored_run() -> Run:
     else:
         reason = f" ({status.error})" if status.error else ""
         st.warning(
-            words.literal(f"This run is {word} before its examples were scored{reason}.")
+            words.error(f"This run is {word} before its examples were scored{reason}.")
             + " Resume it on the page Run.",
             icon=":material/warning:",
         )

@@ -1,5 +1,7 @@
 """A job as people watch it: its steps, progress, speed, machine, log, and stopping it."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from grads import api, charts, jobs, watch
@@ -108,24 +110,33 @@ def log(folder: JobFolder) -> None:
             st.code(text[-6000:], language=None)
 
 
+def _written(file: Path | None) -> int:
+    return file.stat().st_mtime_ns if file is not None and file.exists() else 0
+
+
 @st.dialog("Delete this run?")
 def _delete(run: Run) -> None:
     st.write(
         f"`{run.id}` with its scores, saved selections, exports and evaluations will be gone. Your"
         " data file stays."
     )
-    if st.button("Delete it", type="primary"):
-        api.delete_run(run)
-        st.query_params.pop("run", None)
-        st.rerun()
+    with frame.guard():
+        if st.button("Delete it", type="primary"):
+            api.delete_run(run)
+            st.query_params.pop("run", None)
+            st.rerun()
+
+
+def wait_for(folder: JobFolder, what: str, result: Path | None = None) -> None:
+    """A bar while a job is at work; draws the page again when it has ended, or a new result."""
+    _wait_for(folder, what, result, _written(result))
 
 
 @st.fragment(run_every=1.0)
-def wait_for(folder: JobFolder, what: str) -> None:
-    """A bar while a short job is at work; draws the page again when it has ended."""
+def _wait_for(folder: JobFolder, what: str, result: Path | None, seen: int) -> None:
     with frame.guard():
         status = jobs.observe(folder)
-        if status.state not in ACTIVE:
+        if status.state not in ACTIVE or _written(result) != seen:
             st.rerun()
         status.message = status.message or ("" if status.total else what)
         progress(status)

@@ -145,4 +145,8 @@ def compare(pool: Pool) -> None:
     }
     if differ:
         st.caption("Options that differ:")
-        st.dataframe(pd.DataFrame(differ).T.reset_index(names="option"), hide_index=True)
+        st.dataframe(
+            pd.DataFrame(differ).T.reset_index(names="option"),
+            hide_index=True,
+            alt="Options that differ between the two selections",
+        )

@@ -231,11 +231,12 @@ def _heat(run: Run, sample_id: int) -> None:
 def _offer_heat(run: Run, sample_id: int) -> None:
     status = jobs.observe(TokenRequest(run))
     if status.state in ACTIVE:
-        st.info("Being computed in the background; this takes a moment.")
+        waits = f" It is {status.message}." if status.message else ""
+        st.info(f"Signals of words are being computed in the background.{waits}")
         _wait_for_heat(run, sample_id)
         return
     if status.error:
-        st.warning(words.literal(status.error))
+        st.warning(words.error(status.error))
     st.write("This run keeps no signals of single words for this example.")
     if st.button("Compute them", icon=":material/local_fire_department:"):
         api.ask_token_signals(run, [sample_id])

@@ -17,7 +17,10 @@ LABELS = {
     "limit": "Read only the first rows",
     "heldout": "Set aside for the evaluation, in examples",
     "split": "Split of the data set",
+    "dataset_config": "Configuration of the hub data set",
+    "revision": "Revision of the hub data set",
 }
+OF_A_HUB = ("split", "dataset_config", "revision")
 WARMUPS = {
     "lora": "LoRA: small added weights",
     "full": "Full: all weights",
@@ -25,8 +28,8 @@ WARMUPS = {
 }
 ROLES = {"prompt": "Question column", "response": "Answer column", "messages": "Dialogue column"}
 ADVANCED = (
-    "limit heldout split epochs lr warmup_fraction lora_rank batch_size batch_tokens dtype device"
-    " clusters seed token_signals warmup_from"
+    "limit heldout split dataset_config revision epochs lr warmup_fraction lora_rank batch_size"
+    " batch_tokens dtype device clusters seed token_signals warmup_from"
 ).split()
 
 
@@ -87,7 +90,9 @@ def mapping(columns: list[str]) -> dict[str, str]:
             key=f"map_{role}",
             bind="query-params",
             placeholder="recognised",
-            help="Choose the dialogue column alone, or both question and answer.",
+            accept_new_options=True,
+            help="Choose the dialogue column alone, or both question and answer; of a hub data set"
+            " type their names.",
         )
         if column:
             chosen[role] = column
@@ -105,14 +110,14 @@ def config(**values: Any) -> RunConfig:
     values["dataset"] = api.data_place(values["dataset"])
     values["model"] = api.model_place(values["model"])
     if values.get("warmup_from"):
-        values["warmup_from"] = api.data_place(values["warmup_from"])
+        values["warmup_from"] = api.model_place(values["warmup_from"])
     return RunConfig.parse({k: v for k, v in values.items() if v not in (None, "", {})})
 
 
 def as_link(settings: RunConfig) -> dict[str, str]:
     """Query parameters that carry the settings that differ from their defaults."""
     params = {f"map_{role}": column for role, column in settings.columns.items()}
-    for name in ("dataset", "model", "max_length", "limit", "heldout", "split"):
+    for name in ("dataset", "model", "max_length", "limit", "heldout", *OF_A_HUB):
         value = getattr(settings, name)
         if value not in (None, FIELDS[name].default):
             params[name] = str(value)

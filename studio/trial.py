@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from grads import api
-from grads.errors import ConfigError, GradsError
+from grads.errors import GradsError
 from grads.evaluation_config import ARMS, EvaluationConfig, TuneConfig
 from grads.pool import Pool
 from grads.runs import Run
@@ -98,8 +98,8 @@ def offer(run: Run, what: str, make: Any) -> None:
     try:
         config = make()
         cost = _cost(run, api.load_pool(run), config)
-    except ConfigError as error:
-        st.warning(words.literal(str(error)), icon=":material/warning:")
+    except GradsError as error:
+        st.warning(words.error(str(error)), icon=":material/warning:")
         return
     time = "an unknown time" if cost["seconds"] is None else words.duration(cost["seconds"])
     between = ""
@@ -109,16 +109,14 @@ def offer(run: Run, what: str, make: Any) -> None:
         f"About **{time}**{between}: {words.count(cost['arms'], 'training')},"
         f" {cost['tokens']:,} tokens, on this machine."
     )
-    st.button(
-        f"Start the {what}",
-        type="primary",
-        icon=":material/play_arrow:",
-        key=f"start-{what}",
-        on_click=_start,
-        args=(run, what, config),
-    )
-    if f"refused-{what}" in st.session_state:
-        st.error(words.literal(st.session_state.pop(f"refused-{what}")), icon=":material/error:")
+    # Not a callback, whose arguments would be those of the last drawing, not of the screen.
+    if st.button(
+        f"Start the {what}", type="primary", icon=":material/play_arrow:", key=f"start-{what}"
+    ):
+        name = f"{what}-{datetime.now():%m%d-%H%M%S}"
+        api.start_run(api.create_evaluation(run, name, config))
+        st.query_params["evaluation"] = name
+        st.rerun()
 
 
 def _cost(run: Run, pool: Pool, config: EvaluationConfig | TuneConfig) -> dict[str, Any]:
@@ -131,13 +129,3 @@ def _cost(run: Run, pool: Pool, config: EvaluationConfig | TuneConfig) -> dict[s
         st.session_state["evaluation-cost"] = kept
     cost: dict[str, Any] = kept[key]
     return cost
-
-
-def _start(run: Run, what: str, config: EvaluationConfig | TuneConfig) -> None:
-    name = f"{what}-{datetime.now():%m%d-%H%M}"
-    try:
-        api.start_run(api.create_evaluation(run, name, config))
-    except GradsError as error:  # a callback: the page's next drawing shows it
-        st.session_state[f"refused-{what}"] = str(error)
-        return
-    st.query_params["evaluation"] = name

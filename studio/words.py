@@ -1,5 +1,6 @@
 """Plain words and numbers as people read them."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -116,6 +117,11 @@ def shorten(text: str, length: int = 140) -> str:
     """One line of at most `length` characters."""
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def error(text: str) -> str:
+    """A message of the engine on a page: options of the command line go by their labels here."""
+    return literal(re.sub(r"--([a-z][a-z-]+)", lambda m: f"“{m[1].replace('-', ' ')}”", text))
 
 
 def literal(text: str) -> str:

@@ -25,6 +25,20 @@ def test_values_far_out_count_in_the_last_bin():
     assert max(bars.x) < 10
 
 
+def test_a_brush_over_an_outermost_bar_holds_what_the_bar_counts():
+    values = np.concatenate([VALUES, [-40.0, 55.0]])
+    low, high = charts.spread(values)
+    assert charts.brushed_range(values, -1.0, 1.0) == (-1.0, 1.0)
+    wide = charts.brushed_range(values, low, high)
+    assert wide[0] < -40 < 55 < wide[1]
+    kept = [float(f"{end:.10g}") for end in wide]
+    assert kept[0] < -40
+    assert kept[1] > 55
+    one_side = charts.brushed_range(values, 1.0, high)
+    assert one_side[0] == 1.0
+    assert one_side[1] > 55
+
+
 def test_density_curve_integrates_to_the_count():
     x, y = charts.density_curve(VALUES, -6, 6)
     assert np.sum(y) * (x[1] - x[0]) == pytest.approx(5000, rel=1e-3)

@@ -689,3 +689,28 @@ def test_progress_is_told_of_every_row():
     source = Source("rows", [0, 1], [GOOD, None], None, "digest")
     prepare(source, RunConfig(dataset="d"), PLAIN, 64, seen.append)
     assert seen == [1, 2]
+
+
+def test_numbers_in_a_csv_are_numbers(tmp_path):
+    """Text alone cannot say what it is: columns that read as numbers throughout become such."""
+    extra = {
+        "age": ["7", " 12", "", "3"],
+        "dose": ["0.5", "1e-3", "2", ""],
+        "room": ["1", "2", "3b", "4"],
+        "note": ["", "", "", ""],
+    }
+    rows = [
+        {"question": "q", "answer": "a", **{name: texts[i] for name, texts in extra.items()}}
+        for i in range(4)
+    ]
+    config = RunConfig.parse({"dataset": str(write_csv(tmp_path / "d.csv", rows))})
+    found = prepare(read_source(config), config, PLAIN, config.max_length).samples["columns"]
+    columns = {name: [row[name] for row in found.to_pylist()] for name in extra}
+    assert columns == {
+        "age": [7, 12, None, 3],
+        "dose": [0.5, 0.001, 2.0, None],
+        "room": extra["room"],
+        "note": extra["note"],
+    }
+    kinds = {field.name: str(field.type) for field in found.type}
+    assert kinds == {"age": "int64", "dose": "double", "room": "string", "note": "string"}

@@ -46,6 +46,7 @@ from grads import api, jobs, preview, selection
 from grads.config import SelectionConfig
 from grads.errors import RunError
 from grads.export import READERS, data_name
+from grads.folders import Evaluation
 from grads.pool import Pool
 from grads.runs import ACTIVE, Run, Status, list_runs
 from studio import filters, frame, verdict, words
@@ -225,8 +226,9 @@ def test_unscored_runs_say_their_state_and_where_to_go(visited, page, state):
 
 
 def test_a_failed_run_shows_what_went_wrong(visited):
-    assert ERROR in messages(visited("Run", "failed"))
-    assert ERROR in messages(visited("Explore", "failed"))
+    assert words.error(ERROR) == words.literal(ERROR.replace("--lr", "“lr”"))
+    assert ERROR.replace("--lr", "“lr”") in messages(visited("Run", "failed"))
+    assert ERROR.replace("--lr", "“lr”") in messages(visited("Explore", "failed"))
 
 
 def test_a_running_run_shows_stage_and_progress(visited):
@@ -282,6 +284,21 @@ def test_a_damaged_run_does_not_take_the_others_down(run, root, page, text):
     assert not at.error
 
 
+@pytest.mark.parametrize("name", ["config.json", "manifest.json"])
+def test_runs_with_damaged_settings_are_left_out_of_the_list(run, root, name, new_link):
+    (demo_run(root, "damaged").path / name).write_text("")
+    at = open_page("Start")
+    assert_sound(at)
+    assert "Explore it" in links(at)
+    assert not at.error
+    assert [summary.id for summary in api.summaries()] == ["demo"]
+    assert "cannot be read" in messages(open_page("Run", run="damaged"))
+    started = press(open_page("Run", **new_link), "Start")
+    assert_sound(started)
+    new = Run.open(root / started.query_params["run"])
+    api.stop_run(new)
+
+
 def test_an_unknown_run_in_the_link_gives_the_newest(run):
     at = open_page("Explore", run="gone")
     assert "300 examples" in headline(at)
@@ -290,7 +307,7 @@ def test_an_unknown_run_in_the_link_gives_the_newest(run):
 def test_the_chosen_run_is_the_one_shown(run, root):
     run_in(root, "failed")
     assert "300 examples" in headline(open_page("Explore", run="demo"))
-    assert ERROR in messages(open_page("Explore", run="failed"))
+    assert ERROR.replace("--lr", "“lr”") in messages(open_page("Explore", run="failed"))
     assert "has failed" in headline(open_page("Run", run="failed"))
 
 
@@ -1059,6 +1076,110 @@ def test_the_headline_counts_several_subsets(verdicts, expected):
     result = {"finished": True, "comparisons": compared}
     found = {"result": result, "status": {"state": "finished"}}
     assert verdict.sentence(found) == expected
+
+
+def test_one_subset_with_its_longer_twin_is_one_subset():
+    """A selection trained as long as everything is no further subset."""
+    compared = [
+        {"kind": kind, "against_kind": kind.replace("selection", "random"), "seeds": 3, "arm": kind}
+        | {"learning": "worse", "forgetting": "no difference seen"}
+        for kind in ("selection", "selection_steps")
+    ]
+    result = {"finished": True, "comparisons": compared}
+    found = {"result": result, "status": {"state": "finished"}}
+    assert verdict.sentence(found) == "It learned less than a random subset"
+
+
+def several(run, copies=4):
+    """The demo's evaluation as if it had tested more subsets, each with what `tenth` got."""
+    file = run.evaluations / "tenth" / "result.json"
+    result = json.loads(file.read_text())
+    answers = json.loads(file.with_name("answers.json").read_text())
+    (tenth,) = (arm for arm in result["arms"] if arm["kind"] == "selection")
+    (pair,) = (c for c in result["comparisons"] if c["against_kind"] == "random")
+    for i in range(copies):
+        label = f"other-{i}"
+        result["arms"].append(tenth | {"label": label})
+        result["comparisons"].append(pair | {"arm": label, "learning": "worse"})
+        for prompt in answers["prompts"]:
+            prompt["answers"][label] = f"said by {label}"
+    file.write_text(json.dumps(result))
+    file.with_name("answers.json").write_text(json.dumps(answers))
+
+
+def test_many_subsets_are_counted_pictured_and_folded(run):
+    several(run)
+    at = open_page("Evaluate", run="demo")
+    assert_sound(at)
+    assert headline(at) == "Of 5 subsets, 4 learned less than random ones"
+    assert "Against random subsets of the same size" in everything(at)
+    assert "Each in a sentence" in [box.label for box in at.expander]
+    (shown,) = [box for box in at.multiselect if box.label == "Answers of"]
+    assert len(shown.value) == verdict.ANSWERS
+    assert "said by other-3" not in everything(at)
+    at = shown.set_value(["other-3"]).run()
+    assert "said by other-3" in everything(at)
+    assert_sound(at)
+
+
+def test_a_running_evaluation_shows_what_it_has_found_and_a_failed_one_its_log(run):
+    evaluation = Evaluation.open(run, "tenth")
+    result = json.loads(evaluation.result_file.read_text())
+    evaluation.result_file.write_text(json.dumps(result | {"finished": False}))
+    set_state(evaluation, "running")
+    at = open_page("Evaluate", run="demo")
+    assert headline(at) == "Measuring whether it helped"
+    assert len(at.dataframe) == 1
+    assert has_button(at, "Stop")
+    set_state(evaluation, "failed")
+    evaluation.log_file.write_text("the last words\n")
+    at = open_page("Evaluate", run="demo")
+    assert_sound(at)
+    assert headline(at) == "The measurement is failed"
+    assert "the last words" in next(block.value for block in at.code)
+    assert has_button(at, "Resume")
+
+
+def test_nothing_can_be_started_without_samples_to_measure_on(run):
+    """The demo holds none out: what to do is said in the words of the page."""
+    assert not run.read_manifest()["counts"]["heldout"]
+    at = open_page("Evaluate", run="demo")
+    assert not has_button(at, "Start the")
+    for title in ("Test a selection", "Find a setting"):
+        at.session_state[title] = True
+    at.run()
+    assert "give a file with “heldout”" in messages(at)
+    assert not has_button(at, "Start the")
+    held = [box for box in at.text_input if box.label == "Held-out examples"]
+    for box in held:
+        box.set_value("no/such/file.jsonl")
+    at.run()
+    assert "no file at no/such/file.jsonl" in messages(at)
+    for box in [box for box in at.text_input if box.label == "Held-out examples"]:
+        box.set_value("assets/demo/medical_qa_heldout.jsonl")
+    at.run()
+    assert_sound(at)
+    assert has_button(at, "Start the evaluation")
+    assert has_button(at, "Start the search")
+
+
+@pytest.mark.parametrize("page", ["Explore", "Select"])
+def test_a_person_decides_wherever_an_example_is_open(root, page):
+    """Without any saved selection too; the open example goes along to the other pages."""
+    run = demo_run(root)
+    shutil.rmtree(run.selections)
+    shutil.rmtree(run.evaluations)
+    at = open_page(page, run="demo")
+    (row,) = [box for box in at.number_input if box.label == "Open row"]
+    at = row.set_value(7).run()
+    assert at.query_params["sample"] == "7"
+    at = press(at, "Never keep")
+    assert_sound(at)
+    assert api.decisions(run)[7]["decision"] == "exclude"
+    (explore,) = [link for link in at.get("page_link") if link.proto.label == "Start"]
+    assert "sample=7" in explore.proto.query_string
+    at = press(at, "Undo")
+    assert api.decisions(run) == {}
 
 
 def test_what_fails_in_a_callback_goes_to_the_log(root, monkeypatch):

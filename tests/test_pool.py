@@ -604,6 +604,12 @@ def test_models_are_held_to_the_same_folders(folders):
         api.model_place(str(other))
 
 
+@pytest.mark.parametrize("text", ["~no_such_person/data.jsonl", "a/" * 3000, "x" * 400])
+def test_what_can_be_no_path_is_refused(folders, text):
+    with pytest.raises(DataError, match="no path that can be read"):
+        api.data_place(text)
+
+
 def test_the_same_upload_is_kept_once(folders):
     first = api.save_upload("train.jsonl", b'{"a": 1}\n')
     again = api.save_upload("train.jsonl", b'{"a": 1}\n')
