@@ -34,6 +34,8 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
 
 
 def _refuse_without_samples(run: Run, config: EvaluationConfig | TuneConfig) -> None:
+    if not run.scores_file.exists():
+        return  # that is said first, where the scores are read
     if config.heldout is None and not run.read_manifest()["counts"]["heldout"]:
         raise EvaluationError(
             f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"

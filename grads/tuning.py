@@ -5,6 +5,7 @@ default by top scores, draws from the whole signal, from its two ends and by clu
 plain criteria that people try first. `random` is what all of them must beat.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.special import stdtrit
 from grads import arms
 from grads.arms import BASE, Arm, Trial
 from grads.config import SelectionConfig
+from grads.decisions import with_decisions
 from grads.errors import EvaluationError
 from grads.evaluation_config import TuneConfig
 from grads.pool import Pool
@@ -59,16 +61,29 @@ def planned(config: TuneConfig) -> list[Arm]:
     return found
 
 
+def decided(pool: Pool, planned: list[Arm]) -> list[Arm]:
+    """The arms with what people have decided about single samples, random's subsets too.
+
+    The selection that a search saves carries those decisions, so it is tested with them.
+    """
+    return [
+        replace(arm, options=with_decisions(pool.run, arm.options)) if arm.options else arm
+        for arm in planned
+    ]
+
+
 def pilot_trials(pool: Pool, config: TuneConfig) -> list[Trial]:
     """Every arm once; random under every seed, for its spread is the noise of a pilot."""
-    once = arms.trials(pool, planned(config), config, range(1), PILOT)
-    random = [arm for arm in planned(config) if arm.kind == "random"]
+    tried = decided(pool, planned(config))
+    once = arms.trials(pool, tried, config, range(1), PILOT)
+    random = [arm for arm in tried if arm.kind == "random"]
     return once + arms.trials(pool, random, config, range(1, config.seeds), PILOT)
 
 
 def final_trials(pool: Pool, config: TuneConfig, winner: str) -> list[Trial]:
     """The winner and random under seeds that no pilot has had."""
     again = [arm for arm in planned(config) if arm.label in (BASE, "random", winner)]
+    again = decided(pool, again)
     fresh = range(config.seeds, 2 * config.seeds)
     return arms.trials(pool, again, config, fresh, FINAL)
 

@@ -119,7 +119,10 @@ def tab(browser: Browser, may_lose_server: bool = False, **options):
     page.set_default_timeout(60_000)
     yield page
     context.close()
-    lost = re.compile("ERR_CONNECTION|ERR_EMPTY_RESPONSE|when disconnected from server")
+    lost = re.compile(
+        "ERR_CONNECTION|ERR_EMPTY_RESPONSE|when disconnected from server"
+        "|No response received when attempting to reach|server is not responding"
+    )
     assert [e for e in errors if not (may_lose_server and lost.search(e))] == []
 
 

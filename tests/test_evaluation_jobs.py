@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from chain import ROOT, WORDS, command, config_for, save_tiny_model, wait_for, write_data
 
-from grads import api, jobs
+from grads import api, jobs, tuning
 from grads.config import SelectionConfig
 from grads.errors import EvaluationError, RunError, SelectionError
 from grads.evaluation_config import EvaluationConfig, TuneConfig
@@ -497,6 +497,32 @@ def test_a_search_from_the_grid_to_the_second_test(place, run):
     pilots = [file for file in files.values() if file["phase"] == "pilot"]
     assert {len(file["sums"]["heldout_loss"][0]) for file in pilots} == {2}  # half of five
     assert {len(file["sums"]["general_loss"][0]) for file in pilots} == {6}  # half of twelve
+
+
+def test_a_search_tests_what_it_would_save(run):
+    """What people have decided is in every subset of the search, and in no subset it is not."""
+    config = TuneConfig.parse(RECIPE | {"ratio": 0.2, "seeds": 2})
+    pool = api.load_pool(run)
+    pinned, excluded = (int(i) for i in pool.scores.sample_id[[3, 4]])
+    api.decide(run, pinned, "pin")
+    api.decide(run, excluded, "exclude")
+    try:
+        trials = tuning.trials(pool, config)
+        saved = api.select_samples(run, "as-tuned", tuning.grid(config)["grads"])
+        table = run.read_selection("as-tuned")[1]
+    finally:
+        for sample in (pinned, excluded):
+            api.decide(run, sample, "clear")
+    subsets = [trial for trial in trials if trial.arm not in ("base", "full")]
+    assert {trial.arm for trial in subsets} == set(tuning.GRID)
+    for trial in subsets:
+        assert pinned in trial.sample_ids, trial.name
+        assert excluded not in trial.sample_ids, trial.name
+        assert len(trial.sample_ids) == saved["samples"]["kept"]
+    (grads,) = (trial for trial in subsets if trial.name == "pilot-grads-0")
+    assert grads.sample_ids.tolist() == table.filter(table["kept"])["sample_id"].to_pylist()
+    full = [trial for trial in trials if trial.arm == "full"]
+    assert all(len(trial.sample_ids) == len(pool) for trial in full)
 
 
 def test_subsets_of_the_grid_without_training(run):
