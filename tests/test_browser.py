@@ -16,10 +16,12 @@ import large_run
 import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from run_dirs import demo_run, set_state
 
 from grads import api, jobs
 from grads.config import Bound
 from grads.dashboard import free_port
+from grads.folders import Evaluation
 from grads.pool import Filter
 from grads.runs import ACTIVE, Run, list_runs
 
@@ -199,6 +201,32 @@ def test_stop_frees_the_whole_process_tree(page, server, place):
     _, alive = psutil.wait_procs(tree, timeout=10)
     assert all(one.status() == psutil.STATUS_ZOMBIE for one in alive)  # dead, not yet buried
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
+
+
+def test_a_start_takes_what_was_typed_last(page, server, place):
+    """A field left by the click on Start itself counts: the job runs with what the screen says."""
+    page.goto(new_run(server, place, seed="5"))
+    button = page.get_by_role("button", name="Start", exact=True)
+    expect(button).to_be_enabled(timeout=SLOW)
+    page.get_by_text("Advanced settings").click()
+    page.get_by_label("lr", exact=True).fill("0.00037")
+    button.click()
+    expect(headline(page)).to_have_text("This run is at work")
+    (run,) = running(server)
+    assert run.config().lr == 0.00037
+    jobs.stop(run)
+
+
+def test_a_run_whose_evaluation_is_at_work_is_not_deleted(page, server):
+    """The question's answer is a message, and everything stays."""
+    run = demo_run(server.runs, "busy")
+    set_state(Evaluation.open(run, "tenth"), "running")
+    page.goto(f"{server.url}/Run?run=busy")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("button", name="Delete it").click()
+    expect(page.get_by_text("stop it first")).to_be_visible()
+    assert run.scores_file.exists()
+    shutil.rmtree(run.path)
 
 
 def test_double_click_and_two_tabs_start_one_job(browser, page, server, place):
