@@ -29,6 +29,7 @@ from grads.evaluations import (
     estimate_evaluation,
     evaluations,
     read_evaluation,
+    start_evaluation,
     subset_overlap,
 )
 from grads.folders import Evaluation, TokenRequest
@@ -63,6 +64,7 @@ __all__ = [
     "resume_run",
     "save_upload",
     "select_samples",
+    "start_evaluation",
     "start_new",
     "start_run",
     "stop_run",

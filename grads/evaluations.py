@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from grads import arms, evaluation_estimate, jobs, tuning
 from grads.errors import EvaluationError, RunError
 from grads.evaluation_config import EvaluationConfig, TuneConfig
 from grads.files import read_json
 from grads.folders import Evaluation
 from grads.pool import Pool
-from grads.runs import Run
+from grads.runs import ACTIVE, Run
 from grads.subsets import NAME, check_name
 
 
@@ -31,6 +33,22 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
     if jobs.observe(made).state == "finished":
         _refuse_other_subsets(made, trials)
     return made
+
+
+def start_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig) -> Evaluation:
+    """A new evaluation in the background; raises as `create_evaluation` does.
+
+    Where one with these very settings is at work already (a double click, a second tab), that one
+    is the answer.
+    """
+    values = config.model_dump(mode="json")
+    with FileLock(run.path / ".start-evaluation.lock"):
+        for other in (Evaluation(run, known) for known in run.evaluation_names()):
+            if other.config_values() == values and jobs.observe(other).state in ACTIVE:
+                return other
+        made = create_evaluation(run, name, config)
+        jobs.start(made)
+        return made
 
 
 def _refuse_without_samples(run: Run, config: EvaluationConfig | TuneConfig) -> None:

@@ -114,8 +114,7 @@ def offer(run: Run, what: str, make: Any) -> None:
         f"Start the {what}", type="primary", icon=":material/play_arrow:", key=f"start-{what}"
     ):
         name = f"{what}-{datetime.now():%m%d-%H%M%S}"
-        api.start_run(api.create_evaluation(run, name, config))
-        st.query_params["evaluation"] = name
+        st.query_params["evaluation"] = api.start_evaluation(run, name, config).id
         st.rerun()
 
 

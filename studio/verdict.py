@@ -61,7 +61,7 @@ def sentence(found: dict[str, Any]) -> str:
 def _counted(compared: list[dict[str, Any]]) -> str:
     """How many of several subsets differ from random ones."""
     said = []
-    for what, verdict, words_ in (
+    for what, verdict, phrase in (
         ("learning", "better", "learned more"),
         ("learning", "worse", "learned less"),
         ("forgetting", "better", "forgot less"),
@@ -69,7 +69,7 @@ def _counted(compared: list[dict[str, Any]]) -> str:
     ):
         count = sum(one[what] == verdict for one in compared)
         if count:
-            said.append(f"{count} {words_}")
+            said.append(f"{count} {phrase}")
     if not said:
         return f"None of {len(compared)} subsets differs from random ones"
     return f"Of {len(compared)} subsets, {', '.join(said)} than random ones"

@@ -259,6 +259,24 @@ def test_killed_and_resumed_equals_undisturbed(place, run, whole):
         api.resume_run(evaluation)
 
 
+def test_the_same_settings_are_not_started_twice(place, run):
+    """A double click, a second tab: the job at work is the answer; other settings get their own."""
+    slow = settings(place, selections=["fifth"], arms=["selection"], seeds=1, epochs=300)
+    first = api.start_evaluation(run, "once", slow)
+    again = api.start_evaluation(run, "twice", slow)
+    other = api.start_evaluation(run, "other", slow.model_copy(update={"epochs": 301}))
+    try:
+        assert first.id == again.id == "once"
+        assert other.id == "other"
+        assert not (run.evaluations / "twice").exists()
+    finally:
+        for started in (other, first):
+            api.stop_run(started)
+    third = api.start_evaluation(run, "thrice", slow)
+    api.stop_run(third)
+    assert third.id == "thrice", "a stopped one does not stand in the way"
+
+
 def test_a_selection_made_anew_is_trained_anew(place, run):
     """Stopped, the selection changed, resumed: no arm keeps what it had of the old subset."""
     api.select_samples(run, "changing", SelectionConfig(ratio=0.2))
