@@ -17,7 +17,7 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "
 BINS = 60
 CELLS = 60  # along each axis of a plane
 # Points of a plane that go to the browser: as SVG, which also draws at once without a GPU.
-MOST_POINTS = 3000
+MOST_POINTS = 2_000
 OTHERS = "all others"
 
 

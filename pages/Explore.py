@@ -13,7 +13,6 @@ PICTURES = (
 )
 
 with frame.page("Explore"):
-    frame.fetch_pictures()
     run = frame.scored_run()
     pool = api.load_pool(run)
     title = st.container()

@@ -191,7 +191,7 @@ def _overlap(path: str, stamp: int) -> dict[str, Any]:
 
 
 def fetch_pictures() -> None:
-    """Have the browser fetch what draws pictures and tables while the server reads a run."""
+    """Have the browser fetch what draws pictures and tables before a page needs it."""
     with st.container(key="fetch"):
         st.plotly_chart(go.Figure(), key="fetch-picture")
         st.dataframe({})

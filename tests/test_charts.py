@@ -67,12 +67,12 @@ def test_a_plane_labels_what_it_leaves_out():
 
 def test_more_groups_than_colours_are_joined():
     names = [f"group {i}" for i in range(20)]
-    code, few = np.arange(5000) % 20, np.arange(5000) < 2000
+    code, few = np.arange(5000) % 20, np.arange(5000) < 1000
     figure, _ = charts.plane(VALUES, VALUES, few, names, code, np.arange(5000), ("x", "y"))
     traces = [t for t in figure.data if t.type == "scatter"]
     assert len(traces) == len(charts.GROUPS)
     assert traces[-1].name == charts.OTHERS
-    assert sum(len(t.x) for t in traces) == 2000
+    assert sum(len(t.x) for t in traces) == 1000
     styles = {(t.marker.color, t.marker.symbol) for t in traces}
     assert len(styles) == len(traces), "each group has a look of its own"
 
