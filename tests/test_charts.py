@@ -56,7 +56,7 @@ def test_sampled_points_are_many_spread_and_the_same_each_time(limit):
 
 def test_a_plane_labels_what_it_leaves_out():
     """The points say how many they are; hidden ones are not sent; ids travel with them."""
-    shown = VALUES > 0
+    shown = VALUES > 0.5
     figure, points = charts.plane(
         VALUES, -VALUES, shown, ["a", "b"], (VALUES > 1).astype(int), np.arange(5000), ("x", "y")
     )
