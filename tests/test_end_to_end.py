@@ -349,6 +349,8 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(place, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        # As a terminal starts it; a job in the background would inherit a SIGINT that is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (tmp_path / "r" / "config.json").exists():
         time.sleep(0.05)
