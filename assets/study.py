@@ -94,7 +94,8 @@ def part(
     """One evaluation, unless its result is there."""
     if (RESULTS / f"{name}.json").exists():
         return
-    evaluation = prepared(name, data, budget, settings, compared, **recipe)
+    values = RECIPE | recipe | {"arms": compared}
+    evaluation = prepared(name, data, budget, settings, values)
     kept = RESULTS / "unfinished" / name
     if kept.is_dir():
         shutil.copytree(kept, evaluation.arms, dirs_exist_ok=True)
@@ -104,12 +105,7 @@ def part(
 
 
 def prepared(
-    name: str,
-    data: Path,
-    budget: str,
-    settings: tuple[str, ...],
-    compared: tuple[str, ...],
-    **recipe: Any,
+    name: str, data: Path, budget: str, settings: tuple[str, ...], values: dict[str, Any]
 ) -> Evaluation:
     """The evaluation of a part, its run scored and its selections saved."""
     field = name.split("-")[0]
@@ -119,14 +115,12 @@ def prepared(
         options = SETTINGS[setting](data, pool, BUDGETS[budget])
         api.select_samples(run, f"{setting}-{budget}", options, pool)
     config = EvaluationConfig.parse(
-        RECIPE
+        values
         | {
             "heldout": str(data / field / "heldout.jsonl"),
             "general": [str(data / "general" / file) for file in GENERAL],
             "selections": [f"{setting}-{budget}" for setting in settings],
-            "arms": compared,
         }
-        | recipe
     )
     cost = api.estimate_evaluation(run, config, pool)["seconds"]
     print(f"{name}: about {(cost or 0) / 60:.0f} minutes in all", flush=True)

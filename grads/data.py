@@ -266,19 +266,18 @@ def _samples_table(
         "heldout": pa.array(heldout),
         "hash": pa.array(hashes),
     }
-    untyped = source.name.lower().endswith(".csv")
-    extra = _scalar_columns(rows, set(layout.roles.values()), untyped)
+    extra = _scalar_columns(rows, set(layout.roles.values()), source.texts_only)
     if extra:
         columns["columns"] = pa.StructArray.from_arrays(list(extra.values()), names=list(extra))
     return pa.table(columns)
 
 
 def _scalar_columns(
-    rows: list[dict[str, Any]], skip: set[str], untyped: bool
+    rows: list[dict[str, Any]], skip: set[str], texts_only: bool
 ) -> dict[str, pa.Array]:
     """The source's other columns that hold single values, for bounds, colours and tables.
 
-    `untyped` sources hold text alone: what reads as numbers throughout counts as numbers.
+    Where the source holds text alone, what reads as numbers throughout counts as numbers.
     """
     names = dict.fromkeys(key for row in rows for key in row if key not in skip)
     found = {}
@@ -287,7 +286,7 @@ def _scalar_columns(
         if any(isinstance(value, list | dict) for value in values):
             continue
         try:
-            found[name] = _numbers(values) if untyped else pa.array(values)
+            found[name] = _numbers(values) if texts_only else pa.array(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # mixed kinds
             found[name] = pa.array([None if v is None else str(v) for v in values], pa.string())
     return found

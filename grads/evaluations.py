@@ -29,7 +29,7 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
         check_name(config.save_as)
     _refuse_without_samples(run, config)
     trials = _planned_trials(run, config)
-    made = Evaluation.create(run, name, config.model_dump(mode="json"))
+    made = Evaluation.create(run, name, config)
     if jobs.observe(made).state == "finished":
         _refuse_other_subsets(made, trials)
     return made

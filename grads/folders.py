@@ -93,15 +93,15 @@ class Evaluation(JobFolder):
         return found
 
     @classmethod
-    def create(cls, run: Run, name: str, values: dict[str, Any]) -> "Evaluation":
+    def create(cls, run: Run, name: str, config: EvaluationConfig | TuneConfig) -> "Evaluation":
         """Make the folder with its config; an existing one must have the same config."""
         made = cls(run, name)
         if made.config_file.exists():
-            made.refuse_other_config("evaluation", values, "--name")
+            made.refuse_other_config("evaluation", made.config(), config, "--name")
             return made
         made.path.mkdir(parents=True, exist_ok=True)
         made.write_status(Status())
-        write_json(made.config_file, values)
+        write_json(made.config_file, config.model_dump(mode="json"))
         return made
 
     def config(self) -> EvaluationConfig | TuneConfig:

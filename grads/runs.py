@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
-from grads.config import RunConfig
+from grads.config import RunConfig, Settings
 from grads.errors import RunError
 from grads.files import read_json, read_rows, write_json, write_table
 
@@ -74,14 +74,17 @@ class JobFolder:
         """config.json as it stands."""
         return read_json(self.config_file)
 
-    def refuse_other_config(self, what: str, values: dict[str, Any], option: str) -> None:
-        """Raise RunError if config.json holds other settings than `values`."""
-        old = self.config_values()
-        differ = sorted(k for k in old | values if old.get(k) != values.get(k))
+    def refuse_other_config(self, what: str, old: Settings, new: Settings, option: str) -> None:
+        """Raise RunError where the settings differ from the old ones, those of config.json.
+
+        Both are validated settings, so one that config.json is too old to know has its default.
+        """
+        before, values = (one.model_dump(mode="json") for one in (old, new))
+        differ = sorted(k for k in before | values if before.get(k) != values.get(k))
         if differ:
             name = differ[0]
             raise RunError(
-                f"{what} {self.path} was made with another config ({name} was {old.get(name)!r},"
+                f"{what} {self.path} was made with another config ({name} was {before.get(name)!r},"
                 f" now {values.get(name)!r}): give another {option}, or resume it"
             )
 
@@ -153,14 +156,15 @@ class Run(JobFolder):
     def create(cls, config: RunConfig, path: Path) -> "Run":
         """Make the directory with its config; an existing run must have the same config."""
         run = cls(path)
-        values = config.model_dump(mode="json")
         if run.config_file.exists():
-            run.refuse_other_config("run", values, "--run-dir")
+            run.refuse_other_config("run", run.config(), config, "--run-dir")
             return run
         if run.path.exists() and any(p.name != ".lock" for p in run.path.iterdir()):
             raise RunError(f"{run.path} is not empty and not a run: give another --run-dir")
         run.path.mkdir(parents=True, exist_ok=True)
-        write_json(run.config_file, values)  # first: without it the folder would be no run
+        write_json(
+            run.config_file, config.model_dump(mode="json")
+        )  # first: without it the folder would be no run
         run.write_status(Status())
         return run
 

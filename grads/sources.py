@@ -29,6 +29,7 @@ class Source:
     raw: list[bytes] | None  # the lines as they stand, for line formats only
     digest: str  # SHA-256 of the file, or the fingerprint of a data set
     table: pa.Table | None = None  # the rows with their own types, where the source has types
+    texts_only: bool = False  # a format that holds text alone, numbers too
 
     @property
     def columns(self) -> list[str]:
@@ -142,7 +143,7 @@ def _from_csv(path: Path, data: bytes, limit: int | None, digest: str) -> Source
         raise DataError(
             f"{path.name} line {reader.line_num} is not valid CSV ({error}): correct it"
         ) from None
-    return Source(path.name, list(range(len(rows))), rows, None, digest)
+    return Source(path.name, list(range(len(rows))), rows, None, digest, texts_only=True)
 
 
 def _parquet(path: Path) -> pa.Table:

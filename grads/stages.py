@@ -135,9 +135,8 @@ def _prepare(job: Job[Run]) -> None:
             "response_tokens": int(pc.sum(samples["response_tokens"]).as_py()),
         },
     )
-    write_table(
-        run.tokens_file, prepared.tokens, SINGLE_SAMPLES
-    )  # last: its presence ends the stage
+    # Last: its presence ends the stage.
+    write_table(run.tokens_file, prepared.tokens, SINGLE_SAMPLES)
 
 
 def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> None:

@@ -82,8 +82,7 @@ def pilot_trials(pool: Pool, config: TuneConfig) -> list[Trial]:
 
 def final_trials(pool: Pool, config: TuneConfig, winner: str) -> list[Trial]:
     """The winner and random under seeds that no pilot has had."""
-    again = [arm for arm in planned(config) if arm.label in (BASE, "random", winner)]
-    again = decided(pool, again)
+    again = [arm for arm in decided(pool, planned(config)) if arm.label in (BASE, "random", winner)]
     fresh = range(config.seeds, 2 * config.seeds)
     return arms.trials(pool, again, config, fresh, FINAL)
 

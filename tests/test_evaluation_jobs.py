@@ -259,6 +259,18 @@ def test_killed_and_resumed_equals_undisturbed(place, run, whole):
         api.resume_run(evaluation)
 
 
+def test_an_evaluation_of_an_earlier_version_goes_on(place, run):
+    """A setting that its config is too old to know has its default; another value is refused."""
+    config = settings(place, selections=["fifth"])
+    made = api.create_evaluation(run, "old", config)
+    values = made.config_values()
+    del values["first_seed"]
+    made.config_file.write_text(json.dumps(values))
+    assert api.create_evaluation(run, "old", config).path == made.path
+    with pytest.raises(RunError, match="first_seed was 0, now 3"):
+        api.create_evaluation(run, "old", config.model_copy(update={"first_seed": 3}))
+
+
 def test_the_same_settings_are_not_started_twice(place, run):
     """A double click, a second tab: the job at work is the answer; other settings get their own."""
     slow = settings(place, selections=["fifth"], arms=["selection"], seeds=1, epochs=300)
