@@ -71,16 +71,17 @@ def main() -> None:
 
 
 def conduct_all(data: Path) -> None:
-    """Every part in order; later parts take the two settings that ranked best in the first."""
+    """Every part in order: the two settings that rank best in the first go through the others."""
     subsets = ("random", "selection")
     part("medicine-10", data, "10", tuple(SETTINGS), ("base", "full", *subsets))
     best = best_settings("medicine-10", 2)
     part("medicine-10-again", data, "10", best, subsets, **AGAIN)
     part("medicine-5", data, "5", best, subsets)
-    part("finance-10", data, "10", best[:1], subsets)
-    part("medicine-10-forgetful", data, "10", best[:1], ("full", *subsets), **FORGETFUL)
+    part("finance-10", data, "10", best, subsets)
+    part("medicine-10-forgetful", data, "10", best, ("full", *subsets), **FORGETFUL)
     part("medicine-50", data, "50", best, subsets)
-    part("medicine-10-steps", data, "10", best[:1], ("random_steps", "selection_steps"))
+    steps = ("random_steps", "selection_steps")
+    part("medicine-10-steps", data, "10", best_settings("medicine-10-again", 1), steps)
 
 
 def part(
