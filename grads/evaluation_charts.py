@@ -14,6 +14,7 @@ VERDICTS = {
     "worse": (ASIDE, "diamond"),
     "no difference seen": (NEUTRAL, "circle-open"),
 }
+LEGEND = 6  # arms that a small figure has room to name
 FAR = 1.5  # times the spread of the other arms, beyond which the base model is left out of view
 ARMS = {
     "base": (NEUTRAL, "x"),
@@ -157,7 +158,10 @@ def differences(
 def training_curves(
     curves: dict[str, Sequence[tuple[float, float]]], kinds: Sequence[str]
 ) -> go.Figure:
-    """Training loss over the steps, a line an arm; each is [(step, loss), ...]."""
+    """Training loss over the steps, a line an arm; each is [(step, loss), ...].
+
+    Where a legend of many arms would crowd out the lines, only pointing at a line names it.
+    """
     figure = go.Figure()
     dashes = ("solid", "dash", "dot", "dashdot")
     styles = arm_styles(kinds)
@@ -170,7 +174,8 @@ def training_curves(
             line={"color": styles[number][0], "dash": dashes[number % len(dashes)]},
             hovertemplate=f"{label}, step %{{x}}: %{{y:.3f}}<extra></extra>",
         )
-    return layout(figure, "training step", "training loss, nats per token", 300)
+    named = len(curves) <= LEGEND
+    return layout(figure, "training step", "training loss, nats per token", 300, showlegend=named)
 
 
 def overlap(labels: Sequence[str], shares: Sequence[Sequence[float]]) -> go.Figure:

@@ -80,11 +80,14 @@ def verdicts(result: dict[str, Any]) -> None:
     if result.get("sentence"):
         st.markdown(words.literal(result["sentence"]))
         return
-    compared = against_random(result)
-    several = len(compared) > SENTENCES
-    with st.expander("Each in a sentence") if several else st.container():
-        for comparison in compared:
-            st.markdown("- " + words.literal(comparison["sentence"]))
+    _listed("Each in a sentence", [one["sentence"] for one in against_random(result)])
+
+
+def _listed(title: str, lines: list[str]) -> None:
+    """Sentences below each other; many of them are folded under a title."""
+    with st.expander(title) if len(lines) > SENTENCES else st.container():
+        for line in lines:
+            st.markdown("- " + words.literal(line))
 
 
 def against(result: dict[str, Any]) -> None:
@@ -170,8 +173,8 @@ def price(result: dict[str, Any]) -> None:
         f"Choosing cost a warm-up of {words.duration(costs['warm-up']['seconds'])} and a scoring of"
         f" {words.duration(costs['scoring']['seconds'])}."
     )
-    for label, even in result["break_even"].items():
-        st.markdown(f"- {words.literal(label)}: {words.literal(even['sentence'])}.")
+    evens = result["break_even"].items()
+    _listed("When it pays", [f"{label}: {even['sentence']}." for label, even in evens])
 
 
 def remarks(result: dict[str, Any]) -> None:

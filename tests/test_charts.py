@@ -136,3 +136,12 @@ def test_differences_stand_beside_zero_with_their_verdicts():
     assert (bar.array[0], bar.arrayminus[0]) == pytest.approx((0.2, 0.2))
     legend = [trace.name for trace in figure.data if trace.showlegend]
     assert sorted(legend) == [better, none, worse]
+
+
+@pytest.mark.parametrize(("arms", "named"), [(6, True), (7, False)])
+def test_many_training_curves_leave_their_room_to_the_lines(arms, named):
+    curves = {f"arm {i}": [(1, 2.0), (2, 1.5)] for i in range(arms)}
+    figure = evaluation_charts.training_curves(curves, ["selection"] * arms)
+    assert [trace.name for trace in figure.data] == list(curves)
+    assert figure.layout.showlegend is named
+    assert "arm 5, step" in figure.data[5].hovertemplate

@@ -1101,6 +1101,7 @@ def several(run, copies=4):
         label = f"other-{i}"
         result["arms"].append(tenth | {"label": label})
         result["comparisons"].append(pair | {"arm": label, "learning": "worse"})
+        result["break_even"][label] = {"trainings": 2.0, "sentence": "it pays after two"}
         for prompt in answers["prompts"]:
             prompt["answers"][label] = f"said by {label}"
     file.write_text(json.dumps(result))
@@ -1113,7 +1114,9 @@ def test_many_subsets_are_counted_pictured_and_folded(run):
     assert_sound(at)
     assert headline(at) == "Of 5 subsets, 4 learned less than random ones"
     assert "Against random subsets of the same size" in everything(at)
-    assert "Each in a sentence" in [box.label for box in at.expander]
+    folded = {box.label: [line.value for line in box.markdown] for box in at.expander}
+    assert len(folded["Each in a sentence"]) == len(folded["When it pays"]) == 5
+    assert folded["When it pays"][-1] == "- " + words.literal("other-3: it pays after two.")
     (shown,) = [box for box in at.multiselect if box.label == "Answers of"]
     assert len(shown.value) == verdict.ANSWERS
     assert "said by other-3" not in everything(at)
