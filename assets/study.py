@@ -153,7 +153,7 @@ def _both_ends(data: Path, pool: Pool, ratio: float) -> SelectionConfig:
     low = kept_ids(pool, SelectionConfig(**GRID["low-sample"], ratio=ratio / 2))
     count = round(ratio * len(pool))
     rest = SelectionConfig(**GRID["high-sample"], count=count - len(low), excluded=low)
-    return SelectionConfig(count=count, pins=(*low, *kept_ids(pool, rest)))
+    return SelectionConfig(draw="top", count=count, pins=(*low, *kept_ids(pool, rest)))
 
 
 def _before(name: str) -> Callable[[Path, Pool, float], SelectionConfig]:
@@ -163,7 +163,7 @@ def _before(name: str) -> Callable[[Path, Pool, float], SelectionConfig]:
         field = Path(pool.run.config().dataset).parent.name
         other = api.load_pool(scored_run(data, field, warmup="none"))
         ids = kept_ids(other, SelectionConfig(**GRID[name], ratio=ratio))
-        return SelectionConfig(count=len(ids), pins=ids)
+        return SelectionConfig(draw="top", count=len(ids), pins=ids)
 
     return options
 
@@ -176,7 +176,7 @@ def kept_ids(pool: Pool, options: SelectionConfig) -> tuple[int, ...]:
 SETTINGS: dict[str, Callable[[Path, Pool, float], SelectionConfig]] = {
     **{name: _of_grid(name) for name in (*GRID, *ONE_END) if name != "random"},
     "both-ends": _both_ends,
-    "grads-before": _before("grads"),
+    "typical-high-before": _before("typical-high"),
     "low-sample-before": _before("low-sample"),
 }
 

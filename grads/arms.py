@@ -28,8 +28,12 @@ class Arm:
     selection: str | None = None  # name of the saved selection
     options: SelectionConfig | None = None  # how the subset is drawn; None takes everything
     rival: str | None = None  # label of the random arm of the same size
-    redrawn: bool = False  # the seed draws the subset anew
     as_long_as_full: bool = False  # as many optimizer steps as full
+
+    @property
+    def redrawn(self) -> bool:
+        """Whether the training's seed draws the subset anew."""
+        return self.options is not None and self.options.by_lot
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,6 @@ def _random(size: int, label: str, longer: bool) -> Arm:
         label=_label(label, longer),
         kind="random_steps" if longer else "random",
         options=SelectionConfig(criterion="random", count=size),
-        redrawn=True,
         as_long_as_full=longer,
     )
 
@@ -130,7 +133,6 @@ def _selection(name: str, record: dict, longer: bool, rival: str, taken: set[str
         selection=name,
         options=options,
         rival=rival or None,
-        redrawn=options.draw == "sample" or options.criterion == "random",
         as_long_as_full=longer,
     )
 

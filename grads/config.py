@@ -120,6 +120,11 @@ Criterion = Literal[
 ]
 
 
+def usual_draw(criterion: str, auto: bool) -> str:
+    """The draw of a selection that names none: by weight for grads with a budget, else the best."""
+    return "sample" if criterion == "grads" and not auto else "top"
+
+
 class Bound(Settings):
     """Keep only samples whose `column` lies in [low, high]; an open end is None."""
 
@@ -149,10 +154,11 @@ class SelectionConfig(Settings):
     """Samples whose log density is more than this below the peak come last."""
     typicality: float = Field(1.0, ge=0)
     """Weight a of the log density: how much typical samples are preferred."""
-    focus: float = 1.0
+    focus: float = -1.0
     """Weight lambda of the signal: positive towards more learning signal, negative towards less."""
-    draw: Literal["top", "sample", "stratified"] = "top"
-    """Best scores, random draw weighted by exp(score), or best scores within each cluster."""
+    draw: Literal["top", "sample", "stratified"] = "sample"
+    """Best scores, random draw weighted by exp(score), or best scores within each cluster; unless
+    given, auto and every criterion but grads take the best scores."""
     ratio: float | None = Field(None, gt=0, le=1)
     """Budget as a share of the pool."""
     count: int | None = Field(None, ge=1)
@@ -173,9 +179,22 @@ class SelectionConfig(Settings):
     """Seed of the random draws."""
 
     @property
+    def by_lot(self) -> bool:
+        """Whether the seed has a say in what is kept."""
+        return self.criterion == "random" or self.draw == "sample"
+
+    @property
     def by_hand(self) -> set[int]:
         """Samples whose fate the options name."""
         return {*self.pins, *self.excluded}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_usual_draw(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        usual = usual_draw(values.get("criterion", "grads"), bool(values.get("auto")))
+        return {"draw": usual} | values
 
     @field_validator("bandwidth")
     @classmethod

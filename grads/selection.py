@@ -261,7 +261,7 @@ def _log_density(points: np.ndarray, options: SelectionConfig, notes: list[str])
 
 def _keys(scores: Scores, options: SelectionConfig, ranking: Ranking) -> np.ndarray:
     """What samples are sorted by: their scores, with Gumbel noise where the draw is random."""
-    if options.criterion != "random" and options.draw != "sample":
+    if not options.by_lot:
         return ranking.score
     return np.asarray(ranking.score + gumbel(scores.sample_id, options.seed))
 

@@ -1,8 +1,8 @@
 """A fixed grid of settings of the selection family, how their subsets relate, and which one wins.
 
-The grid spans what docs/method.md's two numbers and three draws can do: the density and the
-default by top scores, draws from the whole signal, from its two ends and by cluster, and the two
-plain criteria that people try first. `random` is what all of them must beat.
+The grid spans what docs/method.md's two numbers and three draws can do: typical samples with more
+signal by each draw, typical ones with less (the default), both ends of the signal, the density
+alone, and the two plain criteria that people try first. `random` is what all of them must beat.
 """
 
 from dataclasses import replace
@@ -23,9 +23,9 @@ from grads.selection import Scores
 GRID: dict[str, dict[str, Any]] = {
     "random": {"criterion": "random"},
     "random-stratified": {"criterion": "random", "draw": "stratified"},
-    "grads": {},
-    "grads-sample": {"draw": "sample"},
-    "grads-stratified": {"draw": "stratified"},
+    "typical-high": {"focus": 1.0, "draw": "top"},
+    "typical-high-sample": {"focus": 1.0, "draw": "sample"},
+    "typical-high-stratified": {"focus": 1.0, "draw": "stratified"},
     "typical-low-sample": {"focus": -1.0, "draw": "sample"},
     "low-sample": {"typicality": 0.0, "focus": -1.0, "draw": "sample"},
     "high-sample": {"typicality": 0.0, "focus": 1.0, "draw": "sample"},
@@ -55,7 +55,6 @@ def planned(config: TuneConfig) -> list[Arm]:
                 kind="random" if name == "random" else "criterion",
                 options=options,
                 rival=None if name == "random" else "random",
-                redrawn=options.draw == "sample" or options.criterion == "random",
             )
         )
     return found

@@ -126,10 +126,14 @@ def compare(pool: Pool) -> None:
         return
     a, b = pool.kept(one), pool.kept(two)
     found = overlap(a, b)
+    records = [pool.run.read_selection(name)[0]["options"] for name in (one, two)]
+    lots = [choice.seed for choice in map(SelectionConfig.parse, records) if choice.by_lot]
+    alike = len(lots) == 2 and lots[0] == lots[1]
     st.markdown(
         f"They share **{words.count(found['both'], 'example')}**; {found['only_first']:,} are only"
         f" in {words.literal(one)}, {found['only_second']:,} only in {words.literal(two)}. Two"
-        f" random subsets of these sizes would share about {found['by_chance']:.0f}."
+        f" unrelated random subsets of these sizes would share about {found['by_chance']:.0f}"
+        + ("; these two were drawn with one seed, which makes them share more." if alike else ".")
     )
     rows = {
         words.label(column): [float(pool.numbers[column][mask].mean()) for mask in (a, b)]
@@ -137,11 +141,10 @@ def compare(pool: Pool) -> None:
     }
     table = pd.DataFrame(rows, index=[one, two]).T.reset_index(names="mean of")
     st.dataframe(table, hide_index=True, alt="Means of the two selections")
-    options = [pool.run.read_selection(name)[0]["options"] for name in (one, two)]
     differ = {
-        key: {one: str(options[0].get(key)), two: str(options[1].get(key))}
-        for key in options[0]
-        if options[0].get(key) != options[1].get(key)
+        key: {one: str(value), two: str(records[1].get(key))}
+        for key, value in records[0].items()
+        if value != records[1].get(key)
     }
     if differ:
         st.caption("Options that differ:")

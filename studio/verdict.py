@@ -26,7 +26,6 @@ LEARNED = {
 }
 SENTENCES = 3  # more of them are folded
 ANSWERS = 3  # arms whose answers are shown at first
-STOPPED = {state: word for state, (word, _, _) in words.STATES.items()}
 FORGOT = {
     "better": ", and forgot less",
     "worse": ", and forgot more",
@@ -44,8 +43,9 @@ def sentence(found: dict[str, Any]) -> str:
     """The headline of an evaluation."""
     result, state = found["result"], found["status"]["state"]
     if result is None or not result["finished"]:
-        at_work = state in ACTIVE
-        return "Measuring whether it helped" if at_work else f"The measurement is {STOPPED[state]}"
+        if state in ACTIVE:
+            return "Measuring whether it helped"
+        return f"The measurement {'has' if state == 'failed' else 'is'} {words.STATES[state][0]}"
     main = [result["confirmation"]] if result.get("confirmation") else against_random(result)
     main = [one for one in main if not one["kind"].endswith("_steps")] or main  # a subset once
     if not main:
@@ -227,8 +227,9 @@ def overlaps(found: dict[str, Any]) -> None:
         alt="Share of examples that each two settings have in common",
     )
     st.caption(
-        f"Shared examples in percent of both; two random subsets would share"
-        f" {100 * found['by_chance']:.0f}%."
+        f"Shared examples in percent of both; two unrelated random subsets would share"
+        f" {100 * found['by_chance']:.0f}%. Random draws (random, and all called “sample”) have one"
+        " seed here, so they share more."
     )
     rows = [*found["subsets"], {"label": "all examples", **found["pool"]}]
     names = {"label": "setting", "samples": "examples", "response_tokens": "mean answer tokens"}

@@ -66,9 +66,9 @@ kernels, each example's own left out), the default criterion scores
 
 $s_i = a \log f(x_i) + \lambda x_i$
 
-with typicality $a$ and focus $\lambda$, and keeps the best scores; examples whose $\log f$ lies
-more than the floor below the peak come last. A random draw takes examples with weights
-$\exp(s_i)$; $a = \lambda = 0$ is then exactly a uniform random subset. This is our reading of the
+with typicality $a$ and focus $\lambda$; examples whose $\log f$ lies more than the floor below the
+peak come last. A random draw takes examples with weights $\exp(s_i)$; $a = \lambda = 0$ is then
+exactly a uniform random subset. The other draws take the best scores. This is our reading of the
 paper, whose code is not public.
 """
 

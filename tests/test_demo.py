@@ -142,12 +142,13 @@ def test_stored_evaluation_is_finished_and_whole(run):
     assert found["status"]["state"] == "finished"
     assert result["finished"]
     seeds = {arm["label"]: len(arm["seeds"]) for arm in result["arms"]}
-    assert seeds == {"base": 1, "full": 3, "random": 3, "grads-10": 3}
+    assert seeds == {"base": 1, "full": 3, "random": 3, "grads-10": 3, "high-10": 3}
     assert result["heldout"]["samples"] == 40
     assert result["general"][0]["with_options"] == 60
     assert not result["leaks"]["near_duplicates"]
     prompts = found["answers"]["prompts"]
-    assert all(set(prompt["answers"]) == {"base", "full", "grads-10"} for prompt in prompts)
+    wrote = {"base", "full", "grads-10", "high-10"}
+    assert all(set(prompt["answers"]) == wrote for prompt in prompts)
     first = result["comparisons"][0]
     assert (first["arm"], first["against"]) == ("grads-10", "random")
     low, high = first["metrics"]["heldout_loss"]["low"], first["metrics"]["heldout_loss"]["high"]

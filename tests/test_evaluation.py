@@ -11,9 +11,10 @@ import torch
 from chain import WORDS, save_tiny_model
 
 from grads import evaluation, models, tuning
-from grads.arms import Trial, training_passes
+from grads.arms import Arm, Trial, training_passes
 from grads.batches import TokenPool
 from grads.chat import Turn
+from grads.config import SelectionConfig
 from grads.errors import ConfigError, EvaluationError, Stopped
 from grads.evaluation import Probe, Reference, measure
 from grads.evaluation_config import EvaluationConfig, TuneConfig
@@ -243,10 +244,29 @@ def test_work_of_a_training_follows_steps():
     assert training_passes(lengths, Trial("a", 0, ids, 30), recipe) == 3 * 10 * 70
 
 
+@pytest.mark.parametrize(
+    ("values", "redrawn"),
+    [
+        ({}, True),
+        ({"criterion": "random"}, True),
+        ({"draw": "top"}, False),
+        ({"auto": True}, False),
+    ],
+)
+def test_a_seed_redraws_what_is_drawn_by_lot(values, redrawn):
+    """The default, as a further criterion too, is another subset under every seed."""
+    options = SelectionConfig(**({"ratio": 0.1} if "auto" not in values else {}), **values)
+    assert Arm("some", "criterion", options=options).redrawn == redrawn
+    assert not Arm("full", "full").redrawn
+
+
 def test_the_grid_holds_random_and_refuses_unknown_names():
     assert 9 <= len(tuning.GRID) <= 12
-    names = list(tuning.grid(TuneConfig(settings=("grads",), ratio=0.2)))
-    assert names == ["random", "grads"]
+    names = list(tuning.grid(TuneConfig(settings=("density",), ratio=0.2)))
+    assert names == ["random", "density"]
+    chosen = tuning.grid(TuneConfig(ratio=0.2))
+    assert chosen["typical-low-sample"] == SelectionConfig(ratio=0.2), "the default is among them"
+    assert len(set(chosen.values())) == len(chosen)
     with pytest.raises(EvaluationError, match="no setting 'best' in the grid: there are random"):
         tuning.grid(TuneConfig(settings=("best",)))
 

@@ -50,7 +50,7 @@ def run(place):
     run = api.create_run(config_for(place), str(place / "runs" / "scored"))
     api.start_run(run)
     assert wait_for(run, "finished", "failed").state == "finished"
-    api.select_samples(run, "fifth", SelectionConfig(ratio=0.2))
+    api.select_samples(run, "fifth", SelectionConfig(ratio=0.2, draw="top"))
     api.select_samples(run, "drawn", SelectionConfig(ratio=0.2, draw="sample"))
     api.select_samples(run, "everything", SelectionConfig(ratio=1.0))
     return run
@@ -488,7 +488,9 @@ def test_an_estimate_needs_no_torch_and_follows_the_work(place, run):
     # Both twins of everything are one training.
     twins = settings(place, selections=["everything"], arms=["full", "selection"], seeds=2)
     assert api.estimate_evaluation(run, twins)["arms"] == 3
-    assert api.estimate_evaluation(run, TuneConfig(seeds=2, settings=("grads",)))["arms"] == 10
+    assert (
+        api.estimate_evaluation(run, TuneConfig(seeds=2, settings=("typical-high",)))["arms"] == 10
+    )
     code = (
         "import sys; from grads import api; from grads.runs import Run;"
         "from grads.evaluation_config import EvaluationConfig;"
@@ -504,7 +506,7 @@ def test_an_estimate_needs_no_torch_and_follows_the_work(place, run):
 
 def test_a_search_from_the_grid_to_the_second_test(place, run):
     values = RECIPE | {"general": [str(place / "general.jsonl")], "ratio": 0.2, "seeds": 2}
-    chosen = ("grads", "high-sample", "loss-low")
+    chosen = ("typical-high", "high-sample", "loss-low")
     config = TuneConfig.parse(values | {"settings": chosen, "save_as": "best"})
     result = conduct(run, "search", config)
     assert result["finished"]
@@ -512,7 +514,7 @@ def test_a_search_from_the_grid_to_the_second_test(place, run):
     assert result["points"]["base"]["forgetting"] == 0
     assert set(result["front"]) <= {"random", *chosen}
     assert len(arm_of(result, "random")["seeds"]) == 2
-    assert len(arm_of(result, "grads")["seeds"]) == 1
+    assert len(arm_of(result, "typical-high")["seeds"]) == 1
     assert result["noise"]["learning"] > 0
     files = Evaluation.open(run, "search").read_arms()
     if result["winner"] is None:
@@ -538,7 +540,7 @@ def test_a_search_tests_what_it_would_save(run):
     api.decide(run, excluded, "exclude")
     try:
         trials = tuning.trials(pool, config)
-        saved = api.select_samples(run, "as-tuned", tuning.grid(config)["grads"])
+        saved = api.select_samples(run, "as-tuned", tuning.grid(config)["typical-high"])
         table = run.read_selection("as-tuned")[1]
     finally:
         for sample in (pinned, excluded):
@@ -549,8 +551,8 @@ def test_a_search_tests_what_it_would_save(run):
         assert pinned in trial.sample_ids, trial.name
         assert excluded not in trial.sample_ids, trial.name
         assert len(trial.sample_ids) == saved["samples"]["kept"]
-    (grads,) = (trial for trial in subsets if trial.name == "pilot-grads-0")
-    assert grads.sample_ids.tolist() == table.filter(table["kept"])["sample_id"].to_pylist()
+    (high,) = (trial for trial in subsets if trial.name == "pilot-typical-high-0")
+    assert high.sample_ids.tolist() == table.filter(table["kept"])["sample_id"].to_pylist()
     full = [trial for trial in trials if trial.arm == "full"]
     assert all(len(trial.sample_ids) == len(pool) for trial in full)
 
@@ -567,7 +569,7 @@ def test_subsets_of_the_grid_without_training(run):
     lowest = np.sort(scores.loss)[:11].mean()
     assert mean["loss-low"]["loss"] == pytest.approx(lowest)
     assert found["pool"]["samples"] == 53
-    a, b = (found["labels"].index(name) for name in ("grads", "loss-low"))
+    a, b = (found["labels"].index(name) for name in ("typical-low-sample", "loss-low"))
     kept = [
         pool.select(SelectionConfig(ratio=0.2, **values)).kept
         for values in ({}, {"criterion": "loss_low"})

@@ -700,7 +700,12 @@ LINKS = [
         {"criterion": "random", "seed": "3"},
         {"ratio": 0.1, "criterion": "random", "seed": 3},
     ),
+    (
+        {"criterion": "density", "draw": "sample"},
+        {"ratio": 0.1, "criterion": "density", "draw": "sample"},
+    ),
     ({"draw": "stratified"}, {"ratio": 0.1, "draw": "stratified"}),
+    ({"draw": "top", "focus": "1.0"}, {"ratio": 0.1, "draw": "top", "focus": 1.0}),
     ({"draw": "sample", "seed": "5"}, {"ratio": 0.1, "draw": "sample", "seed": 5}),
     (
         {"signal": "head", "length_control": "none"},
@@ -791,6 +796,20 @@ def test_a_draw_that_a_criterion_cannot_make_says_what_to_do(run):
     at = open_page("Select", draw="sample", criterion="magnitude")
     assert_sound(at)
     assert "use top or stratified" in messages(at)
+
+
+def test_the_draw_follows_what_counts_until_it_is_chosen(run):
+    """What a criterion cannot draw is never its default, and the address stays short."""
+    at = open_page("Select")
+    assert at.selectbox(key="draw-choice").value == "sample"
+    at.selectbox(key="criterion-choice").set_value("magnitude").run()
+    assert_sound(at)
+    assert at.selectbox(key="draw-choice").value == "top"
+    assert "draw" not in at.query_params
+    at.selectbox(key="draw-choice").set_value("stratified").run()
+    at.selectbox(key="criterion-choice").set_value("grads").run()
+    assert at.selectbox(key="draw-choice").value == "stratified"
+    assert at.query_params["draw"] == "stratified"
 
 
 def test_even_then_there_is_a_headline(run):
@@ -1015,11 +1034,19 @@ def test_two_selections_are_compared(run, pool):
     text = everything(at).replace("\\", "")
     assert f"They share **{words.count(len(one & two), 'example')}**" in text
     assert f"{len(one - two)} are only in grads-10, {len(two - one)} only in random-50" in text
-    assert "would share about 15." in text
+    assert (
+        "would share about 15; these two were drawn with one seed, which makes them share more."
+        in text
+    )
     (table,) = [t.value for t in at.dataframe if "mean of" in t.value]
     means = table.set_index("mean of")["grads-10"]
     expected = pool.numbers["loss"][pool.kept("grads-10")].mean()
     assert means[words.label("loss")] == pytest.approx(expected)
+
+
+def test_only_draws_of_one_seed_share_their_luck(run):
+    text = everything(open_page("Select", first="magnitude-10", second="random-50"))
+    assert "would share about 15." in text
 
 
 def test_a_selection_is_compared_with_itself(run):
@@ -1095,8 +1122,8 @@ def several(run, copies=4):
     file = run.evaluations / "tenth" / "result.json"
     result = json.loads(file.read_text())
     answers = json.loads(file.with_name("answers.json").read_text())
-    (tenth,) = (arm for arm in result["arms"] if arm["kind"] == "selection")
-    (pair,) = (c for c in result["comparisons"] if c["against_kind"] == "random")
+    tenth = next(arm for arm in result["arms"] if arm["kind"] == "selection")
+    pair = next(c for c in result["comparisons"] if c["against_kind"] == "random")
     for i in range(copies):
         label = f"other-{i}"
         result["arms"].append(tenth | {"label": label})
@@ -1112,10 +1139,10 @@ def test_many_subsets_are_counted_pictured_and_folded(run):
     several(run)
     at = open_page("Evaluate", run="demo")
     assert_sound(at)
-    assert headline(at) == "Of 5 subsets, 4 learned less than random ones"
+    assert headline(at) == "Of 6 subsets, 4 learned less than random ones"
     assert "Against random subsets of the same size" in everything(at)
     folded = {box.label: [line.value for line in box.markdown] for box in at.expander}
-    assert len(folded["Each in a sentence"]) == len(folded["When it pays"]) == 5
+    assert len(folded["Each in a sentence"]) == len(folded["When it pays"]) == 6
     assert folded["When it pays"][-1] == "- " + words.literal("other-3: it pays after two.")
     (shown,) = [box for box in at.multiselect if box.label == "Answers of"]
     assert len(shown.value) == verdict.ANSWERS
@@ -1138,7 +1165,7 @@ def test_a_running_evaluation_shows_what_it_has_found_and_a_failed_one_its_log(r
     evaluation.log_file.write_text("the last words\n")
     at = open_page("Evaluate", run="demo")
     assert_sound(at)
-    assert headline(at) == "The measurement is failed"
+    assert headline(at) == "The measurement has failed"
     assert "the last words" in next(block.value for block in at.code)
     assert has_button(at, "Resume")
 

@@ -35,6 +35,9 @@ def options(**values):
     return SelectionConfig.parse({"ratio": 0.1} | values if "count" not in values else values)
 
 
+HIGH = {"focus": 1.0, "draw": "top"}  # what tails and outliers would win under
+
+
 def one_signal(**values):
     """Options under which the signal is the log embed norm itself, in one dimension."""
     return SelectionConfig.parse({"signal": "embed", "length_control": "none"} | values)
@@ -128,53 +131,66 @@ def test_window_lies_focus_deviations_above_the_typical():
     """For a bell at typicality 1 the kept window is centred lambda deviations up."""
     x = bell(20_000)
     for focus in (-1.0, 0.0, 0.5, 1.0):
-        kept = select(make_scores(x), one_signal(ratio=0.05, focus=focus)).kept
+        kept = select(make_scores(x), one_signal(ratio=0.05, focus=focus, draw="top")).kept
         assert x[kept].mean() == pytest.approx(focus, abs=0.12)
         assert x[kept].std() < 0.3
 
 
 def test_pure_density_is_the_density_criterion():
     scores = make_scores(bell())
-    by_options = select(scores, options(focus=0.0)).kept
+    by_options = select(scores, options(focus=0.0, draw="top")).kept
     assert (by_options == select(scores, options(criterion="density")).kept).all()
 
 
 def test_an_outlier_is_not_in_the_top():
     scores = make_scores(np.append(bell(1000), 6.0))
     for signal in ("joint", "l2", "embed"):
-        chosen = select(scores, options(ratio=0.05, signal=signal, length_control="none"))
-        assert not chosen.kept[-1]
+        values = HIGH | {"ratio": 0.05, "signal": signal, "length_control": "none"}
+        assert not select(scores, options(**values)).kept[-1]
 
 
 def test_a_clump_of_boilerplate_is_not_picked_whole():
     x = np.concatenate([bell(990), np.full(10, 4.0)])
-    kept = select(make_scores(x), one_signal(ratio=0.05)).kept
+    kept = select(make_scores(x), one_signal(ratio=0.05, **HIGH)).kept
     assert kept[-10:].sum() == 0
+
+
+def test_the_default_draws_nothing_from_beyond_the_floor():
+    """What is nearly learned has the largest weights, yet an outlier or a clump is never drawn."""
+    x = np.concatenate([bell(990), np.full(9, -4.0), [-9.0]])
+    scores = make_scores(x)
+    drawn = [select(scores, one_signal(ratio=0.05, seed=seed)).kept for seed in range(200)]
+    assert all(kept.sum() == 50 and not kept[-10:].any() for kept in drawn)
+    often = np.mean(drawn, axis=0)
+    assert x[often > np.median(often)].mean() < -0.5
 
 
 def test_heavy_tails_keep_typical_samples():
     x = np.clip(np.random.default_rng(0).standard_cauchy(3000), -300, 300)
-    kept = select(make_scores(x), one_signal(ratio=0.05)).kept
-    assert np.abs(x[kept]).max() < 6
+    for values in ({}, HIGH):
+        kept = select(make_scores(x), one_signal(ratio=0.05, **values)).kept
+        assert np.abs(x[kept]).max() < 6
 
 
 def test_auto_keeps_the_bells_share():
-    """68% at focus 0 and about half at focus 1, in one dimension and in two."""
+    """68% at focus 0 and about half at focus 1 or -1, in one dimension and in two."""
     scores = make_scores(bell(20_000))
     for signal in ("embed", "joint"):
         shares = []
-        for focus in (0.0, 1.0):
+        for focus in (0.0, 1.0, -1.0):
             chosen = SelectionConfig.parse(
                 {"auto": True, "signal": signal, "focus": focus, "length_control": "none"}
             )
             shares.append(select(scores, chosen).kept.mean())
         assert shares[0] == pytest.approx(0.68, abs=0.06)
         assert shares[1] == pytest.approx(0.5, abs=0.08)
+        assert shares[2] == pytest.approx(0.5, abs=0.08)
 
 
 def test_auto_is_not_shrunk_by_an_outlier():
-    scores = make_scores(np.append(bell(2000), 6.0))
-    assert select(scores, one_signal(auto=True)).kept.mean() > 0.3
+    for outlier, focus in ((6.0, 1.0), (-6.0, -1.0)):
+        scores = make_scores(np.append(bell(2000), outlier))
+        assert select(scores, one_signal(auto=True, focus=focus)).kept.mean() > 0.3
 
 
 def test_a_budget_beyond_the_floor_is_filled_and_said():
@@ -242,10 +258,11 @@ def test_budgets_nest(draw):
 def test_sampling_weights_are_exp_score():
     """Over many seeds the better of two groups comes first as often as its weight says."""
     scores = make_scores(np.tile([0.0, 1.0], 50))
-    x = rank(scores, one_signal(count=1, typicality=0.0)).x
+    pure = {"count": 1, "typicality": 0.0, "focus": 1.0}
+    x = rank(scores, one_signal(**pure)).x
     weight = np.exp(x[1]) / (np.exp(x[0]) + np.exp(x[1]))
     first = [
-        select(scores, one_signal(count=1, typicality=0.0, draw="sample", seed=s)).kept.argmax() % 2
+        select(scores, one_signal(**pure, draw="sample", seed=s)).kept.argmax() % 2
         for s in range(2000)
     ]
     assert np.mean(first) == pytest.approx(weight, abs=0.04)
@@ -335,7 +352,8 @@ def test_the_same_input_gives_the_same_subset_in_any_order_of_ties():
     scores = make_scores(np.zeros(40), head=np.zeros(40))
     first = select(scores, options(ratio=0.25)).kept
     assert (first == select(scores, options(ratio=0.25)).kept).all()
-    assert first[:10].all()  # ties are broken by sample id
+    best = select(scores, options(ratio=0.25, draw="top")).kept
+    assert best[:10].all()  # ties are broken by sample id
 
 
 @pytest.mark.parametrize(
@@ -355,11 +373,30 @@ def test_comparison_criteria(criterion, column, sign):
 
 
 @pytest.mark.parametrize(
+    ("values", "draw"),
+    [
+        ({"ratio": 0.1}, "sample"),
+        ({"count": 3}, "sample"),
+        ({"auto": True}, "top"),
+        ({"ratio": 0.1, "criterion": "density"}, "top"),
+        ({"ratio": 0.1, "criterion": "longest"}, "top"),
+        ({"ratio": 0.1, "criterion": "density", "draw": "sample"}, "sample"),
+        ({"ratio": 0.1, "draw": "stratified"}, "stratified"),
+    ],
+)
+def test_the_draw_that_is_not_named(values, draw):
+    """By weight for grads with a budget; all else needs or means the best scores."""
+    chosen = SelectionConfig.parse(values)
+    assert chosen.draw == draw
+    assert SelectionConfig.parse(chosen.model_dump()) == chosen
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"ratio": 0.1, "count": 3}, "exactly one budget"),
         ({}, "exactly one budget"),
-        ({"ratio": 0.1, "typicality": 0.0, "focus": 0.0}, "ranks nothing"),
+        ({"ratio": 0.1, "typicality": 0.0, "focus": 0.0, "draw": "top"}, "ranks nothing"),
         ({"auto": True, "criterion": "random"}, "auto needs a density"),
         ({"auto": True, "draw": "sample"}, "auto needs draw 'top'"),
         ({"ratio": 0.1, "pins": (1,), "excluded": (1,)}, "both pinned and excluded"),

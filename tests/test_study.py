@@ -56,10 +56,15 @@ def data(tmp_path, study, monkeypatch):
 def test_a_part_goes_on_in_a_fresh_checkout(study, data):
     """What was kept of an unfinished part is taken over, though its run is gone."""
     arms = ("random", "selection")
-    study.part("medicine-10", data, "10", ("grads", "density"), arms)
+    study.part("medicine-10", data, "10", ("typical-high", "density"), arms)
     result = json.loads((study.RESULTS / "medicine-10.json").read_text())["result"]
     assert result["finished"]
-    assert {arm["label"] for arm in result["arms"]} == {"base", "random", "grads-10", "density-10"}
+    assert {arm["label"] for arm in result["arms"]} == {
+        "base",
+        "random",
+        "typical-high-10",
+        "density-10",
+    }
     assert not (study.RESULTS / "unfinished" / "medicine-10").exists()
     assert str(data) not in (study.RESULTS / "medicine-10.json").read_text()
 
@@ -73,17 +78,19 @@ def test_a_part_goes_on_in_a_fresh_checkout(study, data):
     (kept / "density-10-1.json").unlink()
     (study.RESULTS / "medicine-10.json").unlink()
     study.BUILD.rename(study.BUILD.with_name("gone"))
-    study.part("medicine-10", data, "10", ("grads", "density"), arms)
+    study.part("medicine-10", data, "10", ("typical-high", "density"), arms)
     again = json.loads((study.RESULTS / "medicine-10.json").read_text())["result"]
     trained = {(line["arm"], line["seed"]) for line in evaluation.read_metrics()}
     assert trained == {("density-10", 1)}
     for mine, theirs in zip(again["arms"], result["arms"], strict=True):
         assert mine["mean"]["heldout_loss"] == pytest.approx(theirs["mean"]["heldout_loss"])
 
-    study.part("medicine-10", data / "gone", "10", ("grads",), arms)  # finished: nothing is read
+    study.part(
+        "medicine-10", data / "gone", "10", ("typical-high",), arms
+    )  # finished: nothing is read
     best = study.best_settings("medicine-10", 2)
     losses = {arm["label"]: arm["mean"]["heldout_loss"] for arm in result["arms"]}
-    order = sorted(("grads", "density"), key=lambda name: losses[f"{name}-10"])
+    order = sorted(("typical-high", "density"), key=lambda name: losses[f"{name}-10"])
     assert best == tuple(order)
     lines = study.report().splitlines()
     assert lines[0] == "### medicine-10: lora, 1 epochs, 2 seeds"
@@ -103,10 +110,10 @@ def test_settings_beyond_the_grid(study, data):
         both.pins
     )
 
-    before = study.SETTINGS["grads-before"](data, pool, 0.2)
+    before = study.SETTINGS["typical-high-before"](data, pool, 0.2)
     other = study.api.load_pool(study.Run(study.BUILD / "medicine-none"))
     assert other.run.config().warmup == "none"
-    assert before.pins == study.kept_ids(other, SelectionConfig(ratio=0.2))
+    assert before.pins == study.kept_ids(other, SelectionConfig(**GRID["typical-high"], ratio=0.2))
     assert study.kept_ids(pool, before) == before.pins
 
     for name in study.ONE_END:

@@ -50,22 +50,22 @@ def main() -> None:
 
 
 def select_all(run: Run) -> None:
-    """Every criterion at every budget, one sampled, one stratified, one automatic."""
+    """Every criterion at every budget, and the default's other draws: high, stratified, auto."""
     for criterion in CRITERIA:
         for label, ratio in BUDGETS.items():
             options = SelectionConfig(criterion=criterion, ratio=ratio)
             api.select_samples(run, f"{criterion}-{label}", options)
-    api.select_samples(run, "sampled-10", SelectionConfig(ratio=0.1, draw="sample"))
+    api.select_samples(run, "high-10", SelectionConfig(ratio=0.1, focus=1.0, draw="top"))
     api.select_samples(run, "stratified-10", SelectionConfig(ratio=0.1, draw="stratified"))
     api.select_samples(run, "auto", SelectionConfig(auto=True))
 
 
 def evaluate(run: Run) -> None:
-    """The default against a random subset, everything and the base model."""
+    """The default, and the setting that keeps most sound rows, against random and everything."""
     config = EvaluationConfig(
         heldout=str(HERE / "medical_qa_heldout.jsonl"),
         general=(str(HERE / "general.jsonl"),),
-        selections=("grads-10",),
+        selections=("grads-10", "high-10"),
         arms=("base", "full", "random", "selection"),
         epochs=1,
         batch_size=8,
