@@ -71,7 +71,8 @@ def _counted(compared: list[dict[str, Any]]) -> str:
         if count:
             said.append(f"{count} {phrase}")
     if not said:
-        return f"None of {len(compared)} subsets differs from random ones"
+        none = "Neither" if len(compared) == 2 else "None"
+        return f"{none} of {len(compared)} subsets differs from random ones"
     return f"Of {len(compared)} subsets, {', '.join(said)} than random ones"
 
 

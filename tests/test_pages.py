@@ -1086,6 +1086,7 @@ def test_data_outside_the_allowed_folders_are_refused(root, tmp_path_factory):
     ("verdicts", "expected"),
     [
         ([("better", "worse")], "It learned more than a random subset, and forgot more"),
+        ([("no difference seen",) * 2] * 2, "Neither of 2 subsets differs from random ones"),
         ([("no difference seen",) * 2] * 3, "None of 3 subsets differs from random ones"),
         (
             [("better", "no difference seen"), ("worse", "better"), ("worse", "worse")],
