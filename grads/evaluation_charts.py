@@ -188,7 +188,11 @@ def overlap(labels: Sequence[str], shares: Sequence[Sequence[float]]) -> go.Figu
             z=percent,
             text=np.round(percent).astype(int),
             texttemplate="%{text}",
-            colorscale=[[0, "rgba(58,134,216,0.04)"], [1, KEPT]],
+            # Opaque cells and dark text: readable on a white page and on a black one.
+            textfont={"color": "#16202c"},
+            colorscale=[[0, "#d3e1f1"], [1, KEPT]],
+            xgap=1,
+            ygap=1,
             showscale=False,
             hovertemplate="%{y} and %{x}: %{z:.0f}% shared<extra></extra>",
         )
