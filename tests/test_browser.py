@@ -260,6 +260,11 @@ def drag(page: Page, chart: str, across: tuple[float, float], up: tuple[float, f
     page.mouse.up()
 
 
+def settle(page: Page) -> None:
+    """Wait until the page has been drawn to its end: its headline stands before its list does."""
+    expect(page.locator("[data-test-script-state=notRunning]")).to_be_attached(timeout=SLOW)
+
+
 def within(page: Page) -> tuple[Bound, ...]:
     """The ranges in the address."""
     found = re.findall(r"within=([a-z_]+)%3A([-\d.e]+)%3A([-\d.e]+)", page.url)
@@ -280,6 +285,7 @@ def test_brush_list_sample(page, server):
     expect(headline(page)).to_have_text(
         f"What the model finds in 300 examples: {matching.sum()} match"
     )
+    settle(page)
     table = page.locator(".st-key-list canvas").first
     table.scroll_into_view_if_needed()
     table.click(position={"x": 18, "y": 55}, force=True)
