@@ -16,7 +16,7 @@ from grads.evaluation_commands import evaluate, tune
 from grads.folders import open_folder
 from grads.options import ConfigFile, Json, Root, RunDir, option, settings_of
 from grads.runs import Run
-from grads.terminal import selection_lines, show, state_lines, status_lines, work
+from grads.terminal import bench_lines, selection_lines, show, state_lines, status_lines, work
 
 app = typer.Typer(
     help="Choose the samples worth fine-tuning on, by their gradients.",
@@ -193,16 +193,21 @@ def status(run_dir: RunDir, as_json: Json = False) -> None:
 
 
 @app.command()
-def stop(run_dir: RunDir) -> None:
+def stop(run_dir: RunDir, as_json: Json = False) -> None:
     """Stop the job of a run or of an evaluation's folder; what is finished stays for a resume."""
     opened = open_folder(run_dir)
-    state = api.stop_run(opened).state
-    print(f"{opened.id} is {state}; go on with: python -m grads resume --run-dir {opened.path}")
+    now = api.stop_run(opened)
+    again = f"go on with: python -m grads resume --run-dir {opened.path}"
+    values = {"name": opened.id, "status": now.model_dump(mode="json")}
+    show(values, as_json, lambda _: [f"{opened.id} is {now.state}; {again}"])
 
 
 @app.command()
 def resume(run_dir: RunDir, as_json: Json = False) -> None:
-    """Go on with a stopped, failed or interrupted run or evaluation, without repeating a part."""
+    """Go on with a stopped, failed or interrupted run or evaluation, without repeating a part.
+
+    Of a finished run, what is damaged or gone is made anew.
+    """
     opened = open_folder(run_dir)
     if jobs.observe(opened).state == "finished":
         api.resume_run(opened)
@@ -234,11 +239,12 @@ def bench(
     dataset: Annotated[
         str, typer.Option(help="Data file; its first 24 rows are measured on.")
     ] = "assets/demo/medical_qa.jsonl",
+    as_json: Json = False,
 ) -> None:
     """Measure speed and memory of scoring, as ratios in one process."""
     from grads.bench import main
 
-    main(out, dataset)
+    show(main(out, dataset), as_json, bench_lines)
 
 
 def main() -> None:

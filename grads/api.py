@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from grads import jobs
+from grads import jobs, pipeline
 from grads.config import RunConfig
 from grads.decisions import decide, decisions, with_decisions
 from grads.drafts import (
@@ -96,7 +96,7 @@ class RunSummary:
 def create_run(config: RunConfig, run_dir: str | None = None, root: str | None = None) -> Run:
     """The run's directory with its config: `run_dir`, or a new one under the runs root."""
     path = Path(run_dir).expanduser() if run_dir else new_run_path(runs_root(root), config)
-    return Run.create(config, path)
+    return Run.create(config.absolute(), path)
 
 
 def start_run(run: JobFolder) -> bool:
@@ -105,10 +105,14 @@ def start_run(run: JobFolder) -> bool:
 
 
 def resume_run(run: JobFolder) -> bool:
-    """Go on from the last finished step or part; raises RunError on a finished run."""
-    state = jobs.observe(run).state
-    if state == "finished":
-        raise RunError(f"{run.id} is finished: there is nothing to resume")
+    """Go on from the last finished step or part.
+
+    A finished run goes on where files of it are damaged or gone, and makes them anew; raises
+    RunError where none are.
+    """
+    finished = jobs.observe(run).state == "finished"
+    if finished and not (isinstance(run, Run) and pipeline.damaged(run)):
+        raise RunError(f"{run.id} is finished and its files are whole: there is nothing to resume")
     return jobs.start(run)
 
 
@@ -165,7 +169,7 @@ def start_new(config: RunConfig, root: str | None = None, at_once: bool = False)
     one is the answer. What was measured for the settings goes with the run, to be held against
     what it took.
     """
-    values = config.model_dump(mode="json")
+    values = config.absolute().model_dump(mode="json")
     place = runs_root(root)
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / ".start.lock"):

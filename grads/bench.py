@@ -12,6 +12,7 @@ a round, so that a machine whose speed drifts does not bend it. The peers:
 import copy
 import ctypes
 import gc
+import importlib.util
 import json
 import platform
 import statistics
@@ -41,9 +42,13 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Arm = Callable[[Batch], torch.Tensor | None]
 
 
-def main(out: Path, dataset: str) -> None:
-    """Measure every arm and print and write the result; raises GradsError if the arms disagree."""
-    config = RunConfig(dataset=dataset, limit=SAMPLES, max_length=MAX_LENGTH)
+def main(out: Path, dataset: str) -> dict[str, Any]:
+    """Measure every arm, write the result and return it.
+
+    Raises GradsError where a peer is not installed, or the arms disagree.
+    """
+    _refuse_without_peers()
+    config = RunConfig(dataset=dataset, limit=SAMPLES, max_length=MAX_LENGTH).absolute()
     tokenizer = models.load_tokenizer(config.model)
     prepared = data.prepare(read_source(config), config, tokenizer, MAX_LENGTH)
     pool = TokenPool.from_table(prepared.tokens)
@@ -72,9 +77,21 @@ def main(out: Path, dataset: str) -> None:
             memory[name] = max(memory.get(name, 0.0), peak["mb"])
             if results[0] is not None:
                 norms[name] = torch.cat([r for r in results if r is not None]).numpy()
-            print(f"round {round_number + 1} {name}: {seconds[name][-1]:.1f} s", flush=True)
+            print(
+                f"round {round_number + 1} {name}: {seconds[name][-1]:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
             del arm, results
-    _report(out, dataset, pool, tokens, seconds, memory, norms)
+    return _report(out, dataset, pool, tokens, seconds, memory, norms)
+
+
+def _refuse_without_peers() -> None:
+    if importlib.util.find_spec("opacus") is None:
+        raise GradsError(
+            "the benchmark measures against Opacus, which is not installed: pip install"
+            " -r requirements-dev.txt, or call `make bench`"
+        )
 
 
 def _report(
@@ -85,7 +102,7 @@ def _report(
     seconds: dict[str, list[float]],
     memory: dict[str, float],
     norms: dict[str, np.ndarray],
-) -> None:
+) -> dict[str, Any]:
     ours = norms["scoring"]
     differ = {
         name: float(np.abs(theirs / ours - 1).max())
@@ -118,7 +135,7 @@ def _report(
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
+    return result
 
 
 def _scoring(model: Any) -> Arm:

@@ -3,8 +3,9 @@
 Every field's docstring is its documentation: the command line shows it as `--help`.
 """
 
+import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -13,6 +14,7 @@ from grads.errors import ConfigError
 
 DEMO_MODEL = "demo"
 DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+FILE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gguf")
 ROLES = ("messages", "prompt", "input", "response", "system")
 
 
@@ -20,6 +22,21 @@ class Settings(BaseModel):
     """Settings that cannot change once made, and refuse unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    PATHS: ClassVar[tuple[str, ...]] = ()  # fields that may name files or folders
+
+    def absolute(self) -> Self:
+        """The same settings with every path absolute, so that they mean the same everywhere.
+
+        What names nothing here and may be a hub id stays as it is.
+        """
+        places = {name: getattr(self, name) for name in self.PATHS}
+        return self.model_copy(
+            update={
+                name: tuple(map(_absolute, value)) if isinstance(value, tuple) else _absolute(value)
+                for name, value in places.items()
+                if value is not None
+            }
+        )
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -29,6 +46,25 @@ class Settings(BaseModel):
         except ValidationError as error:
             problems = "; ".join(_describe(problem) for problem in error.errors())
             raise ConfigError(problems) from None
+
+
+def is_path(text: str) -> bool:
+    """Whether a data set or model of this name can only be a file or folder, not a hub id."""
+    path = Path(text)
+    return (
+        path.is_absolute()
+        or text.startswith((".", "~"))
+        or path.suffix.lower() in FILE_SUFFIXES
+        or text.count("/") > 1
+    )
+
+
+def _absolute(text: str) -> str:
+    path = Path(text).expanduser()
+    here = text != DEMO_MODEL and path.exists()
+    if not here and not is_path(text):
+        return text
+    return os.path.abspath(path)  # noqa: PTH100 - a link's target may lack the suffix
 
 
 def _describe(problem: Any) -> str:
@@ -43,6 +79,8 @@ def _describe(problem: Any) -> str:
 
 class RunConfig(Settings):
     """One run: data set, model, warm-up, scoring."""
+
+    PATHS = ("dataset", "model", "warmup_from")
 
     dataset: str
     """JSONL, JSON, CSV or Parquet file, a save_to_disk folder, or a hub id."""

@@ -28,6 +28,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
 }
 OPTIONAL = {"input": "input", "system": "system"}  # joined to any layout that has a prompt
 
+TEXT = pa.large_string()  # the plain kind cuts what exceeds 2 GiB into chunks
 SPEAKERS = {
     "system": "system",
     "user": "user",
@@ -185,9 +186,18 @@ def prepare(
         layout=layout,
         samples=_samples_table(source, layout, kept, hashes, heldout),
         tokens=_tokens_table(source, kept),
-        source=source.table.take([i for i, _, _ in kept]) if source.table is not None else None,
+        source=_rows_of(source, [i for i, _, _ in kept]),
         rejects=rejects,
     )
+
+
+def _rows_of(source: Source, index: list[int]) -> pa.Table | None:
+    """The typed rows at these places; `take` would first join texts that may exceed 2 GiB."""
+    if source.table is None:
+        return None
+    mask = np.zeros(len(source.table), bool)
+    mask[index] = True
+    return source.table.filter(pa.array(mask))
 
 
 def hold_out(hashes: list[str], count: int, seed: int) -> np.ndarray:
@@ -233,7 +243,7 @@ def _tokens_table(source: Source, kept: list[tuple[int, list[Turn], Encoded]]) -
             "sample_id": pa.array([source.ids[i] for i, _, _ in kept], pa.int64()),
             "input_ids": pa.LargeListArray.from_arrays(offsets, ids),
             "trained": pa.LargeListArray.from_arrays(offsets, trained),
-            "pieces": pa.LargeListArray.from_arrays(offsets, pa.array(pieces, pa.string())),
+            "pieces": pa.LargeListArray.from_arrays(offsets, pa.array(pieces, TEXT)),
         }
     )
 
@@ -258,13 +268,13 @@ def _samples_table(
         "raw": pa.array(raw, pa.large_binary()),
         "turns": pa.array(
             [[turn._asdict() for turn in turns] for _, turns, _ in kept],
-            pa.large_list(pa.struct([("role", pa.string()), ("content", pa.large_string())])),
+            pa.large_list(pa.struct([("role", TEXT), ("content", TEXT)])),
         ),
         "prompt_tokens": pa.array([sample.prompt_tokens for sample in samples], pa.int32()),
         "response_tokens": pa.array([sample.response_tokens for sample in samples], pa.int32()),
         "truncated": pa.array([sample.truncated for sample in samples], pa.bool_()),
         "heldout": pa.array(heldout),
-        "hash": pa.array(hashes),
+        "hash": pa.array(hashes, TEXT),
     }
     extra = _scalar_columns(rows, set(layout.roles.values()), source.texts_only)
     if extra:
@@ -286,15 +296,22 @@ def _scalar_columns(
         if any(isinstance(value, list | dict) for value in values):
             continue
         try:
-            found[name] = _numbers(values) if texts_only else pa.array(values)
+            found[name] = _numbers(values) if texts_only else _inferred(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # mixed kinds
-            found[name] = pa.array([None if v is None else str(v) for v in values], pa.string())
+            found[name] = pa.array([None if v is None else str(v) for v in values], TEXT)
     return found
+
+
+def _inferred(values: list[Any]) -> pa.Array:
+    """An array of the type that Arrow infers, for text and bytes the one without a limit."""
+    kind = pa.infer_type(values)
+    large = {pa.string(): TEXT, pa.binary(): pa.large_binary()}
+    return pa.array(values, large.get(kind, kind))
 
 
 def _numbers(texts: list[str | None]) -> pa.Array:
     """Texts as whole numbers or floats, where all that are not empty are such; else as texts."""
-    column = pa.array(texts, pa.string())
+    column = pa.array(texts, TEXT)
     trimmed = pc.utf8_trim_whitespace(column)
     filled = pc.if_else(pc.equal(trimmed, ""), None, trimmed)
     for kind in (pa.int64(), pa.float64()):

@@ -71,7 +71,7 @@ def save_upload(name: str, content: bytes, root: str | None = None) -> str:
 
 def draft(config: RunConfig, purpose: Literal["data", "cost"], root: str | None = None) -> Draft:
     """The draft of a run with these settings, as far as it has got."""
-    return Draft.of(config, runs_root(root), purpose)
+    return Draft.of(config.absolute(), runs_root(root), purpose)
 
 
 def check(
@@ -105,7 +105,7 @@ def columns_of(dataset: str) -> list[str]:
     if not Path(dataset).expanduser().is_file():
         return []
     try:
-        return read_source(RunConfig(dataset=dataset, limit=200)).columns
+        return read_source(RunConfig(dataset=dataset, limit=200).absolute()).columns
     except DataError:  # the check itself will say what is wrong
         return []
 

@@ -13,6 +13,8 @@ ARMS: tuple[ArmKind, ...] = get_args(ArmKind)
 class Recipe(Settings):
     """How every arm is trained and what it is measured on."""
 
+    PATHS = ("heldout", "general")
+
     heldout: str | None = None
     """File of held-out samples to measure learning on; by default the run's own held-out split."""
     general: tuple[str, ...] = ()

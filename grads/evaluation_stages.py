@@ -57,6 +57,7 @@ class Lab:
         self.evaluation = job.folder
         self.run = job.folder.run
         self.settings = recipe.for_training(self.run.config(), 0)
+        self.model_digest = stages.refuse_other_model(self.run)
         self.device = models.pick_device(self.settings.device)
         self.dtype = models.pick_dtype(self.settings.dtype, self.device)
         self.pool = stages.load_pool(self.run)
@@ -71,7 +72,7 @@ class Lab:
         by another recipe, do not count as done."""
         recipe = {name: getattr(self.recipe, name) for name in Recipe.model_fields}
         recipe.pop("seeds")
-        digest = hashlib.sha256(repr([sorted(recipe.items()), self.settings.model]).encode())
+        digest = hashlib.sha256(repr([sorted(recipe.items()), self.model_digest]).encode())
         for probe in probes:
             for pool in (probe.samples, probe.options):
                 digest.update(pool.input_ids.tobytes() + pool.trained.tobytes())
@@ -138,9 +139,8 @@ class Lab:
         """What the trial's file holds: size, price, loss curve, sums by sample, answers."""
         index = self._index(trial)
         full = self.recipe.training == "full" and len(index)
-        model = models.load_model(
-            self.settings.model, self.device, torch.float32 if full else self.dtype
-        )
+        dtype = torch.float32 if full else self.dtype
+        model = stages.load_base_model(self.run, dtype, self.device)
         found: dict[str, Any] = {
             "samples": len(index),
             "response_tokens": int(response_counts(self.pool)[index].sum()),

@@ -21,6 +21,7 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
     Raises RunError where a selection is missing, the run is not scored, or the folder holds
     another config, and EvaluationError where there is nothing to measure on.
     """
+    config = config.absolute()
     if not NAME.fullmatch(name):
         raise EvaluationError(
             f"'{name}' is no name for an evaluation: use letters, digits, dot, dash and underscore"
@@ -41,7 +42,7 @@ def start_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig)
     Where one with these very settings is at work already (a double click, a second tab), that one
     is the answer.
     """
-    values = config.model_dump(mode="json")
+    values = config.absolute().model_dump(mode="json")
     with FileLock(run.path / ".start-evaluation.lock"):
         for other in (Evaluation(run, known) for known in run.evaluation_names()):
             if other.config_values() == values and jobs.observe(other).state in ACTIVE:
@@ -108,6 +109,7 @@ def estimate_evaluation(
     `seconds` with `low` and `high` (None without a measured speed), `tokens`, and `arms`: how many
     models are trained and measured, each seed counted. Raises as `create_evaluation` does.
     """
+    config = config.absolute()
     _refuse_without_samples(run, config)
     trials = _planned_trials(run, config, pool)
     return evaluation_estimate.estimate(run, config, trials)

@@ -1,5 +1,10 @@
-"""Files that are replaced as a whole, so that a reader at any moment sees a valid one."""
+"""Files that are replaced as a whole, so that a reader at any moment sees a valid one.
 
+Tables are Parquet files that tell when a bit of them has changed: each page carries its checksum,
+and a seal before the footer holds the footer's. Every Parquet reader reads them.
+"""
+
+import hashlib
 import json
 import os
 import secrets
@@ -18,6 +23,10 @@ from grads.errors import RunError
 
 # Rows of a Parquet file's groups: one sample is found fast in small ones, all samples in large.
 SINGLE_SAMPLES, WHOLE_COLUMNS = 1_000, 100_000
+# Between the last page of a Parquet file and its footer, where no reader looks: the SHA-256 of all
+# that follows the seal, then this mark. Files of other writers have none.
+SEAL = b"grads-seal"
+TRAILER = 8  # bytes behind the footer: its length, and PAR1
 
 
 @contextmanager
@@ -57,14 +66,51 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_table(path: Path, table: pa.Table, group: int = WHOLE_COLUMNS) -> None:
     """Replace a Parquet file; `group` is SINGLE_SAMPLES where samples are read one by one."""
     with replacing(path) as draft:
-        pq.write_table(table, draft, compression="zstd", row_group_size=group)
+        pq.write_table(
+            table, draft, compression="zstd", row_group_size=group, write_page_checksum=True
+        )
+        _seal(draft)
+
+
+def _seal(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-TRAILER, os.SEEK_END)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(-TRAILER - length, os.SEEK_END)
+        place = file.tell()
+        footer = file.read()
+        file.seek(place)
+        file.write(hashlib.sha256(footer).digest() + SEAL + footer)
+
+
+def _check_seal(path: Path) -> None:
+    """Raise OSError where the file is sealed and its footer is another."""
+    size, before = path.stat().st_size, hashlib.sha256().digest_size + len(SEAL)
+    with path.open("rb") as file:
+        file.seek(max(size - TRAILER, 0))
+        length = int.from_bytes(file.read(4), "little")
+        if length + TRAILER + before > size:
+            return  # no seal, or no Parquet file: its reader will say so
+        file.seek(-TRAILER - length - before, os.SEEK_END)
+        digest, mark = file.read(before - len(SEAL)), file.read(len(SEAL))
+        if mark == SEAL and hashlib.sha256(file.read()).digest() != digest:
+            raise OSError("its footer does not match its checksum")
+
+
+def open_table(path: Path) -> pq.ParquetFile:
+    """A Parquet file, to be read in parts; raises OSError or ArrowInvalid where it is damaged.
+
+    Reading a damaged page raises OSError.
+    """
+    _check_seal(path)
+    return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 def read_rows(path: Path, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
     """Rows of a Parquet file by sample id, reading only the row groups that may hold them."""
     if not path.exists() or not sample_ids:
         return {}
-    file, wanted = pq.ParquetFile(path), np.unique(sample_ids)
+    file, wanted = open_table(path), np.unique(sample_ids)
     column = file.schema_arrow.get_field_index("sample_id")
     groups = []
     for group in range(file.num_row_groups):
@@ -74,3 +120,17 @@ def read_rows(path: Path, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
     table = file.read_row_groups(groups)
     rows = table.filter(pc.is_in(table["sample_id"], pa.array(wanted))).to_pylist()
     return {row["sample_id"]: row for row in rows}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's files with their names; raises OSError."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    members = sorted(member for member in path.rglob("*") if member.is_file())
+    return digest_of([(member.relative_to(path).as_posix(), digest(member)) for member in members])
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a value that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

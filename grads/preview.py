@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from grads.config import SelectionConfig
+from grads.pipeline import STAGES
 from grads.pool import Pool
 from grads.selection import Ranking
 
@@ -85,7 +86,7 @@ def price(pool: Pool, kept: np.ndarray) -> Price:
     """What choosing has cost, and what an epoch on the subset and on everything takes."""
     manifest = pool.run.read_manifest()
     seconds = manifest.get("seconds", {})
-    choosing = sum(seconds.get(stage, 0.0) for stage in ("warm-up", "self-check", "score"))
+    choosing = sum(seconds.get(name, 0.0) for name, stage in STAGES.items() if stage.chooses)
     trained = manifest.get("warmup", {}).get("samples")
     if not trained or not seconds.get("warm-up"):
         return Price(choosing, None, None)

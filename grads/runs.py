@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from grads.config import RunConfig, Settings
 from grads.errors import RunError
-from grads.files import read_json, read_rows, write_json, write_table
+from grads.files import open_table, read_json, read_rows, write_json, write_table
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
 ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
@@ -187,12 +186,12 @@ class Run(JobFolder):
     def read_table(self, path: Path, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file of the run; raises RunError where its stage has not run."""
         with self._readable(path):
-            return pq.read_table(path, columns=columns)
+            return open_table(path).read(columns)
 
     def column_names(self, path: Path) -> list[str]:
         """The columns of a Parquet file of the run; raises as `read_table` does."""
         with self._readable(path):
-            return list(pq.read_schema(path).names)
+            return list(open_table(path).schema_arrow.names)
 
     @contextmanager
     def _readable(self, path: Path) -> Iterator[None]:
@@ -201,10 +200,8 @@ class Run(JobFolder):
                 f"run {self.path} has no {path.relative_to(self.path)} yet: its state is"
                 f" '{self.read_status().state}'; wait for it, or resume it"
             )
-        try:
+        with _told_if_damaged(path):
             yield
-        except (pa.ArrowInvalid, OSError) as error:
-            raise RunError(f"{path} is damaged ({error}): remove it and resume the run") from None
 
     def read_estimate(self) -> dict[str, Any]:
         """What was measured before the start: seconds by stage, memory and disk in bytes."""
@@ -233,16 +230,20 @@ class Run(JobFolder):
 
     def read_samples(self, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
         """Usable rows by sample id; ids that the run does not have are left out."""
-        return read_rows(self.samples_file, sample_ids)
+        return self._rows(self.samples_file, sample_ids)
+
+    def _rows(self, path: Path, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
+        with _told_if_damaged(path):
+            return read_rows(path, sample_ids)
 
     def read_tokens(self, sample_id: int) -> dict[str, Any] | None:
         """A sample's token texts and which of them are trained; None in runs that keep no texts."""
-        row = read_rows(self.tokens_file, [sample_id]).get(sample_id, {})
+        row = self._rows(self.tokens_file, [sample_id]).get(sample_id, {})
         return row if "pieces" in row else None
 
     def read_token_signal(self, sample_id: int) -> dict[str, Any] | None:
         """Per-token gradient norms of a sample, where the run keeps them."""
-        return read_rows(self.token_signal_file, [sample_id]).get(sample_id)
+        return self._rows(self.token_signal_file, [sample_id]).get(sample_id)
 
     def decide(self, decision: dict[str, Any]) -> None:
         """Note down what a person decided about a sample; the last word on a sample counts."""
@@ -280,7 +281,10 @@ class Run(JobFolder):
         if not path.exists():
             there = ", ".join(self.selection_names()) or "none yet"
             raise RunError(f"run {self.path} has no selection '{name}': there are {there}")
-        return read_json(path), self.read_table(path.with_suffix(".parquet"))
+        try:
+            return read_json(path), open_table(path.with_suffix(".parquet")).read()
+        except (pa.ArrowException, OSError) as error:
+            raise RunError(f"selection '{name}' is damaged ({error}): save it again") from None
 
     def evaluation_names(self) -> list[str]:
         """Names of the evaluations."""
@@ -290,6 +294,16 @@ class Run(JobFolder):
         """Save a selection; the record comes last, so that it never names a missing table."""
         write_table(self.selections / f"{name}.parquet", table)
         write_json(self.selections / f"{name}.json", record)
+
+
+@contextmanager
+def _told_if_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(
+            f"{path} is damaged ({error}): resume the run, which makes it anew"
+        ) from None
 
 
 def runs_root(path: str | Path | None = None) -> Path:

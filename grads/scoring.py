@@ -7,6 +7,7 @@ depends on the lengths and the budget alone, so an interrupted pass ends as an u
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ import torch
 
 from grads.batches import TokenPool, token_batches
 from grads.errors import ScoringError, Stopped
-from grads.files import write_table
+from grads.files import open_table, write_table
 from grads.gradients import GradientScorer, SampleGradients, autograd_norms
 from grads.runs import Run
 
 PART_TOKENS = 32_768
+MADE_FROM = "made_from"  # in a part's metadata: the digest of all that decides its numbers
 PROJECTED = 256  # numbers of a mean hidden state that a part keeps, for the clusters
 SELF_CHECK_SAMPLES = 4
 # Largest relative difference between the fast path and plain autograd that is let pass. Under
@@ -60,16 +62,20 @@ def score_pool(
     device: str,
     seed: int,
     with_tokens: bool,
+    made_from: str = "",
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Write every missing part; raises Stopped between batches when asked to."""
+    """Write every missing part; raises Stopped between batches when asked to.
+
+    A part that is damaged, or was made from something else than `made_from`, is missing.
+    """
     parts = plan_parts(pool, batch_tokens)
     projection = None
     done, tokens, left = 0, 0, int(pool.lengths.sum())
     for number, batches in enumerate(parts):
         file = run.part_file(number)
-        if file.exists():
+        if _holds(file, made_from):
             done += sum(len(batch) for batch in batches)
             left -= sum(int(pool.lengths[batch].sum()) for batch in batches)
             continue
@@ -86,7 +92,19 @@ def score_pool(
             tokens += int(pool.lengths[batch].sum())
             left -= int(pool.lengths[batch].sum())
             report(Progress(done, len(pool), tokens, left, float(result.loss.mean())))
-        write_table(file, pa.concat_tables(tables))
+        part = pa.concat_tables(tables).replace_schema_metadata({MADE_FROM: made_from})
+        write_table(file, part)
+
+
+def _holds(file: Path, made_from: str) -> bool:
+    """Whether a part is there, whole, and made from this."""
+    if not file.exists():
+        return False
+    try:
+        part = open_table(file).read()
+    except (pa.ArrowException, OSError):
+        return False
+    return (part.schema.metadata or {}).get(MADE_FROM.encode()) == made_from.encode()
 
 
 def merge_parts(run: Run, pool: TokenPool, batch_tokens: int) -> pa.Table:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grads.config import RunConfig
+from grads.config import RunConfig, is_path
 from grads.errors import DataError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
@@ -40,14 +40,19 @@ class Source:
 def read_source(config: RunConfig) -> Source:
     """Read a run's data set, at most `limit` rows; raises DataError with the place."""
     path = Path(config.dataset).expanduser()
-    if path.is_file():
+    if not is_path(config.dataset):
+        if path.exists():  # datasets would take it; stored paths are absolute
+            raise DataError(
+                f"the data set '{config.dataset}' is a hub id, but {Path.cwd()} holds something of"
+                " that name: work from another folder, or give its absolute path"
+            )
+        source = _read_hub(config)
+    elif path.is_file():
         source = _read_file(path, config.limit)
     elif path.is_dir():
         source = _read_folder(path, config)
-    elif path.suffix.lower() in SUFFIXES or config.dataset.startswith((".", "/", "~")):
-        raise DataError(f"no file at {path}: check the path")
     else:
-        source = _read_hub(config)
+        raise DataError(f"no file at {path}: check the path")
     if not source.rows:
         raise DataError(f"{config.dataset} holds no rows: give a data set with at least one sample")
     return source

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from grads import clusters, data, estimate, models, scoring, warmup
+from grads import clusters, data, estimate, models, pipeline, scoring, warmup
 from grads.batches import TokenPool
-from grads.errors import ScoringError, Stopped, WarmupError
-from grads.files import SINGLE_SAMPLES, replacing, write_json, write_table
+from grads.errors import DataError, ModelError, ScoringError, Stopped, WarmupError
+from grads.files import SINGLE_SAMPLES, digest_of, replacing, write_json, write_table
 from grads.folders import Draft, TokenRequest
 from grads.gradients import GradientScorer
 from grads.runs import Run
-from grads.sources import read_source
+from grads.sources import Source, read_source
 from grads.worker import Job, turn
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scikit-learn", "pyarrow")
@@ -29,10 +29,11 @@ TOKEN_SIGNALS_UP_TO = 5_000  # samples, unless the config says otherwise
 
 
 def run_all(job: Job[Run]) -> None:
-    """Every stage in order, each skipped if its result is there."""
+    """Every stage in order, each skipped while what it has made holds."""
     run, config = job.folder, job.folder.config()
     device = models.pick_device(config.device)
     dtype = models.pick_dtype(config.dtype, device)
+    refuse_other_model(run)
     run.update_manifest(
         run=run.id,
         versions={name: version(name) for name in LIBRARIES}
@@ -40,33 +41,46 @@ def run_all(job: Job[Run]) -> None:
         device=_device_name(device),
         dtype=str(dtype).removeprefix("torch."),
         model=config.model,
+        model_digest=models.model_digest(config.model),
         seed=config.seed,
         gradients_taken="before any warm-up" if config.warmup == "none" else "after the warm-up",
     )
-    if not run.tokens_file.exists():
-        with _stage(job, "prepare", "rows"):
+    with _making(job, "prepare") as missing:
+        if missing:
             _prepare(job)
     pool = load_pool(run)
-    if config.warmup != "none" and not (run.adapter.exists() or run.weights.exists()):
-        with _stage(job, "warm-up", "steps"):
+    with _making(job, "warm-up", wanted=config.warmup != "none") as missing:
+        if missing:
             _warm_up(job, pool, dtype, device)
-    if not run.scores_file.exists():
+    if not pipeline.holds(run, pipeline.STAGES["score"]):
         scorer = GradientScorer(load_scoring_model(run, dtype, device))
         with _stage(job, "self-check"):
             run.update_manifest(self_check=scoring.self_check(scorer, pool, device))
-        with _stage(job, "score", "samples"):
+        with _making(job, "score"):
             _score(job, scorer, pool, device)
-    if not run.clusters_file.exists():
-        with _stage(job, "cluster"):
+    with _making(job, "cluster") as missing:
+        if missing:
             _cluster(job)
     shutil.rmtree(run.parts, ignore_errors=True)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
 @contextmanager
-def _stage(job: Job[Run], name: str, unit: str = "") -> Iterator[None]:
+def _making(job: Job[Run], name: str, wanted: bool = True) -> Iterator[bool]:
+    """Whether the stage has work to do; if so, it is announced, and what it makes is noted."""
+    stage = pipeline.STAGES[name]
+    if not wanted or pipeline.holds(job.folder, stage):
+        yield False
+        return
+    with _stage(job, name):
+        yield True
+        pipeline.record(job.folder, stage)
+
+
+@contextmanager
+def _stage(job: Job[Run], name: str) -> Iterator[None]:
     """Announce the stage and add its time to the manifest, attempts summed."""
-    job.stage(name, unit)
+    job.stage(name, pipeline.STAGES[name].unit)
     started = time.monotonic()
     try:
         yield
@@ -74,6 +88,35 @@ def _stage(job: Job[Run], name: str, unit: str = "") -> Iterator[None]:
         seconds = job.folder.read_manifest().get("seconds", {})
         spent = seconds.get(name, 0.0) + time.monotonic() - started
         job.folder.update_manifest(seconds=seconds | {name: round(spent, 1)})
+
+
+def refuse_other_model(run: Run) -> str:
+    """The digest of the run's model; raises ModelError where it is not what the run was made with.
+
+    Runs from before 0.5 kept none, and take what is there.
+    """
+    model, known = run.config().model, run.read_manifest().get("model_digest")
+    found = models.model_digest(model)
+    if known not in (None, found):
+        raise ModelError(
+            f"the files of the model '{model}' are not those that run {run.id} was made with"
+            f" ({found[:20]}, then {known[:20]}): put those back, or start a new run"
+        )
+    return found
+
+
+def load_base_model(run: Run, dtype: torch.dtype, device: str) -> Any:
+    """The model before any training; raises ModelError where two loads of it differ."""
+    model = models.load_model(run.config().model, device, dtype)
+    kept = run.read_manifest().get("weights", {})
+    name, found = str(dtype).removeprefix("torch."), models.fingerprint(model)
+    if kept.setdefault(name, found) != found:
+        raise ModelError(
+            f"two loads of the model '{run.config().model}' gave different weights: some of them"
+            " are made up, as its files do not hold them; give a complete model"
+        )
+    run.update_manifest(weights=kept)
+    return model
 
 
 def load_pool(run: Run) -> TokenPool:
@@ -87,7 +130,7 @@ def load_scoring_model(run: Run, dtype: torch.dtype, device: str) -> Any:
     """The base model with the run's warm-up in place."""
     if run.weights.exists():
         return models.load_model(str(run.weights), device, dtype)
-    model = models.load_model(run.config().model, device, dtype)
+    model = load_base_model(run, dtype, device)
     return models.load_adapter(model, run.adapter) if run.adapter.exists() else model
 
 
@@ -103,6 +146,7 @@ def _prepare(job: Job[Run]) -> None:
     limit = models.position_limit(config.model) or config.max_length
     max_length = min(config.max_length, limit)
     source = read_source(config)
+    _refuse_other_source(run, source)
     prepared = data.prepare(
         source,
         config,
@@ -135,8 +179,17 @@ def _prepare(job: Job[Run]) -> None:
             "response_tokens": int(pc.sum(samples["response_tokens"]).as_py()),
         },
     )
-    # Last: its presence ends the stage.
     write_table(run.tokens_file, prepared.tokens, SINGLE_SAMPLES)
+
+
+def _refuse_other_source(run: Run, source: Source) -> None:
+    """Damaged samples are read again, but from other data they would be other samples."""
+    known = run.read_manifest().get("source", {}).get("digest")
+    if known not in (None, source.digest):
+        raise DataError(
+            f"{run.config().dataset} has changed since run {run.id} read it, so what is damaged"
+            " cannot be made again from it: put the old file back, or start a new run"
+        )
 
 
 def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> None:
@@ -146,7 +199,7 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
         return
     chosen = warmup.sample_fraction(len(pool), config.warmup_fraction, config.seed)
     training_dtype = torch.float32 if config.warmup == "full" else dtype
-    model = models.load_model(config.model, device, training_dtype)
+    model = load_base_model(run, training_dtype, device)
     last = time.monotonic()
 
     def report(step: warmup.Step) -> None:
@@ -171,8 +224,10 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
 def _take_over(run: Run, other: Run) -> None:
     """Copy the finished warm-up of a run on the same data and model."""
     mine, theirs = run.read_manifest(), other.read_manifest()
+    models_ = [(m.get("model_digest"), r.config().model) for m, r in ((mine, run), (theirs, other))]
+    told = 0 if all(digest for digest, _ in models_) else 1  # by name where 0.4 kept no digest
     for what, a, b in (
-        ("model", run.config().model, other.config().model),
+        ("model", models_[0][told], models_[1][told]),
         ("data", mine["source"]["digest"], theirs.get("source", {}).get("digest")),
         ("warmup", run.config().warmup, other.config().warmup),
     ):
@@ -193,6 +248,7 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
     run, config = job.folder, job.folder.config()
     wanted = config.token_signals
     token_signals = len(pool) <= TOKEN_SIGNALS_UP_TO if wanted is None else wanted
+    made_from = _parts_source(run, scorer, token_signals)
     started, batch = time.monotonic(), 0
 
     def report(now: scoring.Progress) -> None:
@@ -210,6 +266,7 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
         device,
         config.seed,
         token_signals,
+        made_from,
         report,
         job.should_stop,
     )
@@ -226,14 +283,22 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
     }
     write_table(run.features_file, pa.table(columns))
     samples = run.read_table(run.samples_file)
-    write_table(run.scores_file, scoring.scores_table(merged, samples))  # last: it ends the stage
+    write_table(run.scores_file, scoring.scores_table(merged, samples))
+
+
+def _parts_source(run: Run, scorer: GradientScorer, token_signals: bool) -> str:
+    """The digest of all that decides what the parts of the scoring pass hold."""
+    manifest, config = run.read_manifest(), run.config()
+    needed = {name: manifest["files"].get(name) for name in pipeline.STAGES["score"].needs}
+    needed |= {"model": manifest["model_digest"], "dtype": str(scorer.model.dtype)}
+    return digest_of([needed, config.batch_tokens, config.seed, token_signals])
 
 
 def check(job: Job[Draft]) -> None:
     """Prepare a draft's data and, where it wants to know, measure what the run will cost."""
     draft = job.folder
-    if not draft.tokens_file.exists():
-        with _stage(job, "prepare", "rows"):
+    with _making(job, "prepare") as missing:
+        if missing:
             _prepare(job)
     if draft.wants_cost and not draft.estimate_file.exists():
         with turn(job):
@@ -270,6 +335,8 @@ def add_token_signals(job: Job[TokenRequest]) -> None:
         tables.append(pa.table({"sample_id": ids, **signals}))
         job.progress(done + 1, len(wanted))
     write_table(run.token_signal_file, pa.concat_tables(tables), SINGLE_SAMPLES)
+    kept = run.read_manifest().get("files", {})
+    run.update_manifest(files=kept | pipeline.sign(run, ("token_signal/signals.parquet",)))
 
 
 def _cluster(job: Job[Run]) -> None:

@@ -166,6 +166,18 @@ def estimate_line(cost: dict[str, Any]) -> str:
     return f"{work}; about {duration(cost['seconds'])} ({low} to {high})"
 
 
+def bench_lines(result: dict[str, Any]) -> list[str]:
+    """What `bench` says: the machine, then a line for each arm."""
+    lines = [f"{result['model']}, {result['rows']}; {result['machine']}"]
+    for name, arm in result["arms"].items():
+        low, *_, high = arm["time_over_scoring"]
+        lines.append(
+            f"{name}: {arm['tokens_per_s']:,} tokens/s, {low} to {high} times the time of scoring,"
+            f" peak memory {arm['peak_memory_mb']:,} MB"
+        )
+    return lines
+
+
 def evaluation_lines(found: dict[str, Any]) -> list[str]:
     """What `evaluate` and `tune` say at their end: a table of arms, then sentences."""
     result = found["result"]

@@ -55,6 +55,15 @@ class _Positions(Dataset[dict[str, int]]):
         return {"position": i}
 
 
+class _OneDevice(TrainingArguments):
+    """One device however many GPUs are visible: the Trainer would wrap the model for all of them,
+    and its batches are positions in a pool that one process holds."""
+
+    @property
+    def n_gpu(self) -> int:
+        return 1
+
+
 class _SftTrainer(Trainer):
     """A Trainer whose batches are positions in a TokenPool, split by tokens at each step."""
 
@@ -175,7 +184,7 @@ def train(
     set_seed(config.seed)
     if config.warmup == "lora":
         model = add_lora(model, config.lora_rank)
-    arguments = TrainingArguments(
+    arguments = _OneDevice(
         output_dir=str(checkpoints),
         num_train_epochs=config.epochs,
         max_steps=max_steps or -1,
@@ -197,12 +206,18 @@ def train(
     watch = _Watch(report, should_stop)
     trainer = _SftTrainer(pool, config.batch_tokens, model=model, args=arguments, callbacks=[watch])
     watch.trainer = trainer
-    whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
+    newest = _newest_checkpoint(checkpoints)
     with prepared(model, dtype, device, int(pool.lengths.max())):
-        trainer.train(resume_from_checkpoint=str(whole[0]) if whole else None)
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if trainer.state.global_step < trainer.state.max_steps:
         raise Stopped
     return model.eval()
+
+
+def _newest_checkpoint(checkpoints: Path) -> Path | None:
+    """The whole checkpoint with the most steps; a kill may leave several."""
+    whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 @contextmanager

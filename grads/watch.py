@@ -6,21 +6,16 @@ from typing import Any, Literal
 import psutil
 
 from grads import jobs
+from grads.pipeline import STAGES
 from grads.runs import JobFolder, Run, Status
 
-STAGES = {
-    "prepare": "Read the data",
-    "warm-up": "Warm up the model",
-    "self-check": "Check the gradients",
-    "score": "Score every sample",
-    "cluster": "Find the topics",
-}
+__all__ = ["STAGES", "Machine", "Step", "log_tail", "machine", "metrics", "stages"]
 LOG_BYTES = 20_000
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One step of a run."""
+class Step:
+    """One stage of a run, as it stands."""
 
     name: str
     label: str
@@ -39,14 +34,14 @@ class Machine:
     gpu: str | None  # load and memory of the first GPU, where there is one
 
 
-def stages(run: Run, status: Status) -> list[Stage]:
-    """The run's steps with their state."""
+def stages(run: Run, status: Status) -> list[Step]:
+    """The run's stages with their state."""
     spent = run.read_manifest().get("seconds", {})
     skipped = {"warm-up"} if run.config_values().get("warmup") == "none" else set()
     names = list(STAGES)
     at = names.index(status.stage) if status.stage in names else -1
-    rows: list[Stage] = []
-    for place, (name, label) in enumerate(STAGES.items()):
+    rows: list[Step] = []
+    for place, (name, stage) in enumerate(STAGES.items()):
         state: Literal["done", "now", "waiting", "skipped"] = "waiting"
         if name in skipped:
             state = "skipped"
@@ -54,7 +49,7 @@ def stages(run: Run, status: Status) -> list[Stage]:
             state = "done"
         elif place == at:
             state = "now"
-        rows.append(Stage(name, label, state, spent.get(name)))
+        rows.append(Step(name, stage.label, state, spent.get(name)))
     return rows
 
 

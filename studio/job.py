@@ -18,7 +18,8 @@ MARKS = {
 
 def progress(status: Status) -> None:
     """A bar with the stage, how far it is, and the time it still takes."""
-    stage = watch.STAGES.get(status.stage, status.stage) or "Starting"
+    known = watch.STAGES.get(status.stage)
+    stage = known.label if known else status.stage or "Starting"
     text = status.message.capitalize() or stage
     if status.total and not status.message:
         text += f": {status.done:,} of {status.total:,} {status.unit}"
@@ -56,7 +57,7 @@ def _picture(run: Run, status: Status) -> None:
     for place, name in zip(st.columns(max(len(shown), 1)), shown, strict=False):
         rows = lines[name]
         unit = "training step" if name == "warm-up" else "batch"
-        place.markdown(f"**{watch.STAGES[name]}**: loss by {unit}")
+        place.markdown(f"**{watch.STAGES[name].label}**: loss by {unit}")
         place.plotly_chart(
             charts.loss_curve([r["step"] for r in rows], [r["loss"] for r in rows], unit),
             key=f"loss-{name}",
@@ -92,10 +93,12 @@ def controls(run: Run) -> None:
                 with st.spinner("Stopping: the job finishes its step first"):
                     api.stop_run(run)
                 st.rerun()
-        elif status.state != "finished" and st.button(
-            "Resume", icon=":material/play_circle:", type="primary"
-        ):
-            api.resume_run(run)
+        elif status.state != "finished":
+            if st.button("Resume", icon=":material/play_circle:", type="primary"):
+                api.resume_run(run)
+                st.rerun()
+        elif st.button("Check the files", icon=":material/fact_check:"):
+            api.resume_run(run)  # says so where nothing is damaged
             st.rerun()
         if status.state not in ACTIVE and st.button("Delete", icon=":material/delete:"):
             _delete(run)

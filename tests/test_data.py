@@ -6,6 +6,7 @@ from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from grads.chat import PLAIN_TEMPLATE, Turn, Unusable, encode
 from grads.config import RunConfig
-from grads.data import LAYOUTS, conversation, hold_out, prepare, recognise
+from grads.data import LAYOUTS, _scalar_columns, conversation, hold_out, prepare, recognise
 from grads.errors import DataError
 from grads.sources import Source, read_source
 
@@ -713,4 +714,33 @@ def test_numbers_in_a_csv_are_numbers(tmp_path):
         "note": extra["note"],
     }
     kinds = {field.name: str(field.type) for field in found.type}
-    assert kinds == {"age": "int64", "dose": "double", "room": "string", "note": "string"}
+    text = "large_string"
+    assert kinds == {"age": "int64", "dose": "double", "room": text, "note": text}
+
+
+def test_more_than_two_gib_of_text_is_one_column():
+    """Arrow's plain strings hold 2 GiB; what exceeds them came in chunks that no table takes."""
+    long = "x" * 2**27
+    rows = [{"question": "why?", "note": long, "count": i} for i in range(17)]
+    columns = _scalar_columns(rows, {"question"}, texts_only=False)
+    struct = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+    assert pc.sum(pc.binary_length(struct.field("note"))).as_py() == 17 * 2**27
+
+
+def narrow(kind):
+    """Whether a type, or one inside it, counts its bytes or entries in 32 bits."""
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_list(kind):
+        return True
+    return any(narrow(kind.field(i).type) for i in range(kind.num_fields))
+
+
+def test_prepared_tables_have_no_limit(tmp_path):
+    """Every text and list of what a run keeps is of the large kind."""
+    row = {"question": "a?", "answer": "b", "note": "n"}
+    lines = [row | {"mixed": [1, "a"][i % 2]} for i in range(6)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = RunConfig(dataset=str(path))
+    prepared = prepare(read_source(config), config, PLAIN, 64)
+    for table in (prepared.samples, prepared.tokens):
+        assert [f.name for f in table.schema if narrow(f.type)] == []

@@ -1,15 +1,19 @@
 """The structure: direction of imports, what is lazy, and what the documents promise."""
 
 import ast
+import importlib.util
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from grads.__main__ import app
 from grads.config import RunConfig
+from grads.errors import GradsError
 
 ROOT = Path(__file__).parents[1]
 ENGINE = sorted((ROOT / "grads").glob("*.py"))
@@ -96,3 +100,20 @@ def test_readme_options_exist():
     used = set(re.findall(r"(?<=\s)--[a-z][a-z-]+", blocks))
     assert used
     assert used <= known
+
+
+def test_every_command_speaks_json():
+    """The README promises it of all but the dashboard."""
+    for command in app.registered_commands:
+        if command.hidden or command.callback.__name__ == "dashboard":
+            continue
+        assert "as_json" in inspect.signature(command.callback).parameters, command.callback
+
+
+def test_bench_says_what_to_install(monkeypatch):
+    """Its peer is a requirement of the tests alone."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "opacus" else find(n))
+    found = CliRunner().invoke(app, ["bench"])
+    assert isinstance(found.exception, GradsError)
+    assert "pip install -r requirements-dev.txt" in str(found.exception)
