@@ -16,9 +16,9 @@ from grads.evaluation import Probe, Reference, Sums, measure, response_counts, w
 from grads.evaluation_config import EvaluationConfig, Recipe
 from grads.files import write_json
 from grads.folders import Evaluation
+from grads.job import Job
 from grads.pool import Pool
 from grads.probes import load_probes
-from grads.worker import Job
 
 PROMPTS = 4  # held-out prompts that arms write an answer to
 ANSWERING = ("base", "full", "selection")  # kinds of arms that write answers, under the first seed

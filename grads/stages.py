@@ -20,9 +20,9 @@ from grads.errors import DataError, ModelError, ScoringError, Stopped, WarmupErr
 from grads.files import SINGLE_SAMPLES, digest_of, replacing, write_json, write_table
 from grads.folders import Draft, TokenRequest
 from grads.gradients import GradientScorer
+from grads.job import Job, turn
 from grads.runs import Run
 from grads.sources import Source, read_source
-from grads.worker import Job, turn
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scikit-learn", "pyarrow")
 TOKEN_SIGNALS_UP_TO = 5_000  # samples, unless the config says otherwise

@@ -10,11 +10,11 @@ from grads.evaluation_config import TuneConfig
 from grads.evaluation_stages import Lab
 from grads.files import write_json
 from grads.folders import Evaluation
+from grads.job import Job
 from grads.pool import Pool
 from grads.probes import load_probes
 from grads.results import FORGETTING, LEARNING, Trials
 from grads.tuning import FINAL, PILOT
-from grads.worker import Job
 
 
 def tune(job: Job[Evaluation], config: TuneConfig) -> None:

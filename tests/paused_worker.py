@@ -5,31 +5,32 @@ import sys
 import time
 
 from grads import worker
+from grads.job import Job
 from grads.runs import Run
 
 
 def main() -> int:
     run, stage = Run.open(sys.argv[1]), os.environ["GRADS_TEST_PAUSE"]
 
-    def pause(job: worker.Job) -> None:
+    def pause(job: Job) -> None:
         if job.status.stage == stage:
             job._write()
             (run.path / "paused").touch()
             time.sleep(600)
 
-    entered, progressed = worker.Job.stage, worker.Job.progress
+    entered, progressed = Job.stage, Job.progress
 
-    def on_stage(self: worker.Job, name: str, unit: str = "") -> None:
+    def on_stage(self: Job, name: str, unit: str = "") -> None:
         entered(self, name, unit)
         if stage in ("self-check", "cluster"):  # they report nothing on their way
             pause(self)
 
-    def on_progress(self: worker.Job, *args: object, **kwargs: object) -> None:
+    def on_progress(self: Job, *args: object, **kwargs: object) -> None:
         progressed(self, *args, **kwargs)
         if self.status.done > 5:
             pause(self)
 
-    worker.Job.stage, worker.Job.progress = on_stage, on_progress
+    Job.stage, Job.progress = on_stage, on_progress
     return worker.main(run)
 
 
