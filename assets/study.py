@@ -22,15 +22,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from grads import api, arms, jobs, results
-from grads.config import RunConfig, SelectionConfig
-from grads.evaluation_config import EvaluationConfig
-from grads.files import write_json
-from grads.folders import Evaluation
-from grads.pool import Pool
-from grads.runs import ACTIVE, JobFolder, Run
-from grads.statistics import NONE
-from grads.tuning import GRID
+from grads import api
+from grads.config.evaluation import EvaluationConfig
+from grads.config.run import RunConfig, SelectionConfig
+from grads.evaluation import arms, results
+from grads.evaluation.intervals import NONE
+from grads.evaluation.tuning import GRID
+from grads.jobs import processes as jobs
+from grads.selection.pool import Pool
+from grads.store.files import write_json
+from grads.store.folders import Evaluation
+from grads.store.runs import ACTIVE, JobFolder, Run
 
 BUILD = Path("build/study")
 RESULTS = Path("docs/study")

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from grads import api, charts, jobs
-from grads.config import RunConfig
+from grads import api
+from grads.config.run import RunConfig
 from grads.errors import GradsError
-from grads.folders import Draft
-from grads.runs import ACTIVE
-from studio import frame, intake, job, setup, words
+from grads.jobs import processes as jobs
+from grads.store.folders import Draft
+from grads.store.runs import ACTIVE
+from studio import charts, frame, intake, job, setup, words
 
 REFUSED = "This data cannot be used yet"
 KINDS = ["jsonl", "json", "csv", "parquet"]

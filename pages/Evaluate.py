@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from grads import api, jobs
-from grads.folders import Evaluation
-from grads.runs import ACTIVE, Run
+from grads import api
+from grads.jobs import processes as jobs
+from grads.store.folders import Evaluation
+from grads.store.runs import ACTIVE, Run
 from studio import frame, job, trial, url, verdict, words
 
 

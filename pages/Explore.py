@@ -3,8 +3,8 @@
 import numpy as np
 import streamlit as st
 
-from grads import api, charts
-from studio import filters, frame, keep, reader, url, words
+from grads import api
+from studio import charts, filters, frame, keep, reader, url, words
 
 PICTURES = (
     ("Distribution of", "column", "signal"),

@@ -3,10 +3,9 @@
 import numpy as np
 import streamlit as st
 
-from grads import charts
-from grads.pool import Pool
-from grads.preview import Preview, coverage, emptied
-from studio import filters, options, reader, words
+from grads.selection.pool import Pool
+from grads.selection.preview import Preview, coverage, emptied
+from studio import charts, filters, options, reader, words
 
 LISTED = 50  # rows of a table of those that enter or leave
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import streamlit as st
 
-from grads import api, jobs
-from grads.config import RunConfig
-from grads.runs import ACTIVE, Run
+from grads import api
+from grads.config.run import RunConfig
+from grads.jobs import processes as jobs
+from grads.store.runs import ACTIVE, Run
 from studio import job, words
 
 

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from grads import charts
-from grads.config import Bound
-from grads.pool import Categories, Filter, Pool
-from studio import url, words
+from grads.config.run import Bound
+from grads.selection.pool import Categories, Filter, Pool
+from studio import charts, url, words
 
 WITHIN = "within"  # query parameter: COLUMN:LOW:HIGH, repeated
 FATE = "kept or set aside"

@@ -9,9 +9,10 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from grads import api, jobs
+from grads import api
 from grads.errors import GradsError
-from grads.runs import ACTIVE, Run, list_runs, runs_root
+from grads.jobs import processes as jobs
+from grads.store.runs import ACTIVE, Run, list_runs, runs_root
 from studio import words
 
 PAGES = {

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from grads import api, charts, jobs, watch
-from grads.runs import ACTIVE, JobFolder, Run, Status
-from studio import frame, words
+from grads import api
+from grads.jobs import processes as jobs
+from grads.jobs import watch
+from grads.store.runs import ACTIVE, JobFolder, Run, Status
+from studio import charts, frame, words
 
 MARKS = {
     "done": ":green[:material/check_circle:]",

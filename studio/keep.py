@@ -6,11 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.config import SelectionConfig
-from grads.export import FORMATS
-from grads.pool import Pool
-from grads.preview import overlap
-from grads.runs import Run
+from grads.config.run import SelectionConfig
+from grads.export.files import FORMATS
+from grads.selection.pool import Pool
+from grads.selection.preview import overlap
+from grads.store.runs import Run
 from studio import words
 
 KINDS = {

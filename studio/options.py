@@ -5,9 +5,9 @@ from typing import Any, get_args
 import numpy as np
 import streamlit as st
 
-from grads.config import Criterion, SelectionConfig, usual_draw
+from grads.config.run import Criterion, SelectionConfig, usual_draw
 from grads.errors import ConfigError
-from grads.pool import Pool
+from grads.selection.pool import Pool
 from studio import filters, url, words
 
 DEFAULTS = SelectionConfig.model_fields

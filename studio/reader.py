@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from grads import api, jobs
-from grads.folders import TokenRequest
-from grads.pool import Pool
-from grads.runs import ACTIVE, Run
+from grads import api
+from grads.jobs import processes as jobs
+from grads.selection.pool import Pool
+from grads.store.folders import TokenRequest
+from grads.store.runs import ACTIVE, Run
 from studio import frame, words
 
 WHO = {"system": "Instruction to the model", "user": "Question", "assistant": "Answer"}

@@ -6,9 +6,10 @@ from contextlib import suppress
 import pandas as pd  # noqa: F401
 from streamlit.web.cli import main
 
-from grads import api, charts
+from grads import api
 from grads.errors import GradsError
-from grads.runs import list_runs, runs_root
+from grads.store.runs import list_runs, runs_root
+from studio import charts
 
 
 def read_newest_run() -> None:

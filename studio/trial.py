@@ -6,10 +6,10 @@ from typing import Any
 import streamlit as st
 
 from grads import api
+from grads.config.evaluation import ARMS, EvaluationConfig, TuneConfig
 from grads.errors import GradsError
-from grads.evaluation_config import ARMS, EvaluationConfig, TuneConfig
-from grads.pool import Pool
-from grads.runs import Run
+from grads.selection.pool import Pool
+from grads.store.runs import Run
 from studio import words
 
 NAMES = {

@@ -7,8 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from grads import evaluation_charts as charts
-from grads.runs import ACTIVE
+from grads.store.runs import ACTIVE
+from studio import evaluation_charts as charts
 from studio import words
 
 METRICS = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import tiny
 
-from grads import jobs
-from grads.config import RunConfig
-from grads.runs import JobFolder, Status
+from grads.config.run import RunConfig
+from grads.jobs import processes as jobs
+from grads.store.runs import JobFolder, Status
 
 ROOT = Path(__file__).parents[1]
 WORDS = (

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from grads import api, charts, preview
-from grads.config import RunConfig, SelectionConfig
-from grads.files import SINGLE_SAMPLES, write_json, write_table
-from grads.pool import Filter, Pool
-from grads.runs import Run, Status
+from grads import api
+from grads.config.run import RunConfig, SelectionConfig
+from grads.selection import preview
+from grads.selection.pool import Filter, Pool
+from grads.store.files import SINGLE_SAMPLES, write_json, write_table
+from grads.store.runs import Run, Status
+from studio import charts
 
 WORDS = "heart lung blood fever cough pain rest drink water sleep doctor child skin rash".split()
 

@@ -4,9 +4,9 @@ import os
 import sys
 import time
 
-from grads import worker
-from grads.job import Job
-from grads.runs import Run
+from grads.jobs.job import Job
+from grads.stages import worker
+from grads.store.runs import Run
 
 
 def main() -> int:

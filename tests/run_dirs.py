@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from streamlit.testing.v1 import AppTest
 
-from grads.files import write_table
-from grads.runs import Run, Status
+from grads.store.files import write_table
+from grads.store.runs import Run, Status
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "assets" / "demo"

@@ -18,12 +18,13 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from run_dirs import demo_run, set_state
 
-from grads import api, jobs
-from grads.config import Bound
-from grads.dashboard import free_port
-from grads.folders import Evaluation
-from grads.pool import Filter
-from grads.runs import ACTIVE, Run, list_runs
+from grads import api
+from grads.cli.dashboard import free_port
+from grads.config.run import Bound
+from grads.jobs import processes as jobs
+from grads.selection.pool import Filter
+from grads.store.folders import Evaluation
+from grads.store.runs import ACTIVE, Run, list_runs
 
 DEMO = chain.ROOT / "assets" / "demo" / "run"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grads import charts, evaluation_charts
+from studio import charts, evaluation_charts
 
 RNG = np.random.default_rng(0)
 VALUES = RNG.normal(0, 1, 5000)

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from grads import clusters
-from grads.clusters import (
+from grads.selection import topics
+from grads.selection.topics import (
     cluster_terms,
     default_count,
     find_clusters,
@@ -94,7 +94,7 @@ def test_default_count(n, k):
 @pytest.mark.parametrize("large", [False, True])
 def test_separated_groups_are_found_largest_first(large, monkeypatch):
     if large:
-        monkeypatch.setattr(clusters, "LARGE", 10)
+        monkeypatch.setattr(topics, "LARGE", 10)
     features, group = blobs([20, 70, 40])
     found = find_clusters(features, ["text"] * 130, seed=0, k=3)
     assert same_partition(found.label, group)
@@ -106,7 +106,7 @@ def test_separated_groups_are_found_largest_first(large, monkeypatch):
 @pytest.mark.parametrize("large", [False, True])
 def test_clusters_are_seeded_and_sizes_add_up(large, monkeypatch):
     if large:
-        monkeypatch.setattr(clusters, "LARGE", 10)
+        monkeypatch.setattr(topics, "LARGE", 10)
     features = np.random.default_rng(0).random((150, 5)).astype(np.float32)
     first, again = (find_clusters(features, ["text"] * 150, seed=4, k=None) for _ in range(2))
     np.testing.assert_array_equal(first.label, again.label)
@@ -237,7 +237,7 @@ def test_one_or_two_samples(texts, group):
 
 def test_copies_are_found_within_cells(monkeypatch):
     """A large pool is cut into cells; positions are those in the whole pool."""
-    monkeypatch.setattr(clusters, "CELL", 10)
+    monkeypatch.setattr(topics, "CELL", 10)
     features, _ = blobs([15, 15, 15])
     texts = [" ".join(words(20, seed)) for seed in range(45)]
     features[40], texts[40] = features[7], texts[7]

@@ -13,11 +13,11 @@ from datasets import Dataset, DatasetDict
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from grads.chat import PLAIN_TEMPLATE, Turn, Unusable, encode
-from grads.config import RunConfig
-from grads.data import LAYOUTS, _scalar_columns, conversation, hold_out, prepare, recognise
+from grads.config.run import RunConfig
+from grads.data.chat import PLAIN_TEMPLATE, Turn, Unusable, encode
+from grads.data.prepare import LAYOUTS, _scalar_columns, conversation, hold_out, prepare, recognise
+from grads.data.sources import Source, read_source
 from grads.errors import DataError
-from grads.sources import Source, read_source
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"

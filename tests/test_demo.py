@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from grads import api
-from grads.clusters import ALIKE
-from grads.config import SelectionConfig
-from grads.runs import Run
+from grads.config.run import SelectionConfig
+from grads.selection.topics import ALIKE
+from grads.store.runs import Run
 
 DEMO = Path(__file__).parents[1] / "assets" / "demo"
 

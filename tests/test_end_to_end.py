@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from chain import ROOT, command, config_for, save_tiny_model, wait_for, write_data
 
-from grads import api, jobs
-from grads.config import SelectionConfig
+from grads import api
+from grads.config.run import SelectionConfig
 from grads.errors import RunError
-from grads.pool import SCORE_COLUMNS
-from grads.runs import Run, Status
+from grads.jobs import processes as jobs
+from grads.selection.pool import SCORE_COLUMNS
+from grads.store.runs import Run, Status
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +134,8 @@ def test_scores_of_the_run_agree_with_autograd(finished):
     """What the files hold is what plain autograd says of the warmed-up model."""
     import torch
 
-    from grads import stages
-    from grads.gradients import autograd_norms
+    from grads.engine.gradients import autograd_norms
+    from grads.stages import run as stages
 
     model = stages.load_scoring_model(finished, torch.float32, "cpu")
     pool = stages.load_pool(finished)

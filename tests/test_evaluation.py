@@ -10,14 +10,16 @@ import tiny
 import torch
 from chain import WORDS, save_tiny_model
 
-from grads import evaluation, models, tuning
-from grads.arms import Arm, Trial, training_passes
-from grads.batches import TokenPool
-from grads.chat import Turn
-from grads.config import SelectionConfig
+from grads.config.evaluation import EvaluationConfig, TuneConfig
+from grads.config.run import SelectionConfig
+from grads.data.chat import Turn
+from grads.data.tokens import TokenPool
+from grads.engine import models
 from grads.errors import ConfigError, EvaluationError, Stopped
-from grads.evaluation import Probe, Reference, measure
-from grads.evaluation_config import EvaluationConfig, TuneConfig
+from grads.evaluation import measure as evaluation
+from grads.evaluation import tuning
+from grads.evaluation.arms import Arm, Trial, training_passes
+from grads.evaluation.measure import Probe, Reference, measure
 
 
 def make_probe(n=7, seed=0):

@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from chain import ROOT, WORDS, command, config_for, save_tiny_model, wait_for, write_data
 
-from grads import api, jobs, tuning
-from grads.config import SelectionConfig
+from grads import api
+from grads.config.evaluation import EvaluationConfig, TuneConfig
+from grads.config.run import SelectionConfig
 from grads.errors import EvaluationError, RunError, SelectionError
-from grads.evaluation_config import EvaluationConfig, TuneConfig
-from grads.folders import Evaluation, open_folder
-from grads.runs import Run
+from grads.evaluation import tuning
+from grads.jobs import processes as jobs
+from grads.store.folders import Evaluation, open_folder
+from grads.store.runs import Run
 
 RECIPE = {"epochs": 2.0, "batch_size": 4, "lora_rank": 4, "lr": 5e-3}
 
@@ -492,8 +494,8 @@ def test_an_estimate_needs_no_torch_and_follows_the_work(place, run):
         api.estimate_evaluation(run, TuneConfig(seeds=2, settings=("typical-high",)))["arms"] == 10
     )
     code = (
-        "import sys; from grads import api; from grads.runs import Run;"
-        "from grads.evaluation_config import EvaluationConfig;"
+        "import sys; from grads import api; from grads.store.runs import Run;"
+        "from grads.config.evaluation import EvaluationConfig;"
         f"api.estimate_evaluation(Run.open({str(run.path)!r}),"
         " EvaluationConfig(selections=('fifth',))); print('torch' in sys.modules)"
     )

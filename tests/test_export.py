@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from grads import export as exporting
-from grads.config import RunConfig
+from grads.config.run import RunConfig
 from grads.errors import ExportError
-from grads.export import FILE_FORMATS, FORMATS, Subset, data_name, export
+from grads.export import files as exporting
+from grads.export.files import FILE_FORMATS, FORMATS, Subset, data_name, export
 
 ROOT = Path(__file__).parents[1]
 LINES = [
@@ -167,8 +167,8 @@ def test_csv_writes_dates_inside_lists_as_text(tmp_path):
 def test_csv_takes_a_long_document_in_a_fresh_process(tmp_path):
     """Python's own limit is 128 KB a field; only reading a source lifts it."""
     code = (
-        "import sys; from pathlib import Path; from grads.config import RunConfig\n"
-        "from grads.export import Subset, export\n"
+        "import sys; from pathlib import Path; from grads.config.run import RunConfig\n"
+        "from grads.export.files import Subset, export\n"
         "rows = [{'text': 'x' * 200_000}]\n"
         "subset = Subset('mine', None, rows, None, [[]], None)\n"
         "config = RunConfig(dataset='data.jsonl')\n"

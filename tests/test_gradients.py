@@ -7,10 +7,10 @@ import pytest
 import tiny
 import torch
 
-from grads import anatomy, gradients
+from grads.engine import anatomy, gradients
+from grads.engine.gradients import GradientScorer, autograd_norms
+from grads.engine.models import add_lora
 from grads.errors import ModelError
-from grads.gradients import GradientScorer, autograd_norms
-from grads.models import add_lora
 
 NUMBERS = ("loss", "embed_grad_norm", "head_grad_norm")
 

@@ -14,14 +14,16 @@ import torch
 from chain import command, config_for, save_tiny_model, wait_for, write_data
 from safetensors.torch import load_file, save_file
 
-from grads import api, jobs, models
-from grads.config import RunConfig, SelectionConfig
+from grads import api
+from grads.config.evaluation import EvaluationConfig
+from grads.config.run import RunConfig, SelectionConfig
+from grads.data.sources import read_source
+from grads.engine import models
 from grads.errors import DataError, ModelError, RunError
-from grads.evaluation_config import EvaluationConfig
-from grads.files import open_table, read_rows, write_table
-from grads.pool import SCORE_COLUMNS
-from grads.runs import Run
-from grads.sources import read_source
+from grads.jobs import processes as jobs
+from grads.selection.pool import SCORE_COLUMNS
+from grads.store.files import open_table, read_rows, write_table
+from grads.store.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,7 @@ def test_an_adapter_that_lacks_weights_is_refused(tmp_path):
 
 def test_two_loads_must_agree(copied, monkeypatch):
     """The check does not ask Transformers what it made up: it looks at the weights themselves."""
-    from grads import stages
+    from grads.stages import run as stages
 
     stages.load_base_model(copied, torch.float32, "cpu")
     real = models.load_model
@@ -259,7 +261,7 @@ def test_other_readers_read_sealed_tables(tmp_path):
 
 def test_parts_made_from_other_tokens_are_made_anew(place, finished, copied):
     """Parts are kept by what they were made from, not by their number."""
-    from grads import stages
+    from grads.stages import run as stages
 
     stages_made = copied.read_manifest()
     interrupted = Run(shutil.copytree(copied.path, copied.path.parent / "interrupted"))
@@ -270,7 +272,7 @@ def test_parts_made_from_other_tokens_are_made_anew(place, finished, copied):
     wrong = pq.read_table(finished.scores_file)["loss"].to_numpy() + 1
     ids = pq.read_table(finished.scores_file)["sample_id"].to_numpy()
     pool = stages.load_pool(copied)
-    from grads.scoring import plan_parts
+    from grads.engine.scoring import plan_parts
 
     for number, batches in enumerate(plan_parts(pool, 128)):
         chosen = np.sort(pool.sample_ids[np.concatenate(batches)])

@@ -10,8 +10,8 @@ import pytest
 import torch
 from test_end_to_end import save_tiny_model
 
-from grads import models
-from grads.chat import PLAIN_TEMPLATE, Turn, encode
+from grads.data.chat import PLAIN_TEMPLATE, Turn, encode
+from grads.engine import models
 from grads.errors import ModelError
 
 

@@ -15,12 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 from run_dirs import DEMO, demo_run, set_source_columns, set_state
 
-from grads import api, jobs, selection, watch
-from grads.config import Bound, RunConfig, SelectionConfig
+from grads import api
+from grads.config.run import Bound, RunConfig, SelectionConfig
 from grads.errors import DataError, ModelError, RunError, SelectionError
-from grads.pool import MOST_CATEGORIES, TOPIC, Filter, Pool, inside_polygon
-from grads.preview import Coverage, coverage, emptied, overlap, preview
-from grads.runs import Run, Status
+from grads.jobs import processes as jobs
+from grads.jobs import watch
+from grads.selection import select as selection
+from grads.selection.pool import MOST_CATEGORIES, TOPIC, Filter, Pool, inside_polygon
+from grads.selection.preview import Coverage, coverage, emptied, overlap, preview
+from grads.store.runs import Run, Status
 
 SQUARE = np.array([(0, 0), (2, 0), (2, 2), (0, 2)])
 

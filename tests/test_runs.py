@@ -5,10 +5,10 @@ import threading
 import pyarrow as pa
 import pytest
 
-from grads.config import RunConfig, read_yaml
+from grads.config.run import RunConfig, read_yaml
 from grads.errors import ConfigError, RunError
-from grads.files import replacing, write_table
-from grads.runs import Run, Status, list_runs, new_run_path
+from grads.store.files import replacing, write_table
+from grads.store.runs import Run, Status, list_runs, new_run_path
 
 
 def make(tmp_path, name="run", **values):

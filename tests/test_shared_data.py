@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from grads import data, models
-from grads.config import RunConfig
-from grads.sources import read_source
+from grads.config.run import RunConfig
+from grads.data import prepare as data
+from grads.data.sources import read_source
+from grads.engine import models
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not at hand")

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from grads import results, statistics
-from grads.arms import Arm
-from grads.statistics import NONE, Estimate
+from grads.evaluation import intervals, results
+from grads.evaluation.arms import Arm
+from grads.evaluation.intervals import NONE, Estimate
 
 T_2 = 4.30265  # 97.5% point of Student's t with two degrees of freedom
 
 
 def test_interval_of_three_values_by_hand():
     """1, 2, 3: standard deviation 1, standard error 1/sqrt(3); p of t = 2 sqrt(3) from its CDF."""
-    found = statistics.estimate(np.array([1.0, 2.0, 3.0]))
+    found = intervals.estimate(np.array([1.0, 2.0, 3.0]))
     assert found.mean == 2
     assert found.low == pytest.approx(2 - T_2 / np.sqrt(3), abs=1e-5)
     assert found.high == pytest.approx(2 + T_2 / np.sqrt(3), abs=1e-5)
@@ -21,30 +21,30 @@ def test_interval_of_three_values_by_hand():
 
 
 def test_one_value_has_no_interval():
-    assert statistics.estimate(np.array([1.5])) == Estimate(1.5, None, None, None)
+    assert intervals.estimate(np.array([1.5])) == Estimate(1.5, None, None, None)
 
 
 @pytest.mark.parametrize(("value", "p"), [(0.0, 1.0), (0.25, 0.0)])
 def test_equal_values_have_an_interval_of_no_width(value, p):
-    assert statistics.estimate(np.full(3, value)) == Estimate(value, value, value, p)
+    assert intervals.estimate(np.full(3, value)) == Estimate(value, value, value, p)
 
 
 def test_pairing_takes_the_seeds_that_both_have():
     """Differences -0.1, -0.2, -0.3: standard deviation 0.1."""
     ours = {0: 1.0, 1: 1.2, 2: 1.4, 7: 99.0}
-    found = statistics.paired(ours, {0: 1.1, 1: 1.4, 2: 1.7, 8: -99.0})
+    found = intervals.paired(ours, {0: 1.1, 1: 1.4, 2: 1.7, 8: -99.0})
     assert found.mean == pytest.approx(-0.2)
     assert found.high - found.mean == pytest.approx(T_2 * 0.1 / np.sqrt(3), rel=1e-5)
-    assert statistics.verdict(found, higher_is_better=False) == NONE
+    assert intervals.verdict(found, higher_is_better=False) == NONE
 
 
 def test_pairing_sees_what_two_intervals_hide():
     """Seeds differ by far more than the arms, but the arms differ by the same in each seed."""
     ours = {0: 1.00, 1: 2.01, 2: 3.02}
     theirs = {seed: value + 0.1 + 0.01 * (seed == 1) for seed, value in ours.items()}
-    apart = [statistics.estimate(np.array(list(arm.values()))) for arm in (ours, theirs)]
+    apart = [intervals.estimate(np.array(list(arm.values()))) for arm in (ours, theirs)]
     assert apart[0].high > apart[1].low
-    assert statistics.verdict(statistics.paired(ours, theirs), False) == "better"
+    assert intervals.verdict(intervals.paired(ours, theirs), False) == "better"
 
 
 @pytest.mark.parametrize(
@@ -60,37 +60,37 @@ def test_pairing_sees_what_two_intervals_hide():
     ],
 )
 def test_verdict_never_goes_beyond_the_interval(low, high, higher_is_better, expected):
-    assert statistics.verdict(Estimate(0.2, low, high, None), higher_is_better) == expected
+    assert intervals.verdict(Estimate(0.2, low, high, None), higher_is_better) == expected
 
 
 def test_bootstrap_of_a_gap_that_all_samples_share_has_no_width():
     """Each of 20 samples of 5 tokens is better by 0.1 a token, in both seeds."""
     theirs = np.random.default_rng(0).random((2, 20))
-    low, high = statistics.bootstrap(theirs - 0.5, theirs, np.full(20, 5.0))
+    low, high = intervals.bootstrap(theirs - 0.5, theirs, np.full(20, 5.0))
     assert low == pytest.approx(-0.1)
     assert high == pytest.approx(-0.1)
 
 
 def test_bootstrap_of_normal_gaps_is_as_wide_as_theory_says():
     gap = np.random.default_rng(0).normal(0.3, 1, (1, 1000))
-    low, high = statistics.bootstrap(gap, np.zeros((1, 1000)), np.ones(1000))
+    low, high = intervals.bootstrap(gap, np.zeros((1, 1000)), np.ones(1000))
     assert (low + high) / 2 == pytest.approx(gap.mean(), abs=0.01)
     assert high - low == pytest.approx(2 * 1.96 * gap.std() / np.sqrt(1000), rel=0.1)
-    assert statistics.bootstrap(gap, np.zeros((1, 1000)), np.ones(1000)) == (low, high)
+    assert intervals.bootstrap(gap, np.zeros((1, 1000)), np.ones(1000)) == (low, high)
 
 
 def test_bootstrap_sees_a_gap_that_hangs_on_one_sample():
     gap = np.zeros((3, 10))
     gap[:, 4] = -5
-    low, high = statistics.bootstrap(gap, np.zeros((3, 10)), np.ones(10))
+    low, high = intervals.bootstrap(gap, np.zeros((3, 10)), np.ones(10))
     assert low < -0.5
     assert high == 0
 
 
 def test_break_even():
-    assert statistics.break_even(600, 400, 100) == 2
-    assert statistics.break_even(600, 100, 100) is None
-    assert statistics.break_even(600, 100, 400) is None
+    assert intervals.break_even(600, 400, 100) == 2
+    assert intervals.break_even(600, 100, 100) is None
+    assert intervals.break_even(600, 100, 400) is None
 
 
 # -- what results.py makes of them

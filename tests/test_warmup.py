@@ -9,12 +9,12 @@ import tiny
 import torch
 import transformers
 
-from grads import scoring, warmup
-from grads.batches import TokenPool, token_batches
-from grads.config import RunConfig
+from grads.config.run import RunConfig
+from grads.data.tokens import TokenPool, token_batches
+from grads.engine import scoring, training
+from grads.engine.gradients import GradientScorer, SampleNorms
 from grads.errors import ScoringError, Stopped, WarmupError
-from grads.gradients import GradientScorer, SampleNorms
-from grads.runs import Run
+from grads.store.runs import Run
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def config(**values):
 def train(pool, folder, stop_at=None, **values):
     """The trainable weights after a warm-up, and what its steps reported."""
     model, steps = tiny.make_model("llama-tied"), []
-    trained = warmup.train(
+    trained = training.train(
         model,
         pool,
         config(**values),
@@ -95,7 +95,7 @@ def test_a_stopped_warm_up_goes_on_from_its_checkpoint(pool, tmp_path, kind):
 def test_a_number_of_steps_overrules_the_epochs(pool, tmp_path):
     """17 steps of 8 out of 40 samples: more than three epochs, with the rate falling to zero."""
     steps = []
-    warmup.train(
+    training.train(
         tiny.make_model("llama-tied"),
         pool,
         config(),
@@ -117,7 +117,7 @@ def test_bfloat16_trains_float32_weights_and_comes_close(pool, tmp_path, monkeyp
     Short samples attend by plain products, long ones by the fused kernel; afterwards all do as
     before.
     """
-    monkeypatch.setattr(warmup, "PLAIN_ATTENTION_UP_TO", longest)
+    monkeypatch.setattr(training, "PLAIN_ATTENTION_UP_TO", longest)
     _, exact = train(pool, tmp_path / "a")
     model, steps = tiny.make_model("llama-tied").to(torch.bfloat16), []
     usual = model.config._attn_implementation
@@ -131,7 +131,7 @@ def test_bfloat16_trains_float32_weights_and_comes_close(pool, tmp_path, monkeyp
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(layer, "forward", spied)
-    trained = warmup.train(
+    trained = training.train(
         model, pool, config(), torch.bfloat16, "cpu", tmp_path / "b", steps.append
     )
     assert seen == {"eager" if longest == 256 else usual}
@@ -172,11 +172,11 @@ def test_nan_names_the_step_and_the_samples(pool, tmp_path):
 
 
 def test_fraction_is_seeded_and_sized():
-    chosen = warmup.sample_fraction(100, 0.25, 3)
+    chosen = training.sample_fraction(100, 0.25, 3)
     assert len(set(chosen.tolist())) == 25
     assert (np.diff(chosen) > 0).all()
-    assert (chosen == warmup.sample_fraction(100, 0.25, 3)).all()
-    assert len(warmup.sample_fraction(10, 0.001, 0)) == 1
+    assert (chosen == training.sample_fraction(100, 0.25, 3)).all()
+    assert len(training.sample_fraction(10, 0.001, 0)) == 1
 
 
 # -- batches and the scoring pass

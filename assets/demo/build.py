@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from grads import api, jobs
-from grads.config import RunConfig, SelectionConfig
-from grads.evaluation_config import EvaluationConfig
-from grads.runs import JobFolder, Run
-from grads.terminal import watch
+from grads import api
+from grads.cli.terminal import watch
+from grads.config.evaluation import EvaluationConfig
+from grads.config.run import RunConfig, SelectionConfig
+from grads.jobs import processes as jobs
+from grads.store.runs import JobFolder, Run
 
 HERE = Path("assets/demo")
 BUILD = Path("build/demo-run")

@@ -1,0 +1,127 @@
+"""Before a run: where its data may lie, what they look like, what the run will cost."""
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from grads.config.run import RunConfig
+from grads.data.sources import read_source
+from grads.errors import DataError, GradsError, ModelError
+from grads.jobs import processes as jobs
+from grads.store.files import replacing
+from grads.store.folders import DRAFTS, Draft
+from grads.store.runs import ACTIVE, Run, runs_root
+
+KEPT_S = 86_400.0  # seconds that a draft stays after the last change in its folder
+
+
+def allowed_roots() -> list[Path]:
+    """Folders below which a page may read data: the working folder, runs, and GRADS_DATA_DIRS."""
+    more = os.environ.get("GRADS_DATA_DIRS", "")
+    named = [Path(p).resolve() for p in more.split(os.pathsep) if p]
+    return list(dict.fromkeys([Path.cwd().resolve(), *named, runs_root()]))
+
+
+def data_place(text: str) -> str:
+    """A path or hub id from a page; raises DataError for a path outside the allowed roots."""
+    return _held(text, DataError, "upload it, ")
+
+
+def model_place(text: str) -> str:
+    """A model's folder, file or hub id from a page; raises ModelError as `data_place` does."""
+    return _held(text, ModelError)
+
+
+def _held(text: str, kind: type[GradsError], other_way: str = "") -> str:
+    """Text that is no path outside the allowed roots."""
+    text = text.strip()
+    try:
+        path = Path(text).expanduser()
+        named = path.exists() or path.is_absolute() or text.startswith((".", "~"))
+        place = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise kind(f"'{text[:80]}' is no path that can be read ({error}): check it") from None
+    if text and named:
+        inside = [root for root in allowed_roots() if place.is_relative_to(root)]
+        if not inside:
+            roots = ", ".join(str(root) for root in allowed_roots())
+            raise kind(
+                f"{path} lies outside the folders this dashboard may read ({roots}): move it there,"
+                f" {other_way}or start the dashboard with GRADS_DATA_DIRS naming its folder"
+            )
+    return text
+
+
+def save_upload(name: str, content: bytes, root: str | None = None) -> str:
+    """Keep an uploaded file under the runs root, once for the same content; its path."""
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    tame = re.sub(r"[^\w.-]+", "_", Path(name).name).strip(".")[-100:]
+    path = runs_root(root) / ".uploads" / digest / (tame or "data")
+    if not path.exists():
+        with replacing(path) as draft:
+            draft.write_bytes(content)
+    return str(path)
+
+
+def draft(config: RunConfig, purpose: Literal["data", "cost"], root: str | None = None) -> Draft:
+    """The draft of a run with these settings, as far as it has got."""
+    return Draft.of(config.absolute(), runs_root(root), purpose)
+
+
+def check(
+    config: RunConfig,
+    purpose: Literal["data", "cost"],
+    root: str | None = None,
+    again: bool = False,
+) -> Draft:
+    """The draft of a run whose data are looked at, or whose cost is measured; starts its job.
+
+    A draft that failed is tried again when asked to, or when its data file has changed.
+    """
+    _prune(runs_root(root))
+    made = draft(config, purpose, root)
+    idle = {"queued", "interrupted", "stopped", *(["failed"] if again else [])}
+    if jobs.observe(made).state in idle:
+        jobs.start(made, at_once=True)
+    return made
+
+
+def _prune(root: Path) -> None:
+    """Remove drafts that are older than a day: each holds a copy of its data."""
+    for path in (root / DRAFTS).glob("*-*"):
+        old = time.time() - path.stat().st_mtime > KEPT_S
+        if old and jobs.observe(Draft(path)).state not in ACTIVE:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def columns_of(dataset: str) -> list[str]:
+    """The columns of a file's first rows; none for what is no readable file of this machine."""
+    if not Path(dataset).expanduser().is_file():
+        return []
+    try:
+        return read_source(RunConfig(dataset=dataset, limit=200).absolute()).columns
+    except DataError:  # the check itself will say what is wrong
+        return []
+
+
+def examples(run: Run, count: int = 20) -> list[dict[str, Any]]:
+    """The first usable samples with their tokens, for a look."""
+    tokens = run.read_table(run.tokens_file, ["sample_id", "pieces", "trained"])
+    samples = run.read_table(
+        run.samples_file, ["sample_id", "turns", "prompt_tokens", "response_tokens", "truncated"]
+    )
+    rows = zip(samples.slice(0, count).to_pylist(), tokens.slice(0, count).to_pylist(), strict=True)
+    return [sample | token for sample, token in rows]
+
+
+def lengths(run: Run) -> dict[str, np.ndarray]:
+    """Prompt and response tokens of every usable sample, whether it was cut, or is held out."""
+    names = ["prompt_tokens", "response_tokens", "truncated", "heldout"]
+    table = run.read_table(run.samples_file, names)
+    return {name: table[name].to_numpy() for name in names}

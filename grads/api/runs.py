@@ -1,0 +1,217 @@
+"""All that the pages and the command line may call. Imports in under a second, without torch."""
+
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from grads.api.drafts import (
+    allowed_roots,
+    check,
+    columns_of,
+    data_place,
+    draft,
+    examples,
+    lengths,
+    model_place,
+    save_upload,
+)
+from grads.api.evaluations import (
+    create_evaluation,
+    estimate_evaluation,
+    evaluations,
+    read_evaluation,
+    start_evaluation,
+    subset_overlap,
+)
+from grads.config.run import RunConfig
+from grads.errors import RunError
+from grads.jobs import processes as jobs
+from grads.selection.decisions import decide, decisions, with_decisions
+from grads.selection.pool import Pool
+from grads.selection.subsets import bundle, bundle_name, export_selection, select_samples
+from grads.store import pipeline
+from grads.store.folders import Evaluation, TokenRequest
+from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, new_run_path, runs_root
+
+__all__ = [
+    "RunSummary",
+    "allowed_roots",
+    "ask_token_signals",
+    "bundle",
+    "bundle_name",
+    "busy",
+    "check",
+    "columns_of",
+    "create_evaluation",
+    "create_run",
+    "data_place",
+    "decide",
+    "decisions",
+    "delete_run",
+    "draft",
+    "estimate_evaluation",
+    "evaluations",
+    "examples",
+    "export_selection",
+    "lengths",
+    "load_pool",
+    "model_place",
+    "read_evaluation",
+    "resume_run",
+    "save_upload",
+    "select_samples",
+    "start_evaluation",
+    "start_new",
+    "start_run",
+    "stop_run",
+    "subset_overlap",
+    "summaries",
+    "summary",
+    "with_decisions",
+]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a list of runs shows of each."""
+
+    id: str
+    path: str
+    dataset: str
+    model: str
+    status: Status
+    counts: dict[str, int]
+    scored: bool
+    selections: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {**vars(self), "status": self.status.model_dump(mode="json")}
+
+
+def create_run(config: RunConfig, run_dir: str | None = None, root: str | None = None) -> Run:
+    """The run's directory with its config: `run_dir`, or a new one under the runs root."""
+    path = Path(run_dir).expanduser() if run_dir else new_run_path(runs_root(root), config)
+    return Run.create(config.absolute(), path)
+
+
+def start_run(run: JobFolder) -> bool:
+    """Start the job of a run or an evaluation in the background; False where one is at work."""
+    return jobs.start(run)
+
+
+def resume_run(run: JobFolder) -> bool:
+    """Go on from the last finished step or part.
+
+    A finished run goes on where files of it are damaged or gone, and makes them anew; raises
+    RunError where none are.
+    """
+    finished = jobs.observe(run).state == "finished"
+    if finished and not (isinstance(run, Run) and pipeline.damaged(run)):
+        raise RunError(f"{run.id} is finished and its files are whole: there is nothing to resume")
+    return jobs.start(run)
+
+
+def stop_run(run: JobFolder) -> Status:
+    """Stop the job of a run or of an evaluation; returns when its process tree is gone."""
+    return jobs.stop(run)
+
+
+def summary(run: Run) -> RunSummary:
+    """One run at a glance."""
+    config = run.config_values()
+    return RunSummary(
+        id=run.id,
+        path=str(run.path),
+        dataset=str(config.get("dataset")),
+        model=str(config.get("model")),
+        status=jobs.observe(run),
+        counts=run.read_manifest().get("counts", {}),
+        scored=run.scores_file.exists(),
+        selections=run.selection_names(),
+    )
+
+
+def summaries(root: str | None = None) -> list[RunSummary]:
+    """Every run under the root that can be read, newest first."""
+    found = []
+    for run in list_runs(runs_root(root)):
+        with suppress(RunError):  # damaged files: the run's own page tells
+            found.append(summary(run))
+    return found
+
+
+def load_pool(run: Run) -> Pool:
+    """The scored samples of a run as columns; raises RunError before its scoring has ended.
+
+    The last few are kept in memory for as long as their files stay the same.
+    """
+    files = (run.scores_file, run.clusters_file)
+    return _read_pool(run.path, tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files))
+
+
+@lru_cache(maxsize=3)
+def _read_pool(path: Path, stamp: tuple[int, ...]) -> Pool:
+    return Pool(Run(path))
+
+
+# -- around a run
+
+
+def start_new(config: RunConfig, root: str | None = None, at_once: bool = False) -> Run:
+    """A new run in the background; it waits for others unless it is to start at once.
+
+    Where a job with these very settings is at work already (a double click, a second tab), that
+    one is the answer. What was measured for the settings goes with the run, to be held against
+    what it took.
+    """
+    values = config.absolute().model_dump(mode="json")
+    place = runs_root(root)
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / ".start.lock"):
+        for run in list_runs(place):
+            with suppress(RunError):
+                if run.config_values() == values and jobs.observe(run).state in ACTIVE:
+                    return run
+        run = create_run(config, root=root)
+        measured = draft(config, "cost", root).estimate_file
+        if measured.exists():
+            shutil.copy2(measured, run.estimate_file)
+        jobs.start(run, at_once)
+        return run
+
+
+def busy(root: str | None = None) -> list[JobFolder]:
+    """Runs, evaluations and requests whose job is at work or waits."""
+    folders = [folder for run in list_runs(runs_root(root)) for folder in _folders(run)]
+    return [folder for folder in folders if jobs.observe(folder).state in ACTIVE]
+
+
+def _folders(run: Run) -> list[JobFolder]:
+    """The run and every job folder within it."""
+    evaluations = [Evaluation(run, name) for name in run.evaluation_names()]
+    request = TokenRequest(run)
+    return [run, *evaluations, *([request] if request.config_file.exists() else [])]
+
+
+def delete_run(run: Run) -> None:
+    """Remove a run and all its files; raises RunError while its job is at work."""
+    for folder in _folders(run):
+        if jobs.observe(folder).state in ACTIVE:
+            raise RunError(f"{folder.id} is at work in run {run.id}: stop it first")
+    shutil.rmtree(run.path)
+
+
+def ask_token_signals(run: Run, sample_ids: list[int]) -> TokenRequest:
+    """Start a job that computes the per-token signals of samples the run kept none of."""
+    request = TokenRequest(run)
+    with FileLock(run.path / ".ask.lock"):
+        if jobs.observe(request).state not in ACTIVE:
+            request.ask(sample_ids)
+            jobs.start(request)
+    return request

@@ -1,0 +1,260 @@
+"""Speed and memory of scoring, as ratios to three peers in one process.
+
+All arms see the same batches of the same samples, in turn, several rounds; a ratio is taken within
+a round, so that a machine whose speed drifts does not bend it. The peers:
+
+- training: a full-parameter step (forward, backward, AdamW), what a user pays anyway;
+- autograd loop: plain autograd, one sample at a time, one backward pass over the whole model;
+- frozen loop: the same with all but embedding and head frozen, the best a loop can do;
+- ghost clipping: Opacus on an untied copy, all but embedding and head frozen.
+"""
+
+import copy
+import ctypes
+import gc
+import importlib.util
+import json
+import platform
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+import torch.nn.functional as F
+
+from grads.config.run import RunConfig
+from grads.data import prepare as data
+from grads.data.sources import read_source
+from grads.data.tokens import TokenPool, token_batches
+from grads.engine import models
+from grads.engine.gradients import IGNORE, GradientScorer
+from grads.errors import GradsError
+
+SAMPLES, MAX_LENGTH, BATCH_TOKENS, ROUNDS = 24, 256, 2048, 3
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Arm = Callable[[Batch], torch.Tensor | None]
+
+
+def main(out: Path, dataset: str) -> dict[str, Any]:
+    """Measure every arm, write the result and return it.
+
+    Raises GradsError where a peer is not installed, or the arms disagree.
+    """
+    _refuse_without_peers()
+    config = RunConfig(dataset=dataset, limit=SAMPLES, max_length=MAX_LENGTH).absolute()
+    tokenizer = models.load_tokenizer(config.model)
+    prepared = data.prepare(read_source(config), config, tokenizer, MAX_LENGTH)
+    pool = TokenPool.from_table(prepared.tokens)
+    batches = [pool.collate(part) for part in token_batches(pool.lengths, BATCH_TOKENS)]
+    tokens = int(pool.lengths.sum())
+
+    model = models.load_model(config.model, "cpu", torch.float32)
+    makers: dict[str, Callable[[Any], Arm]] = {
+        "scoring": _scoring,
+        "training": _training,
+        "autograd loop": _autograd_loop,
+        "frozen loop": _frozen_loop,
+        "ghost clipping": _ghost_clipping,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in makers}
+    memory: dict[str, float] = {}
+    norms: dict[str, np.ndarray] = {}
+    for round_number in range(ROUNDS):
+        for name, make in makers.items():
+            arm = make(copy.deepcopy(model))
+            with _peak_memory() as peak:
+                arm(batches[-1])  # the largest: allocators and caches are warm
+                started = time.perf_counter()
+                results = [arm(batch) for batch in batches]
+                seconds[name].append(time.perf_counter() - started)
+            memory[name] = max(memory.get(name, 0.0), peak["mb"])
+            if results[0] is not None:
+                norms[name] = torch.cat([r for r in results if r is not None]).numpy()
+            print(
+                f"round {round_number + 1} {name}: {seconds[name][-1]:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+            del arm, results
+    return _report(out, dataset, pool, tokens, seconds, memory, norms)
+
+
+def _refuse_without_peers() -> None:
+    if importlib.util.find_spec("opacus") is None:
+        raise GradsError(
+            "the benchmark measures against Opacus, which is not installed: pip install"
+            " -r requirements-dev.txt, or call `make bench`"
+        )
+
+
+def _report(
+    out: Path,
+    dataset: str,
+    pool: TokenPool,
+    tokens: int,
+    seconds: dict[str, list[float]],
+    memory: dict[str, float],
+    norms: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    ours = norms["scoring"]
+    differ = {
+        name: float(np.abs(theirs / ours - 1).max())
+        for name, theirs in norms.items()
+        if name != "scoring"
+    }
+    if max(differ.values()) > 1e-2:
+        raise GradsError(f"the arms do not compute the same norms: {differ}")
+    arms = {}
+    for name, times in seconds.items():
+        ratios = [mine / theirs for mine, theirs in zip(times, seconds["scoring"], strict=True)]
+        arms[name] = {
+            "tokens_per_s": round(tokens / statistics.median(times), 1),
+            "time_over_scoring": [round(r, 2) for r in sorted(ratios)],
+            "peak_memory_mb": round(memory[name]),
+            "largest_relative_difference": differ.get(name),
+        }
+    result = {
+        "date": date.today().isoformat(),
+        "machine": f"{psutil.cpu_count()} cores, {platform.machine()}, {torch.get_num_threads()}"
+        f" threads, {torch.backends.cpu.get_cpu_capability()}",
+        "torch": torch.__version__,
+        "model": "SmolLM2-135M-Instruct, float32",
+        "rows": f"{len(pool)} of {dataset}, {pool.lengths.min()}-{pool.lengths.max()} tokens,"
+        f" {tokens} in all",
+        "scoring_over_training": [
+            round(a / b, 2) for a, b in zip(seconds["scoring"], seconds["training"], strict=True)
+        ],
+        "arms": arms,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def _scoring(model: Any) -> Arm:
+    scorer = GradientScorer(model)
+
+    def run(batch: Batch) -> torch.Tensor:
+        result = scorer.score(*batch)
+        return torch.stack([result.embed_grad_norm, result.head_grad_norm], dim=1)
+
+    return run
+
+
+def _training(model: Any) -> Arm:
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+
+    def run(batch: Batch) -> None:
+        ids, mask, labels = batch
+        model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
+
+
+def _untied(model: Any) -> tuple[torch.nn.Embedding, torch.nn.Linear]:
+    """Give the head weights of its own, and count the padding row as a real one."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    model.config.tie_word_embeddings = False
+    embedding.padding_idx = None
+    return embedding, head
+
+
+def _embedding_and_head_only(model: Any) -> tuple[torch.nn.Embedding, torch.nn.Linear]:
+    embedding, head = _untied(model)
+    model.requires_grad_(False)
+    embedding.weight.requires_grad_(True)
+    head.weight.requires_grad_(True)
+    return embedding, head
+
+
+def _mean_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(B,) mean loss of each sample over its response tokens."""
+    losses = F.cross_entropy(
+        logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=IGNORE, reduction="none"
+    )
+    result: torch.Tensor = losses.sum(1) / (labels[:, 1:] != IGNORE).sum(1)
+    return result
+
+
+def _autograd_loop(model: Any) -> Arm:
+    return _loop(model, *_untied(model))
+
+
+def _frozen_loop(model: Any) -> Arm:
+    return _loop(model, *_embedding_and_head_only(model))
+
+
+def _loop(model: Any, embedding: torch.nn.Embedding, head: torch.nn.Linear) -> Arm:
+    """One sample at a time, without padding: backward, then the norms of two weight gradients."""
+
+    def run(batch: Batch) -> torch.Tensor:
+        rows = []
+        for ids, mask, labels in zip(*batch, strict=True):
+            length = int(mask.sum())
+            logits = model(input_ids=ids[None, :length], use_cache=False).logits
+            _mean_losses(logits, labels[None, :length]).sum().backward()
+            gradients: list[Any] = [embedding.weight.grad, head.weight.grad]
+            rows.append(torch.stack([g.norm(dim=1).norm() for g in gradients]))
+            model.zero_grad(set_to_none=True)
+        return torch.stack(rows)
+
+    return run
+
+
+def _ghost_clipping(model: Any) -> Arm:
+    from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
+        GradSampleModuleFastGradientClipping,
+    )
+
+    embedding, head = _embedding_and_head_only(model)
+    model.train()
+    wrapped = GradSampleModuleFastGradientClipping(
+        model, max_grad_norm=1.0, use_ghost_clipping=True, loss_reduction="sum", strict=False
+    )
+
+    def run(batch: Batch) -> torch.Tensor:
+        ids, mask, labels = batch
+        logits = wrapped(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        _mean_losses(logits, labels).sum().backward()
+        parameters: list[Any] = [embedding.weight, head.weight]
+        norms = torch.stack([p._norm_sample for p in parameters], dim=1).detach()
+        for parameter in parameters:
+            parameter._norm_sample = parameter.grad = None
+        return norms
+
+    return run
+
+
+@contextmanager
+def _peak_memory() -> Iterator[dict[str, float]]:
+    """Largest resident memory inside the block above its beginning, in MB, sampled every 10 ms."""
+    gc.collect()
+    if sys.platform == "linux":  # give what earlier arms have freed back to the system
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    process, ended = psutil.Process(), threading.Event()
+    start = process.memory_info().rss
+    peak = {"mb": 0.0}
+
+    def watch() -> None:
+        while not ended.wait(0.01):
+            peak["mb"] = max(peak["mb"], (process.memory_info().rss - start) / 2**20)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,64 @@
+"""Serve the dashboard: a free port on 127.0.0.1, its address printed, a browser opened."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from pathlib import Path
+
+from grads.errors import RunError
+from grads.store.bundled import APP
+from grads.store.runs import runs_root
+
+HOST = "127.0.0.1"
+FIRST_PORT, LAST_PORT = 8501, 8600
+
+
+def main(port: int | None, runs_dir: str | None) -> int:
+    """Serve until Ctrl-C; the server's exit code. Jobs it started go on without it."""
+    port = port or free_port()
+    url = f"http://{HOST}:{port}"
+    # Streamlit reads its settings beside the app, so it runs there; runs stay where they were.
+    environment = os.environ | {"GRADS_RUNS_DIR": str(runs_root(runs_dir))}
+    roots = [str(Path.cwd()), *filter(None, [os.environ.get("GRADS_DATA_DIRS")])]
+    environment["GRADS_DATA_DIRS"] = os.pathsep.join(roots)
+    command = [sys.executable, "-m", "studio.serve", "run", str(APP), "--server.port", str(port)]
+    server = subprocess.Popen(
+        command, cwd=APP.parent, env=environment, stdout=subprocess.DEVNULL, stderr=None
+    )
+    threading.Thread(target=_open_when_ready, args=(url, server), daemon=True).start()
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        server.terminate()
+        server.wait()
+        print("the dashboard is closed; running jobs go on: python -m grads list")
+        return 0
+
+
+def free_port() -> int:
+    """The first port from 8501 that nothing listens on."""
+    for port in range(FIRST_PORT, LAST_PORT):
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) != 0:
+                return port
+    raise RunError(f"no free port from {FIRST_PORT} to {LAST_PORT}: give one with --port")
+
+
+def _open_when_ready(url: str, server: "subprocess.Popen[bytes]") -> None:
+    while server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=1):
+                break
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    else:
+        return
+    print(f"GrADS Studio is at {url} (this machine only; Ctrl-C closes it)", flush=True)
+    if os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32"):
+        webbrowser.open(url)

@@ -1,0 +1,222 @@
+"""What the command line shows of a job and its results: progress, durations, lines, tables."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from grads import api
+from grads.errors import GradsError
+from grads.jobs import processes as jobs
+from grads.store.folders import Evaluation
+from grads.store.runs import ACTIVE, JobFolder, Run, Status
+
+console = Console(stderr=True)
+
+
+def work(folder: JobFolder, as_json: bool) -> None:
+    """Work in a folder in the background, follow it, and show what came of it."""
+    follow(folder)
+    if isinstance(folder, Run):
+        run, summary = folder, api.summary(folder)
+        show(summary.as_dict(), as_json, lambda _: run_lines(run, summary))
+    elif isinstance(folder, Evaluation):
+        found = api.read_evaluation(folder.run, folder.id)
+        show(found, as_json, lambda _: evaluation_lines(found))
+
+
+def follow(folder: JobFolder) -> None:
+    """Start the folder's job unless it is finished, and show its progress until it ends.
+
+    Ctrl-C stops the job. Raises GradsError if the job failed, and exits if it was stopped.
+    """
+    if jobs.observe(folder).state != "finished":
+        jobs.start(folder)
+    again = f"go on with: python -m grads resume --run-dir {folder.path}"
+    try:
+        watch(folder)
+    except KeyboardInterrupt:
+        console.print("stopping ...")
+        jobs.stop(folder)
+        console.print(f"stopped; {again}")
+        raise typer.Exit(130) from None
+    now = jobs.observe(folder)
+    if now.state == "stopped":
+        console.print(f"stopped; {again}")
+        raise typer.Exit(1)
+    if now.state != "finished":
+        raise GradsError(f"{now.error} (in {folder.path})")
+
+
+def watch(folder: JobFolder) -> None:
+    """Show progress until the job has ended: a bar on a terminal, else a line a stage."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=None, note="")
+        shown = ""
+        while True:
+            now = jobs.observe(folder)
+            stage = now.stage or now.message or now.state
+            if stage != shown and not console.is_terminal:
+                console.print(stage)
+            shown = stage
+            bar.update(
+                task,
+                description=stage,
+                completed=now.done,
+                total=now.total or None,
+                note=_note(now),
+            )
+            if now.state not in ACTIVE:
+                return
+            time.sleep(0.3)
+
+
+def _note(now: Status) -> str:
+    rate = f"{now.rate:.1f} {now.unit}/s" if now.rate and not now.eta_s else ""
+    left = f"about {duration(now.eta_s)} left" if now.eta_s is not None else rate
+    place = now.message if now.stage else ""
+    return ", ".join(text for text in (place, left) if text)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them."""
+    whole = round(seconds or 0)
+    if whole < 60:
+        return f"{whole} s"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"
+
+
+def show(value: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
+    """Print a value as JSON, or as the lines made of it."""
+    if as_json:
+        print(json.dumps(value))
+    else:
+        print("\n".join(lines(value)))
+
+
+def selection_lines(record: dict[str, Any]) -> list[str]:
+    """What `select` says of a subset."""
+    samples, tokens = record["samples"], record["response_tokens"]
+    lines = [
+        f"selection {record['name']}: keeps {samples['kept']:,} of {samples['pool']:,} samples"
+        f" ({samples['kept'] / samples['pool']:.1%})",
+        f"response tokens: {tokens['kept']:,} of {tokens['pool']:,}"
+        f" ({tokens['kept'] / tokens['pool']:.1%}); a random subset of its size keeps"
+        f" {tokens['random']:,}",
+    ]
+    lines += [f"note: {note}" for note in record["notes"]]
+    return lines + [f"warning: {warning}" for warning in record["warnings"]]
+
+
+def run_lines(run: Run, summary: api.RunSummary) -> list[str]:
+    """What `run` says at its end."""
+    manifest, counts = run.read_manifest(), summary.counts
+    check = manifest["self_check"]["largest_relative_difference"]
+    seconds = sum(manifest["seconds"].values())
+    lines = [
+        f"run {run.path}",
+        f"{counts['usable']:,} of {counts['rows']:,} rows usable, {counts['refused']:,} refused,"
+        f" {counts['heldout']:,} held out, {counts['truncated']:,} cut to {manifest['max_length']}"
+        " tokens",
+        f"layout {manifest['source']['layout']}; model {summary.model} on {manifest['device']},"
+        f" {manifest['dtype']}; {duration(seconds)} in all",
+        f"self-check against plain autograd: largest relative difference {check:.1e}",
+    ]
+    if counts["refused"]:
+        first = run.read_rejects()[0]
+        lines.append(
+            f"first refused row: {first['row']}, {first['reason']}; {first['advice']}"
+            f" (all in {run.rejects_file.name})"
+        )
+    return [*lines, f"next: python -m grads select --run-dir {run.path} --name mine --ratio 0.1"]
+
+
+def status_lines(summary: api.RunSummary) -> list[str]:
+    """What `status` says of a run."""
+    lines = state_lines(summary.id, summary.status)
+    if summary.counts:
+        counts = ", ".join(f"{value:,} {name}" for name, value in summary.counts.items())
+        lines.insert(1, counts)
+    return lines
+
+
+def state_lines(name: str, now: Status) -> list[str]:
+    """What `status` says of any job."""
+    place = f", {now.stage} {now.done:,} of {now.total:,} {now.unit}" if now.total else ""
+    left = f", about {duration(now.eta_s)} left" if now.eta_s is not None else ""
+    return [f"{name}: {now.state}{place}{left}", *(t for t in (now.error, now.message) if t)]
+
+
+def estimate_line(cost: dict[str, Any]) -> str:
+    """What an evaluation will take, before it starts."""
+    work = f"{cost['arms']} trainings and measurements, {cost['tokens']:,} tokens"
+    if cost["seconds"] is None:
+        return f"{work}; the run has no measured speed to tell the time from"
+    low, high = duration(cost["low"]), duration(cost["high"])
+    return f"{work}; about {duration(cost['seconds'])} ({low} to {high})"
+
+
+def bench_lines(result: dict[str, Any]) -> list[str]:
+    """What `bench` says: the machine, then a line for each arm."""
+    lines = [f"{result['model']}, {result['rows']}; {result['machine']}"]
+    for name, arm in result["arms"].items():
+        low, *_, high = arm["time_over_scoring"]
+        lines.append(
+            f"{name}: {arm['tokens_per_s']:,} tokens/s, {low} to {high} times the time of scoring,"
+            f" peak memory {arm['peak_memory_mb']:,} MB"
+        )
+    return lines
+
+
+def evaluation_lines(found: dict[str, Any]) -> list[str]:
+    """What `evaluate` and `tune` say at their end: a table of arms, then sentences."""
+    result = found["result"]
+    rows = [
+        (arm["label"], f"{arm['samples']:,}", *(_cell(arm, metric) for metric in COLUMNS))
+        for arm in result["arms"]
+    ]
+    head = ("arm", "samples", *COLUMNS.values())
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
+    ]
+    if "sentence" in result:
+        lines.append(result["sentence"])
+    else:
+        told = [c for c in result["comparisons"] if c["kind"] != "random"]
+        lines += [c["sentence"] for c in told if c["against_kind"] != "base"]
+        lines += [f"{label}: {even['sentence']}" for label, even in result["break_even"].items()]
+    lines += [f"note: {note}" for note in result["notes"]]
+    near = len({pair["heldout"] for pair in result["leaks"]["near_duplicates"]})
+    if near:
+        lines.append(f"note: {near} held-out samples are near-duplicates of samples in the pool")
+    return lines
+
+
+COLUMNS = {
+    "heldout_loss": "held-out loss",
+    "heldout_accuracy": "token accuracy",
+    "general_loss": "general loss",
+    "general_kl": "KL from base",
+    "general_option_accuracy": "options right",
+}
+
+
+def _cell(arm: dict[str, Any], metric: str) -> str:
+    mean, interval = arm["mean"][metric], arm["interval"][metric]
+    if mean is None:
+        return "-"
+    spread = f" ±{(interval[1] - interval[0]) / 2:.3f}" if interval else ""
+    return f"{mean:.3f}{spread}"

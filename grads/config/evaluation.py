@@ -1,0 +1,109 @@
+"""What an evaluation and a search for a setting are: validated settings, to and from a file."""
+
+from typing import Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from grads.config.run import Criterion, RunConfig, Settings
+
+ArmKind = Literal["base", "full", "random", "selection", "random_steps", "selection_steps"]
+ARMS: tuple[ArmKind, ...] = get_args(ArmKind)
+
+
+class Recipe(Settings):
+    """How every arm is trained and what it is measured on."""
+
+    PATHS = ("heldout", "general")
+
+    heldout: str | None = None
+    """File of held-out samples to measure learning on; by default the run's own held-out split."""
+    general: tuple[str, ...] = ()
+    """Files of general samples to measure forgetting on; by default 120 bundled questions."""
+    heldout_limit: int | None = Field(None, ge=1)
+    """Measure on the first N held-out rows only."""
+    general_limit: int | None = Field(None, ge=1)
+    """Measure on the first N rows of each general file only."""
+    training: Literal["lora", "full"] = "lora"
+    """What every arm trains, from the base model: LoRA on all linear layers, or all parameters."""
+    epochs: float = Field(3.0, gt=0)
+    """Epochs of every arm, whatever its size."""
+    lr: float | None = Field(None, gt=0)
+    """Peak learning rate; by default 2e-4 for lora and 2e-5 for full."""
+    lora_rank: int = Field(16, ge=1)
+    """Rank of the LoRA adapter; its alpha is twice the rank."""
+    batch_size: int = Field(16, ge=1)
+    """Samples an optimizer step."""
+    batch_tokens: int | None = Field(None, ge=8)
+    """Most tokens, padding included, in one forward pass; by default the run's."""
+    seeds: int = Field(3, ge=1)
+    """Repetitions with another initialisation, order and random subset; under 3 say little."""
+    dtype: Literal["auto", "float32", "bfloat16"] | None = None
+    """Number format of the model, auto, float32 or bfloat16; by default the run's."""
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None
+    """Where to compute, auto, cpu, cuda or mps; by default as the run."""
+
+    def for_training(self, run: RunConfig, seed: int) -> RunConfig:
+        """The run's settings with this recipe in the place of the warm-up's."""
+        changed = {
+            "warmup": self.training,
+            "warmup_from": None,
+            "epochs": self.epochs,
+            "lr": self.lr,
+            "lora_rank": self.lora_rank,
+            "batch_size": self.batch_size,
+            "batch_tokens": self.batch_tokens or run.batch_tokens,
+            "dtype": self.dtype or run.dtype,
+            "device": self.device or run.device,
+            "seed": seed,
+        }
+        return run.model_copy(update=changed)
+
+
+class EvaluationConfig(Recipe):
+    """One evaluation: saved selections and criteria against base, full and random."""
+
+    selections: tuple[str, ...] = ()
+    """Names of saved selections to compare."""
+    criteria: tuple[Criterion, ...] = ()
+    """Further comparison criteria, each with its own subset."""
+    ratio: float | None = Field(None, gt=0, le=1)
+    """Size of the criteria's subsets as a share of the pool; by default the first selection's."""
+    first_seed: int = Field(0, ge=0)
+    """Number of the first repetition: others make a fresh test of what was found under 0, 1, 2."""
+    arms: tuple[ArmKind, ...] = ARMS
+    """Which arms to train: base, full, random, selection, random_steps, selection_steps."""
+
+    @property
+    def repetitions(self) -> range:
+        """The seeds of this evaluation."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> Self:
+        problems = []
+        if "random" in self.criteria:
+            problems.append("criteria holds 'random', which is an arm by itself: leave it out")
+        if self.criteria and not self.selections and self.ratio is None:
+            problems.append("criteria need a size: give a selection or a ratio")
+        for what, values in (("selection", self.selections), ("criterion", self.criteria)):
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                problems.append(f"{what} '{twice[0]}' is named twice: name it once")
+        if not self.arms and not self.criteria:
+            problems.append("there is no arm to train: name at least one")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class TuneConfig(Recipe):
+    """One search for a setting: a grid of subsets in short pilots, the winner once more."""
+
+    kind: Literal["tune"] = "tune"
+    """Tells the settings of a search from those of an evaluation."""
+    ratio: float = Field(0.1, gt=0, le=1)
+    """Size of every subset as a share of the pool."""
+    settings: tuple[str, ...] = ()
+    """Names of the grid's settings to try; by default all of them."""
+    save_as: str = "tuned"
+    """Name that the winner is saved under, as a selection, once it has stood its second test."""

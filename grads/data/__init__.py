@@ -1,0 +1,1 @@
+"""Any supported file, folder or hub data set -> validated samples, and the rows refused."""

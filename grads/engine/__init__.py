@@ -1,0 +1,1 @@
+"""Models, their training, and per-sample gradients: the heart."""

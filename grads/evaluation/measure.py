@@ -1,0 +1,277 @@
+"""What a model knows: loss, token accuracy, options, and how far it moved from the base model.
+
+Everything is measured sample by sample as a pair of sums, (what, of how many), so that a metric is
+one sum over another, and samples can be drawn anew. Only response positions enter the head.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import GenerationConfig
+
+from grads.data.chat import Encoded, Turn, Unusable, encode, render
+from grads.data.tokens import TokenPool, token_batches
+from grads.engine.training import response_logits
+from grads.errors import Stopped
+from grads.store.files import replacing
+
+KL_POSITIONS = 2_048  # at most so many response positions are held against the base model
+ANSWER_TOKENS = 80  # at most, of a written answer
+LOWEST = float(np.finfo(np.float16).min)  # what a log-probability of minus infinity counts as
+Sums = tuple[np.ndarray, np.ndarray]  # (n,) float64 sums of each sample, (n,) what divides them
+
+
+@dataclass(frozen=True)
+class Probe:
+    """n samples that models are measured on."""
+
+    name: str
+    samples: TokenPool  # n samples
+    turns: list[list[Turn]]  # (n,)
+    source: np.ndarray  # (n,) which file each comes from
+    options: TokenPool  # an entry an option; its sample_ids are positions in `samples`
+    answers: dict[int, int]  # position of a sample with options -> number of the right one
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that one measurement passes through the model, options included."""
+        return len(self.samples.input_ids) + len(self.options.input_ids)
+
+    def part(self, index: np.ndarray) -> "Probe":
+        """The samples at these positions, in this order, with their options."""
+        new = {int(old): position for position, old in enumerate(index)}
+        owners = self.options.sample_ids
+        kept = np.flatnonzero(np.isin(owners, index))
+        options = self.options.subset(kept) if len(kept) else pool_of([], [])
+        moved = np.array([new[int(owner)] for owner in options.sample_ids], dtype=np.int64)
+        return Probe(
+            name=self.name,
+            samples=self.samples.subset(index),
+            turns=[self.turns[i] for i in index],
+            source=self.source[index],
+            options=TokenPool(moved, options.offsets, options.input_ids, options.trained),
+            answers={new[old]: right for old, right in self.answers.items() if old in new},
+        )
+
+
+def pool_of(sample_ids: list[int], samples: list[Encoded]) -> TokenPool:
+    """Encoded samples as one flat pool."""
+    offsets = np.concatenate([[0], np.cumsum([len(s.input_ids) for s in samples])])
+    ids = [sample.input_ids for sample in samples] or [np.zeros(0, np.int32)]
+    trained = [sample.trained for sample in samples] or [np.zeros(0, bool)]
+    return TokenPool(
+        np.array(sample_ids, dtype=np.int64),
+        offsets.astype(np.int64),
+        np.concatenate(ids),
+        np.concatenate(trained),
+    )
+
+
+def encode_options(
+    turns: list[Turn], options: list[str], tokenizer: Any, max_length: int
+) -> list[Encoded] | None:
+    """Each option in the place of the last answer, only its own tokens marked; None if one is cut.
+
+    The end-of-turn token counts as the option's last.
+    """
+    found = []
+    for text in options:
+        try:
+            sample = encode([*turns[:-1], Turn("assistant", text)], tokenizer, max_length)
+        except Unusable:
+            return None
+        if sample.truncated:
+            return None
+        last = len(sample.trained) - 1 - int(np.argmax(sample.trained[::-1]))
+        before = np.flatnonzero(~sample.trained[:last])
+        own = np.zeros_like(sample.trained)
+        own[(before[-1] + 1 if len(before) else 0) : last + 1] = True
+        found.append(Encoded(sample.input_ids, own, truncated=False, pieces=[]))
+    return found
+
+
+class Reference:
+    """The base model's predictions at some response positions of a probe, kept in a file.
+
+    The positions are drawn by a fixed seed, at most KL_POSITIONS. The file holds log-probabilities
+    (positions, V) as float16; they are normalised again when read, so that the divergence of the
+    base model from itself is zero to within 1e-5.
+    """
+
+    def __init__(self, path: Path, probe: Probe) -> None:
+        self.path = path
+        counts = response_counts(probe.samples)
+        self.first = np.concatenate([[0], np.cumsum(counts)])
+        total = int(self.first[-1])
+        order = np.random.default_rng(0).permutation(total)
+        self.row = np.full(total, -1)  # of each response position in the file
+        self.chosen = np.sort(order[:KL_POSITIONS])
+        self.row[self.chosen] = np.arange(len(self.chosen))
+        self._table: Any = None
+        self._writing = False
+
+    @contextmanager
+    def being_written(self) -> Iterator[None]:
+        """While the base model is measured: keep its predictions instead of comparing."""
+        self._writing = True
+        with replacing(self.path) as draft:
+            try:
+                self._draft = draft
+                yield
+                self._table.flush()
+            finally:
+                self._table, self._writing = None, False
+
+    def divergence(self, samples: np.ndarray, log_probs: torch.Tensor) -> tuple[Any, np.ndarray]:
+        """KL(base || model) summed over each sample's chosen positions, in nats, and their number.
+
+        `log_probs` (N, V) are the model's, at all N response positions of `samples`, in order.
+        """
+        places = [np.arange(self.first[i], self.first[i + 1]) for i in samples]
+        rows = np.concatenate([self.row[place] for place in places])
+        owner = np.repeat(np.arange(len(samples)), [len(place) for place in places])
+        kept = np.flatnonzero(rows >= 0)
+        number = np.bincount(owner[kept], minlength=len(samples))
+        if not len(kept):
+            return np.zeros(len(samples)), number
+        ours = log_probs[torch.from_numpy(kept).to(log_probs.device)].clamp(min=LOWEST)
+        if self._writing:
+            self._keep(rows[kept], ours)
+            return np.zeros(len(samples)), number
+        if self._table is None:
+            self._table = np.load(self.path, mmap_mode="r")
+        stored = torch.from_numpy(self._table[rows[kept]].astype(np.float32)).to(ours.device)
+        base = F.log_softmax(stored, dim=-1)
+        gap = (base.exp() * (base - ours)).sum(dim=-1).double().cpu().numpy()
+        return np.bincount(owner[kept], gap, len(samples)), number
+
+    def _keep(self, rows: np.ndarray, log_probs: torch.Tensor) -> None:
+        if self._table is None:
+            shape = (len(self.chosen), log_probs.shape[1])
+            self._table = np.lib.format.open_memmap(
+                self._draft, mode="w+", dtype=np.float16, shape=shape
+            )
+        self._table[rows] = log_probs.cpu().numpy().astype(np.float16)
+
+
+def response_counts(pool: TokenPool) -> np.ndarray:
+    """Response positions of each sample, (n,): trained tokens that something precedes."""
+    trained = pool.trained.copy()
+    trained[pool.offsets[:-1]] = False
+    return np.asarray(np.add.reduceat(trained.astype(np.int64), pool.offsets[:-1]))
+
+
+@torch.inference_mode()
+def measure(
+    model: Any,
+    probe: Probe,
+    batch_tokens: int,
+    device: str,
+    reference: Reference | None = None,
+    report: Callable[[int], None] = lambda tokens: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Sums]:
+    """`loss` (nats), `accuracy` (hits) and `kl` (nats) by sample, `option_accuracy` by question.
+
+    Each is a pair of sums. Without a reference there is no `kl`, without options no
+    `option_accuracy`. `report` gets the tokens of each batch; raises Stopped between batches.
+    """
+    n = len(probe)
+    loss, hits, kl = (np.zeros(n) for _ in range(3))
+    compared = np.zeros(n)
+    counts = response_counts(probe.samples)
+    for batch, log_probs, targets in _passes(
+        model, probe.samples, batch_tokens, device, report, should_stop
+    ):
+        owner = np.repeat(np.arange(len(batch)), counts[batch])
+        nll = F.nll_loss(log_probs, targets, reduction="none").double().cpu().numpy()
+        hit = (log_probs.argmax(dim=-1) == targets).double().cpu().numpy()
+        loss[batch] = np.bincount(owner, nll, len(batch))
+        hits[batch] = np.bincount(owner, hit, len(batch))
+        if reference is not None:
+            kl[batch], compared[batch] = reference.divergence(batch, log_probs)
+    found = {"loss": (loss, counts.astype(float)), "accuracy": (hits, counts.astype(float))}
+    if reference is not None:
+        found["kl"] = (kl, compared)
+    if probe.answers:
+        found["option_accuracy"] = _option_hits(
+            model, probe, batch_tokens, device, report, should_stop
+        )
+    return found
+
+
+def _option_hits(
+    model: Any,
+    probe: Probe,
+    batch_tokens: int,
+    device: str,
+    report: Callable[[int], None],
+    should_stop: Callable[[], bool],
+) -> Sums:
+    """1 where the option with the highest mean log-likelihood per token is the right one.
+
+    Of equally likely options the first counts as chosen.
+    """
+    counts = response_counts(probe.options)
+    score = np.zeros(len(probe.options))
+    for batch, log_probs, targets in _passes(
+        model, probe.options, batch_tokens, device, report, should_stop
+    ):
+        owner = np.repeat(np.arange(len(batch)), counts[batch])
+        nll = F.nll_loss(log_probs, targets, reduction="none").double().cpu().numpy()
+        score[batch] = -np.bincount(owner, nll, len(batch)) / counts[batch]
+    hits, asked = np.zeros(len(probe)), np.zeros(len(probe))
+    for position, right in probe.answers.items():
+        mine = score[probe.options.sample_ids == position]
+        hits[position], asked[position] = float(np.argmax(mine) == right), 1.0
+    return hits, asked
+
+
+def _passes(
+    model: Any,
+    pool: TokenPool,
+    batch_tokens: int,
+    device: str,
+    report: Callable[[int], None],
+    should_stop: Callable[[], bool],
+) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
+    """Batches as (positions, log-probabilities (N, V) float32, targets (N,))."""
+    for batch in token_batches(pool.lengths, batch_tokens):
+        if should_stop():
+            raise Stopped
+        logits, targets = response_logits(model, *pool.collate(batch, device))
+        yield batch, F.log_softmax(logits.float(), dim=-1), targets
+        report(int(pool.lengths[batch].sum()))
+
+
+@torch.inference_mode()
+def write_answer(model: Any, tokenizer: Any, turns: list[Turn]) -> str:
+    """What the model says, greedily, in the place of the last answer; at most ANSWER_TOKENS."""
+    text, spans = render(turns, tokenizer)
+    inputs = tokenizer(text[: spans[-1][0]], add_special_tokens=False, return_tensors="pt")
+    ids = inputs["input_ids"].to(next(model.parameters()).device)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    room = ANSWER_TOKENS if limit is None else min(ANSWER_TOKENS, limit - ids.shape[1])
+    if room < 1:
+        return ""
+    own = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+    settings = GenerationConfig(
+        max_new_tokens=room,
+        do_sample=False,
+        eos_token_id=sorted(ends),
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    written = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
+    )
+    return str(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)).strip()

@@ -1,0 +1,224 @@
+"""The samples that models are measured on: the held-out ones and the general ones.
+
+A held-out sample that also stands in the pool is refused; near-duplicates are named.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from grads.config.evaluation import Recipe
+from grads.config.run import RunConfig
+from grads.data import prepare as data
+from grads.data.chat import Encoded, Turn
+from grads.data.sources import Source, read_source
+from grads.data.tokens import TokenPool
+from grads.errors import DataError, EvaluationError
+from grads.evaluation.cost import general_files
+from grads.evaluation.measure import Probe, encode_options, pool_of
+from grads.selection.topics import alike_between
+from grads.store.runs import Run
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The usable rows of one file, or of the run's own split."""
+
+    name: str
+    table: pa.Table  # sample_id, turns, hash
+    tokens: TokenPool
+    rows: list[dict[str, Any]]  # with their options, in the order of the table
+    refused: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What an evaluation measures on, and what is to be said of it."""
+
+    heldout: Probe
+    general: Probe
+    about: dict[str, Any]  # for result.json: heldout, general, leaks, notes
+
+
+def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
+    """Read, check and tokenise the held-out and the general samples.
+
+    Raises EvaluationError where there is nothing held out, or a held-out sample stands in the pool.
+    """
+    max_length = run.read_manifest()["max_length"]
+    notes: list[str] = []
+    part = _heldout(run, recipe, tokenizer, max_length)
+    _refuse_leaks(run, part)
+    heldout = _probe("heldout", [part], tokenizer, max_length, notes)
+    files = general_files(recipe)
+    parts = [_read(run, recipe, f, recipe.general_limit, tokenizer, max_length) for f in files]
+    general = _probe("general", parts, tokenizer, max_length, notes)
+    about = {
+        "heldout": _facts(part, heldout, 0),
+        "general": [_facts(part, general, i) for i, part in enumerate(parts)],
+        "leaks": {"near_duplicates": _near_duplicates(run, part)},
+        "notes": notes,
+    }
+    return Probes(heldout, general, about)
+
+
+def _facts(part: _Part, probe: Probe, number: int) -> dict[str, Any]:
+    positions = set(np.flatnonzero(probe.source == number).tolist())
+    return {
+        "name": part.name,
+        "samples": len(part.table),
+        "response_tokens": int(pc.sum(part.table["response_tokens"]).as_py()),
+        "with_options": len(positions & set(probe.answers)),
+        "refused": len(part.refused),
+        "first_refused": part.refused[0] if part.refused else None,
+    }
+
+
+def _heldout(run: Run, recipe: Recipe, tokenizer: Any, max_length: int) -> _Part:
+    if recipe.heldout is not None:
+        limit = recipe.heldout_limit
+        return _read(run, recipe, recipe.heldout, limit, tokenizer, max_length)
+    samples = run.read_table(run.samples_file)
+    index = np.flatnonzero(samples["heldout"].to_numpy(zero_copy_only=False))
+    index = index[: recipe.heldout_limit]
+    if not len(index):
+        raise EvaluationError(
+            f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"
+            " data again with --heldout N"
+        )
+    table = samples.take(index)
+    if run.source_file.exists():
+        rows = run.read_table(run.source_file).take(index).to_pylist()
+    else:
+        rows = [json.loads(line) for line in table["raw"].to_pylist()]
+    tokens = run.read_table(run.tokens_file, ["sample_id", "input_ids", "trained"])
+    return _Part("the run's held-out split", table, _tokens(tokens.take(index)), rows, [])
+
+
+def _read(
+    run: Run, recipe: Recipe, file: str, limit: int | None, tokenizer: Any, max_length: int
+) -> _Part:
+    """A file's usable rows, by the run's column mapping if it fits, else by recognition."""
+    changed = {"dataset": file, "dataset_config": None, "split": None, "revision": None}
+    config = run.config().model_copy(update=changed | {"limit": limit, "heldout": 0})
+    source = read_source(config)
+    config = config.model_copy(update={"columns": _columns(run, config, source)})
+    prepared = data.prepare(source, config, tokenizer, max_length)
+    place = {sample_id: i for i, sample_id in enumerate(source.ids)}
+    kept = prepared.samples["sample_id"].to_pylist()
+    rows = [source.rows[place[sample_id]] or {} for sample_id in kept]
+    return _Part(source.name, prepared.samples, _tokens(prepared.tokens), rows, prepared.rejects)
+
+
+def _columns(run: Run, config: RunConfig, source: Source) -> dict[str, str]:
+    for mapping in (run.read_manifest()["columns"], config.columns):
+        if mapping and set(mapping.values()) <= set(source.columns):
+            return dict(mapping)
+    try:
+        data.recognise(source.columns, {})
+    except DataError:
+        raise EvaluationError(
+            f"the columns of {source.name}, {', '.join(source.columns) or '(none)'}, are neither"
+            " those of the run nor a known layout: rename them to question and answer, or to"
+            " instruction and output"
+        ) from None
+    return {}
+
+
+def _tokens(table: pa.Table) -> TokenPool:
+    """The pool of a table that may be a slice: its lists are laid out anew."""
+    ids = [np.array(values, dtype=np.int32) for values in table["input_ids"].to_pylist()]
+    trained = [np.array(values, dtype=bool) for values in table["trained"].to_pylist()]
+    samples = [Encoded(a, b, truncated=False, pieces=[]) for a, b in zip(ids, trained, strict=True)]
+    return pool_of(table["sample_id"].to_pylist(), samples)
+
+
+def _probe(
+    name: str, parts: list[_Part], tokenizer: Any, max_length: int, notes: list[str]
+) -> Probe:
+    """Parts as one probe, with their options."""
+    turns = [
+        [Turn(turn["role"], turn["content"]) for turn in row]
+        for part in parts
+        for row in part.table["turns"].to_pylist()
+    ]
+    pools = [part.tokens for part in parts]
+    lengths = np.concatenate([pool.lengths for pool in pools])
+    samples = TokenPool(
+        sample_ids=np.concatenate([pool.sample_ids for pool in pools]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        input_ids=np.concatenate([pool.input_ids for pool in pools]),
+        trained=np.concatenate([pool.trained for pool in pools]),
+    )
+    owners: list[int] = []
+    encoded: list[Encoded] = []
+    answers: dict[int, int] = {}
+    unusable = 0
+    for i, row in enumerate(row for part in parts for row in part.rows):
+        if not row.get("options"):
+            continue
+        question = _question(row)
+        found = encode_options(turns[i], question[0], tokenizer, max_length) if question else None
+        if question is None or found is None:
+            unusable += 1
+            continue
+        owners += [i] * len(found)
+        encoded += found
+        answers[i] = question[1]
+    if unusable:
+        notes.append(
+            f"{unusable} {name} samples with options do not count in option accuracy: their answer"
+            " is not the number of one of the options, or an option exceeds max_length"
+        )
+    source = np.repeat(np.arange(len(parts)), [len(part.table) for part in parts])
+    return Probe(name, samples, turns, source, pool_of(owners, encoded), answers)
+
+
+def _question(row: dict[str, Any]) -> tuple[list[str], int] | None:
+    """The texts in `options` and the 0-based `answer` among them; None where they do not fit."""
+    options, right = row["options"], row.get("answer")
+    if not isinstance(options, list) or len(options) < 2:
+        return None
+    if not all(isinstance(text, str) and text.strip() for text in options):
+        return None
+    if isinstance(right, bool) or not isinstance(right, int) or not 0 <= right < len(options):
+        return None
+    return options, right
+
+
+def _refuse_leaks(run: Run, part: _Part) -> None:
+    samples = run.read_table(run.samples_file, ["sample_id", "hash", "heldout"])
+    pool = samples.filter(pc.invert(samples["heldout"]))
+    known = dict(zip(pool["hash"].to_pylist(), pool["sample_id"].to_pylist(), strict=True))
+    rows, hashes = part.table["sample_id"].to_pylist(), part.table["hash"].to_pylist()
+    both = [(row, known[text]) for row, text in zip(rows, hashes, strict=True) if text in known]
+    if both:
+        row, sample = both[0]
+        more = f" ({len(both)} such rows in all)" if len(both) > 1 else ""
+        raise EvaluationError(
+            f"row {row + 1} of {part.name} also stands in the pool, as sample {sample}{more}: a"
+            " model would be asked what it was taught; remove it from the held-out file"
+        )
+
+
+def _near_duplicates(run: Run, part: _Part) -> list[dict[str, Any]]:
+    samples = run.read_table(run.samples_file, ["sample_id", "turns", "heldout"])
+    pool = samples.filter(pc.invert(samples["heldout"]))
+    ids = pool["sample_id"].to_pylist()
+    rows = part.table["sample_id"].to_pylist()
+    pairs = alike_between(_texts(part.table), _texts(pool))
+    return [
+        {"heldout": rows[i], "sample_id": ids[j], "overlap": round(overlap, 3)}
+        for i, j, overlap in pairs
+    ]
+
+
+def _texts(table: pa.Table) -> list[str]:
+    return [
+        " ".join(turn["content"] for turn in turns if turn["role"] != "system")
+        for turns in table["turns"].to_pylist()
+    ]

@@ -1,0 +1,1 @@
+"""A selection -> files that a trainer reads, each checked that it loads."""

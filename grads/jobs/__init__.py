@@ -1,0 +1,1 @@
+"""Detached processes: start, watch, stop. Knows no stage."""

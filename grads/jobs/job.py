@@ -1,0 +1,115 @@
+"""A job at work: what it tells the world while it runs, and its turn among the others."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Generic, TypeVar
+
+import psutil
+from filelock import FileLock, Timeout
+
+from grads.errors import Stopped
+from grads.store.runs import JobFolder, Status
+
+HEARTBEAT_S = 2.0
+
+Folder = TypeVar("Folder", bound=JobFolder, covariant=True)
+
+
+class Job(Generic[Folder]):
+    """What the running stages tell the world: status with heartbeat, metrics, stop requests."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.status = Status(
+            pid=os.getpid(), process_started=psutil.Process().create_time(), state="queued"
+        )
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._stage_start: tuple[float, float] | None = None
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Write the status every few seconds from a thread: a long step is no death."""
+        self._write()
+        thread = threading.Thread(target=self._beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+            self._write()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_S):
+            if self.folder.stop_file.exists() and self.status.state in ("queued", "running"):
+                self.status.state = "stopping"
+            with suppress(OSError):  # a full disk must not end the heart while the job goes on
+                self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            self.status.heartbeat = time.time()
+            self.folder.write_status(self.status)
+
+    def should_stop(self) -> bool:
+        """Whether the user has asked the job to stop."""
+        return self.folder.stop_file.exists()
+
+    def stage(self, name: str, unit: str = "") -> None:
+        """Enter a stage; raises Stopped if asked to."""
+        if self.should_stop():
+            raise Stopped
+        self.status.stage, self.status.unit = name, unit
+        self.status.done = self.status.total = 0
+        self.status.rate = self.status.eta_s = None
+        self._stage_start = None
+        print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
+        self._write()
+
+    def progress(self, done: int, total: int, left: float = 1.0, work: float | None = None) -> None:
+        """`done` of `total` units; for the ETA, the `work` this attempt has done and has left.
+
+        Without `work`, units are the work. Rate and ETA count from the stage's first report.
+        """
+        now = time.monotonic()
+        work, left = (done, total - done) if work is None else (work, left)
+        if self._stage_start is None:
+            self._stage_start = (now, work)
+        start, first = self._stage_start
+        if work > first:
+            rate = (work - first) / (now - start)
+            self.status.rate, self.status.eta_s = rate, left / rate
+        self.status.done, self.status.total = done, total
+
+    def metrics(self, **values: Any) -> None:
+        """A line of metrics.jsonl, with the stage and the memory in use (bytes)."""
+        memory = {"rss": psutil.Process().memory_info().rss, "gpu_mem": _gpu_memory()}
+        self.folder.append_metrics(stage=self.status.stage, **values, **memory)
+
+
+def _gpu_memory() -> int | None:
+    import torch
+
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else None
+
+
+@contextmanager
+def turn(job: Job[Any]) -> Iterator[None]:
+    """Wait until no other job of this runs folder computes."""
+    lock = FileLock(job.folder.root / ".queue.lock")
+    job.status.message = "waiting for another job to end"
+    while True:
+        if job.should_stop():
+            raise Stopped
+        with suppress(Timeout):
+            lock.acquire(timeout=0.5)
+            break
+    job.status.message = ""
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,115 @@
+"""What a job is doing: stages, speed, machine, log. Reads, never writes."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import psutil
+
+from grads.jobs import processes as jobs
+from grads.store.pipeline import STAGES
+from grads.store.runs import JobFolder, Run, Status
+
+__all__ = ["STAGES", "Machine", "Step", "log_tail", "machine", "metrics", "stages"]
+LOG_BYTES = 20_000
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a run, as it stands."""
+
+    name: str
+    label: str
+    state: Literal["done", "now", "waiting", "skipped"]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a job takes of the machine, its child processes included."""
+
+    cpu_percent: float  # 100 is one core
+    memory: int  # bytes
+    total_memory: int
+    cores: int
+    gpu: str | None  # load and memory of the first GPU, where there is one
+
+
+def stages(run: Run, status: Status) -> list[Step]:
+    """The run's stages with their state."""
+    spent = run.read_manifest().get("seconds", {})
+    skipped = {"warm-up"} if run.config_values().get("warmup") == "none" else set()
+    names = list(STAGES)
+    at = names.index(status.stage) if status.stage in names else -1
+    rows: list[Step] = []
+    for place, (name, stage) in enumerate(STAGES.items()):
+        state: Literal["done", "now", "waiting", "skipped"] = "waiting"
+        if name in skipped:
+            state = "skipped"
+        elif status.state == "finished" or place < at:
+            state = "done"
+        elif place == at:
+            state = "now"
+        rows.append(Step(name, stage.label, state, spent.get(name)))
+    return rows
+
+
+def metrics(folder: JobFolder) -> dict[str, list[dict[str, Any]]]:
+    """The lines of metrics.jsonl by stage; of a step done twice, the last line counts."""
+    found: dict[str, dict[Any, dict[str, Any]]] = {}
+    for row in folder.read_metrics():
+        found.setdefault(row["stage"], {})[row.get("step")] = row
+    return {stage: list(rows.values()) for stage, rows in found.items()}
+
+
+def machine(status: Status) -> Machine | None:
+    """What the job takes now; None where it does not run."""
+    process = jobs.process_of(status)
+    if process is None:
+        return None
+    cpu, memory = 0.0, 0
+    try:
+        for member in [process, *process.children(recursive=True)]:
+            with member.oneshot():
+                cpu += _cpu_percent(member)
+                memory += member.memory_info().rss
+    except psutil.Error:
+        return None
+    total = psutil.virtual_memory().total
+    return Machine(cpu, memory, total, psutil.cpu_count() or 1, _gpu())
+
+
+_seen: dict[tuple[int, float], psutil.Process] = {}
+
+
+def _cpu_percent(process: psutil.Process) -> float:
+    """Since the last look at this process; psutil counts per Process object, so it is kept."""
+    key = (process.pid, process.create_time())
+    kept = _seen.setdefault(key, process)
+    if len(_seen) > 200:
+        _seen.clear()
+    return float(kept.cpu_percent())
+
+
+def _gpu() -> str | None:
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        load = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        return f"{load}% busy, {memory.used / 2**30:.1f} of {memory.total / 2**30:.0f} GB"
+    except pynvml.NVMLError:
+        return None
+
+
+def log_tail(folder: JobFolder) -> str:
+    """The end of the job's own output."""
+    if not folder.log_file.exists():
+        return ""
+    with folder.log_file.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(file.tell() - LOG_BYTES, 0))
+        return file.read().decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""From scores to a subset: signals, density, criteria, budgets, topics. No torch."""

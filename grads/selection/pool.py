@@ -1,0 +1,264 @@
+"""A finished run's samples as columns: loaded once, then filtered, counted and read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from grads.config.run import Bound, SelectionConfig
+from grads.selection import select as selection
+from grads.selection.select import Scores, Signal
+from grads.store.files import open_table
+from grads.store.runs import Run
+
+SCORE_COLUMNS = ("loss", "embed_grad_norm", "head_grad_norm", "grad_dot")
+MOST_CATEGORIES = 40  # distinct values up to which a column of the source counts as categories
+TOPIC = "found topic"  # the name of the clusters among the columns of categories
+SIGNALS = {"signal": "l2", "embed_signal": "embed", "head_signal": "head"}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which samples to look at; every part narrows."""
+
+    bounds: tuple[Bound, ...] = ()
+    lassos: tuple[tuple[str, str, tuple[tuple[float, float], ...]], ...] = ()
+    """(x column, y column, corners) of polygons drawn in a plane."""
+    clusters: tuple[int, ...] = ()
+    text: str = ""
+    """Words that must occur together, upper or lower case alike."""
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A column of few distinct values: k names, and which of them each sample has."""
+
+    names: list[str]
+    code: np.ndarray  # (n,) int, places in names
+
+
+class Pool:
+    """The n scored samples of a run, sorted by sample id. Arrays have the shape (n,)."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        table = run.read_table(run.scores_file)
+        names = ("sample_id", "response_tokens", *SCORE_COLUMNS)
+        self.scores = Scores(**{name: table[name].to_numpy() for name in names})
+        self.prompt_tokens: np.ndarray = table["prompt_tokens"].to_numpy()
+        self._signals: dict[tuple[Any, ...], Signal] = {}
+        self._found: dict[str, np.ndarray] = {}
+        self._random: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    # -- columns
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """All tokens of each sample, prompt and response."""
+        return np.asarray(self.prompt_tokens + self.scores.response_tokens)
+
+    @cached_property
+    def l2(self) -> np.ndarray:
+        """Root sum of squares of the two gradient norms."""
+        return np.asarray(np.hypot(self.scores.embed_grad_norm, self.scores.head_grad_norm))
+
+    @cached_property
+    def numbers(self) -> dict[str, np.ndarray]:
+        """Every column of numbers: signals, scores, token counts, then the source's own."""
+        found = {name: self._unitless(kind) for name, kind in SIGNALS.items()}
+        found |= {
+            "response_tokens": self.scores.response_tokens,
+            "prompt_tokens": self.prompt_tokens,
+            **{name: getattr(self.scores, name) for name in SCORE_COLUMNS},
+            "sample_id": self.scores.sample_id,
+        }
+        for name, values in self._source_columns:
+            if name not in found and (
+                pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
+            ):
+                # Integers beyond 2^53 lose their last digits here, as in any float.
+                found[name] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return found
+
+    @cached_property
+    def categories(self) -> dict[str, Categories]:
+        """Columns of few distinct values: the topic cluster first, then the source's."""
+        found = {}
+        if self.cluster is not None:
+            found[TOPIC] = Categories(self.cluster_names(), self.cluster)
+        for name, values in self._source_columns:
+            if pa.types.is_floating(values.type) or len(values.unique()) > MOST_CATEGORIES:
+                continue
+            text = pc.fill_null(values.cast(pa.large_string()), "(none)").dictionary_encode()
+            found[name] = Categories(text.dictionary.to_pylist(), text.indices.to_numpy())
+        return found
+
+    @cached_property
+    def _source_columns(self) -> list[tuple[str, pa.Array]]:
+        names = ["sample_id", "columns"]
+        if not set(names) <= set(self.run.column_names(self.run.samples_file)):
+            return []
+        samples = self.run.read_table(self.run.samples_file, names)
+        if not np.array_equal(samples["sample_id"].to_numpy(), self.scores.sample_id):
+            in_pool = pc.is_in(samples["sample_id"], pa.array(self.scores.sample_id))
+            samples = samples.filter(in_pool).sort_by("sample_id")
+        extra = samples["columns"].combine_chunks()
+        return [(field.name, pc.struct_field(extra, field.name)) for field in extra.type]
+
+    def _unitless(self, kind: str) -> np.ndarray:
+        options = SelectionConfig.parse({"signal": kind, "ratio": 1.0})
+        return selection.unitless_signal(self.scores, options)
+
+    @cached_property
+    def cluster(self) -> np.ndarray | None:
+        """Topic of each sample, where the run has got that far."""
+        if not self.run.clusters_file.exists():
+            return None
+        table = self.run.read_table(self.run.features_file, ["cluster"])
+        return np.asarray(table["cluster"].to_numpy())
+
+    @cached_property
+    def clusters(self) -> list[dict[str, Any]]:
+        """Number, size and terms of each topic, largest first."""
+        return self.run.read_clusters()
+
+    def cluster_names(self) -> list[str]:
+        """A name for each topic: its first terms, with its number where they do not tell apart."""
+        names = [" · ".join(c["terms"][:3]) or f"topic {c['cluster']}" for c in self.clusters]
+        return [n if names.count(n) == 1 else f"{n} ({i})" for i, n in enumerate(names)]
+
+    @cached_property
+    def duplicate_group(self) -> np.ndarray:
+        """Near-duplicate group of each sample, -1 for none."""
+        if not self.run.clusters_file.exists():
+            return np.full(len(self), -1)
+        table = self.run.read_table(self.run.features_file, ["duplicate_group"])
+        return np.asarray(table["duplicate_group"].to_numpy())
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """(n, <= 64) what the texts are about, for neighbours."""
+        raw = self.run.read_table(self.run.features_file, ["feature"])["feature"].combine_chunks()
+        return np.asarray(raw.flatten().to_numpy().reshape(len(raw), -1))
+
+    @cached_property
+    def _squares(self) -> np.ndarray:
+        return np.asarray(np.einsum("ij,ij->i", self.features, self.features))
+
+    # -- choosing
+
+    def signal(self, options: SelectionConfig) -> Signal | None:
+        """measure_signal, remembered: what a move of budget or focus does not change."""
+        if not selection.needs_signal(options):
+            return None
+        key = (options.signal, options.length_control, options.bandwidth)
+        if key not in self._signals:
+            self._signals[key] = selection.measure_signal(self.scores, options)
+        return self._signals[key]
+
+    def select(self, options: SelectionConfig) -> selection.Selection:
+        """The subset under these options."""
+        columns = self.numbers if options.bounds else {}
+        return selection.select(self.scores, options, columns, self.cluster, self.signal(options))
+
+    def random(self, count: int, seed: int) -> np.ndarray:
+        """(n,) bool: the random subset of `count` samples, as criterion `random` draws it."""
+        if seed not in self._random:
+            keys = selection.gumbel(self.scores.sample_id, seed)
+            self._random[seed] = np.argsort(-keys, kind="stable")
+        mask = np.zeros(len(self), bool)
+        mask[self._random[seed][:count]] = True
+        return mask
+
+    def kept(self, name: str) -> np.ndarray:
+        """(n,) bool: what a saved selection keeps."""
+        _, table = self.run.read_selection(name)
+        mask = np.zeros(len(self), bool)
+        mask[self.positions(table.filter(table["kept"])["sample_id"].to_numpy())] = True
+        return mask
+
+    # -- looking
+
+    def positions(self, sample_ids: np.ndarray) -> np.ndarray:
+        """Where samples stand in the arrays; ids that are not in the pool are left out."""
+        place = np.searchsorted(self.scores.sample_id, sample_ids)
+        place = np.minimum(place, len(self) - 1)
+        return np.asarray(place[self.scores.sample_id[place] == sample_ids])
+
+    def matching(self, wanted: Filter) -> np.ndarray:
+        """(n,) bool: the samples that pass every part of a filter."""
+        mask = np.ones(len(self), bool)
+        for bound in wanted.bounds:
+            mask &= selection.within_bound(self.numbers, bound)
+        for x, y, corners in wanted.lassos:
+            mask &= inside_polygon(self.numbers[x], self.numbers[y], np.array(corners))
+        if wanted.clusters and self.cluster is not None:
+            mask &= np.isin(self.cluster, wanted.clusters)
+        return mask & self._with_text(wanted.text) if wanted.text.strip() else mask
+
+    def _with_text(self, text: str) -> np.ndarray:
+        text = text.strip()
+        if text not in self._found:
+            mask = np.zeros(len(self), bool)
+            for ids, contents, row in self._texts():
+                hit = pc.match_substring(contents, text, ignore_case=True)
+                hits = np.unique(row.to_numpy()[hit.to_numpy(zero_copy_only=False)])
+                mask[self.positions(ids[hits])] = True
+            self._found[text] = mask
+        return self._found[text]
+
+    def _texts(self) -> Iterator[tuple[np.ndarray, pa.Array, pa.Array]]:
+        """Sample ids, the contents of their turns, and each content's row, batch by batch."""
+        file = open_table(self.run.samples_file)
+        for batch in file.iter_batches(columns=["sample_id", "turns"]):
+            turns = batch["turns"]
+            contents = pc.struct_field(pc.list_flatten(turns), "content")
+            yield batch["sample_id"].to_numpy(), contents, pc.list_parent_indices(turns)
+
+    def highest(self, column: str, among: np.ndarray, count: int) -> np.ndarray:
+        """Positions of the samples of a mask with the highest numbers; ties in order of id."""
+        index = np.flatnonzero(among)
+        values = np.nan_to_num(self.numbers[column][index], nan=-np.inf)
+        if len(index) > count:  # without sorting them all
+            best = values >= np.partition(values, -count)[-count]
+            index, values = index[best], values[best]
+        return np.asarray(index[np.argsort(-values, kind="stable")][:count])
+
+    def percentile(self, column: str, position: int) -> float:
+        """Share of the pool, in percent, that lies below a sample's number; ties count half."""
+        values = self.numbers[column]
+        own = values[position]
+        return float(100 * ((values < own).mean() + 0.5 * (values == own).mean()))
+
+    def neighbours(self, position: int, among: np.ndarray, count: int) -> list[int]:
+        """Positions of the samples closest in content, among those of a mask; nearest first."""
+        # |a - b|^2 without a copy of all features; the sample's own square is the same for all.
+        distance = self._squares - 2 * self.features @ self.features[position]
+        distance = np.where(among, distance, np.inf)
+        distance[position] = np.inf
+        nearest = np.argpartition(distance, min(count, len(self) - 1))[:count]
+        nearest = nearest[np.isfinite(distance[nearest])]
+        return [int(i) for i in nearest[np.argsort(distance[nearest], kind="stable")]]
+
+    def near_duplicates(self, position: int) -> list[int]:
+        """Positions of the other samples of its near-duplicate group."""
+        group = self.duplicate_group[position]
+        same = np.flatnonzero(self.duplicate_group == group) if group >= 0 else np.array([], int)
+        return [int(i) for i in same if i != position]
+
+
+def inside_polygon(x: np.ndarray, y: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """(n,) bool: points within a polygon (k, 2), by the even-odd rule."""
+    inside = np.zeros(len(x), bool)
+    for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        crosses = (y1 > y) != (y2 > y)
+        if y1 != y2:
+            inside ^= crosses & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+    return inside

@@ -1,0 +1,128 @@
+"""What a choice of samples amounts to: counts, price, coverage, and what enters and leaves."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from grads.config.run import SelectionConfig
+from grads.selection.pool import Pool
+from grads.selection.select import Ranking
+from grads.store.pipeline import STAGES
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """A category's samples in the pool, in the subset, and in a random subset of its size."""
+
+    name: str
+    pool: int
+    kept: int
+    random: int
+
+
+@dataclass(frozen=True)
+class Price:
+    """Seconds on this machine, from the run's own warm-up; None where it trained nothing."""
+
+    choosing: float  # warm-up, self-check and scoring: paid once
+    epoch_kept: float | None
+    epoch_all: float | None
+
+    @property
+    def break_even(self) -> float | None:
+        """Epochs of training after which choosing has paid for itself; None if it never does."""
+        if self.epoch_kept is None or self.epoch_all is None:
+            return None
+        saved = self.epoch_all - self.epoch_kept
+        return self.choosing / saved if saved > 0 else None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A subset that is looked at, not yet saved."""
+
+    options: SelectionConfig
+    kept: np.ndarray  # (n,) bool
+    ranking: Ranking
+    random: np.ndarray  # (n,) bool: a random subset of as many samples
+    response_tokens: dict[str, int]  # kept, random, pool
+    signal_share: float  # of the summed root sum of squares of the gradient norms
+    random_signal_share: float
+    price: Price
+    warnings: list[str]
+
+    @property
+    def count(self) -> int:
+        """Samples kept."""
+        return int(self.kept.sum())
+
+
+def preview(pool: Pool, options: SelectionConfig) -> Preview:
+    """Choose under these options and say what the choice amounts to."""
+    chosen = pool.select(options)
+    kept = chosen.kept
+    random = pool.random(int(kept.sum()), options.seed)
+    tokens = pool.scores.response_tokens
+    total = float(pool.l2.sum()) or 1.0
+    return Preview(
+        options=options,
+        kept=kept,
+        ranking=chosen.ranking,
+        random=random,
+        response_tokens={
+            "kept": int(tokens[kept].sum()),
+            "random": int(tokens[random].sum()),
+            "pool": int(tokens.sum()),
+        },
+        signal_share=float(pool.l2[kept].sum() / total),
+        random_signal_share=float(pool.l2[random].sum() / total),
+        price=price(pool, kept),
+        warnings=chosen.warnings,
+    )
+
+
+def price(pool: Pool, kept: np.ndarray) -> Price:
+    """What choosing has cost, and what an epoch on the subset and on everything takes."""
+    manifest = pool.run.read_manifest()
+    seconds = manifest.get("seconds", {})
+    choosing = sum(seconds.get(name, 0.0) for name, stage in STAGES.items() if stage.chooses)
+    trained = manifest.get("warmup", {}).get("samples")
+    if not trained or not seconds.get("warm-up"):
+        return Price(choosing, None, None)
+    epochs = pool.run.config().epochs
+    per_token = seconds["warm-up"] / (epochs * pool.tokens.sum() * trained / len(pool))
+    return Price(
+        choosing, float(per_token * pool.tokens[kept].sum()), float(per_token * pool.tokens.sum())
+    )
+
+
+def coverage(pool: Pool, shown: Preview, by: str) -> list[Coverage]:
+    """Each category of a column in pool, subset and random subset, largest first."""
+    column = pool.categories[by]
+    counts = [
+        np.bincount(column.code[mask], minlength=len(column.names)).tolist()
+        for mask in (slice(None), shown.kept, shown.random)
+    ]
+    rows = [Coverage(name, *row) for name, *row in zip(column.names, *counts, strict=True)]
+    return sorted(rows, key=lambda row: -row.pool)
+
+
+def emptied(rows: list[Coverage]) -> dict[str, float]:
+    """Categories of which the subset keeps nothing, with how many a random one would on average."""
+    share = sum(row.kept for row in rows) / max(sum(row.pool for row in rows), 1)
+    return {row.name: row.pool * share for row in rows if row.kept == 0 and row.pool}
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """How two subsets of one pool relate; masks (n,)."""
+    both = int((first & second).sum())
+    either = int((first | second).sum())
+    return {
+        "both": both,
+        "only_first": int((first & ~second).sum()),
+        "only_second": int((~first & second).sum()),
+        "jaccard": both / either if either else 1.0,
+        # Two random subsets of these sizes would share this many.
+        "by_chance": float(first.sum()) * float(second.sum()) / len(first),
+    }

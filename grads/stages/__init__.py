@@ -1,0 +1,1 @@
+"""What a job does: the only place that orders the steps."""

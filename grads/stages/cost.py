@@ -1,0 +1,143 @@
+"""What a run will cost on this machine, from a short measurement of its own model and data."""
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from grads.config.run import RunConfig
+from grads.data.tokens import TokenPool, token_batches
+from grads.engine import models
+from grads.engine.gradients import IGNORE, GradientScorer
+from grads.engine.training import prepared, response_loss, sample_fraction
+
+MEASURED_TOKENS = 512  # in one training step and one scoring batch; two rounds of each
+CHECKED = 4  # samples that the run's self-check computes by plain autograd, at about this factor
+AUTOGRAD = 2.0
+
+
+def measure(config: RunConfig, pool: TokenPool, stored: int) -> dict[str, Any]:
+    """Seconds by stage, peak memory and disk in bytes, and the rates they come from.
+
+    One training step and one scoring batch of about 512 tokens are timed after a first round that
+    warms the caches. Memory grows linearly with the tokens of a batch; gradients and optimizer
+    state take 12 bytes a trained weight. `stored` are the bytes that the prepared data take.
+    """
+    device = models.pick_device(config.device)
+    dtype = models.pick_dtype(config.dtype, device)
+    started = time.monotonic()
+    model = models.load_model(
+        config.model, device, torch.float32 if config.warmup == "full" else dtype
+    )
+    loading = time.monotonic() - started
+    batch = _typical_batch(pool, min(MEASURED_TOKENS, config.batch_tokens))
+    tokens = int(pool.lengths[batch].sum())
+    inputs = pool.collate(batch, device)
+    before, watch = _memory(device), _Peak(device)
+    scorer = GradientScorer(model)
+    with watch:
+        scoring = tokens / _seconds(lambda: scorer.score(*inputs), device)
+    training, trainable = None, 0
+    if config.warmup != "none" and not config.warmup_from:
+        model = models.add_lora(model, config.lora_rank) if config.warmup == "lora" else model
+        for parameter in model.parameters() if config.warmup == "full" else ():
+            parameter.requires_grad_(True)
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        longest = int(pool.lengths.max())
+        with watch, prepared(model, dtype, device, longest):
+            training = tokens / _seconds(lambda: _train_step(model, dtype, *inputs), device)
+    padded = int(pool.lengths[batch].max()) * len(batch)
+    growth = max(watch.most - before - 4 * trainable, 0) / padded
+    seconds = _stage_seconds(config, pool, loading, scoring, training)
+    widest = min(config.batch_tokens, int(pool.lengths.max()) * len(pool))
+    return {
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "memory_bytes": int(before + growth * widest + 12 * trainable),
+        "disk_bytes": stored + _disk(config, pool, trainable),
+        "training_tokens_per_s": training and round(training, 1),
+        "scoring_tokens_per_s": round(scoring, 1),
+        "samples": len(pool),
+        "tokens": int(pool.lengths.sum()),
+        "device": device,
+    }
+
+
+def _typical_batch(pool: TokenPool, tokens: int) -> np.ndarray:
+    """Positions of samples around the median length that fill one small batch."""
+    middle = np.argsort(pool.lengths, kind="stable")[len(pool) // 2 :]
+    first: np.ndarray = middle[token_batches(pool.lengths[middle], tokens)[0]]
+    return first
+
+
+def _seconds(work: Any, device: str) -> float:
+    """Seconds of the faster of two rounds."""
+    times = []
+    for _ in range(2):
+        started = time.monotonic()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.monotonic() - started)
+    return min(times)
+
+
+def _train_step(model: Any, dtype: torch.dtype, ids: Any, mask: Any, labels: Any) -> None:
+    model.train()
+    trained = max(int((labels != IGNORE).sum()), 1)
+    with torch.autocast(ids.device.type, dtype, enabled=dtype == torch.bfloat16):
+        loss = response_loss(model, ids, mask, labels) / trained
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+
+
+def _stage_seconds(
+    config: RunConfig, pool: TokenPool, loading: float, scoring: float, training: float | None
+) -> dict[str, float]:
+    tokens = float(pool.lengths.sum())
+    seconds = {"score": loading + tokens / scoring}
+    order = np.sort(pool.lengths)
+    checked = order[np.linspace(0, 0.9 * (len(order) - 1), CHECKED).astype(int)].sum()
+    seconds["self-check"] = float(checked) * (AUTOGRAD + 1) / scoring
+    if training:
+        chosen = sample_fraction(len(pool), config.warmup_fraction, config.seed)
+        trained = float(pool.lengths[chosen].sum()) * config.epochs
+        seconds["warm-up"] = loading + trained / training
+    return seconds
+
+
+def _memory(device: str) -> int:
+    """Bytes in use: of the GPU where there is one, else of the process."""
+    if device == "cuda":
+        return torch.cuda.memory_allocated()
+    return int(psutil.Process().memory_info().rss)
+
+
+class _Peak:
+    """The most memory in use while it is entered, looked at every few milliseconds."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.most = device, 0
+        self._ended = threading.Event()
+
+    def __enter__(self) -> None:
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.005):
+            self.most = max(self.most, _memory(self.device))
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def _disk(config: RunConfig, pool: TokenPool, trainable: int) -> int:
+    """Bytes that come on top: trained weights with their state, features, scores, token signals."""
+    kept = 4 * trainable if config.warmup_from is None else 0
+    signals = 8 * int(pool.lengths.sum()) if config.token_signals is not False else 0
+    return 3 * kept + len(pool) * (64 * 4 + 256 * 4 + 64) + signals

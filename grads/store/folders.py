@@ -1,0 +1,133 @@
+"""Job folders beside a run or within it: drafts, evaluations, requests for per-token signals."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from grads.config.evaluation import EvaluationConfig, TuneConfig
+from grads.config.run import RunConfig
+from grads.errors import RunError
+from grads.store.files import read_json, write_json
+from grads.store.runs import JobFolder, Run, Status
+
+DRAFTS = ".drafts"
+DATA_SETTINGS = (  # all that decides what the prepared data are
+    "dataset dataset_config split revision columns limit heldout max_length model seed".split()
+)
+
+
+class Draft(Run):
+    """A run that is only checked: its data prepared, its cost measured, before it is started.
+
+    It lies in a hidden folder of the runs folder, under a name made of its settings.
+    """
+
+    @classmethod
+    def of(cls, config: RunConfig, root: Path, purpose: Literal["data", "cost"]) -> "Draft":
+        """The draft of these settings, made where there is none yet.
+
+        A look at the data does not depend on how the model will be trained.
+        """
+        if purpose == "data":
+            config = RunConfig(**{name: getattr(config, name) for name in DATA_SETTINGS})
+        values = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+        source = Path(config.dataset).expanduser()
+        changed = source.stat().st_mtime_ns if source.exists() else 0
+        digest = hashlib.sha256(f"{values}{changed}".encode()).hexdigest()[:16]
+        draft = cls(root / DRAFTS / f"{purpose}-{digest}")
+        cls.create(config, draft.path)
+        return draft
+
+    @property
+    def wants_cost(self) -> bool:
+        """Whether the cost is to be measured, or only the data looked at."""
+        return self.id.startswith("cost-")
+
+    @property
+    def root(self) -> Path:
+        """The runs folder, whose jobs wait for each other."""
+        return self.path.parent.parent
+
+
+class TokenRequest(JobFolder):
+    """The wish for per-token signals of samples that the scoring pass kept none of."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.path / "token_signal")
+        self.run = run
+
+    @property
+    def root(self) -> Path:
+        """The runs folder, whose jobs wait for each other."""
+        return self.run.root
+
+    def ask(self, sample_ids: list[int]) -> None:
+        """Write down which samples are wanted; a job must not be at work."""
+        write_json(self.config_file, {"sample_ids": sample_ids})
+
+
+class Evaluation(JobFolder):
+    """A comparison of trainings on a run's subsets: its arms one by one, and what they show."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        super().__init__(run.evaluations / name)
+        self.run = run
+        self.arms = self.path / "arms"
+        self.checkpoints = self.path / "checkpoints"
+        self.answers_file = self.path / "answers.json"
+        self.result_file = self.path / "result.json"
+
+    @property
+    def root(self) -> Path:
+        """The runs folder, whose jobs wait for each other."""
+        return self.run.root
+
+    @classmethod
+    def open(cls, run: Run, name: str) -> "Evaluation":
+        """An existing evaluation; raises RunError where there is none."""
+        found = cls(run, name)
+        if not found.config_file.is_file():
+            there = ", ".join(run.evaluation_names()) or "none yet"
+            raise RunError(f"run {run.path} has no evaluation '{name}': there are {there}")
+        return found
+
+    @classmethod
+    def create(cls, run: Run, name: str, config: EvaluationConfig | TuneConfig) -> "Evaluation":
+        """Make the folder with its config; an existing one must have the same config."""
+        made = cls(run, name)
+        if made.config_file.exists():
+            made.refuse_other_config("evaluation", made.config(), config, "--name")
+            return made
+        made.path.mkdir(parents=True, exist_ok=True)
+        made.write_status(Status())
+        write_json(made.config_file, config.model_dump(mode="json"))
+        return made
+
+    def config(self) -> EvaluationConfig | TuneConfig:
+        """The validated settings of the evaluation, or of the search for a setting."""
+        values = self.config_values()
+        return (TuneConfig if "kind" in values else EvaluationConfig).parse(values)
+
+    def reference_file(self, phase: str) -> Path:
+        """Where the base model's predictions lie while arms are measured against them."""
+        return self.path / f"reference-{phase}.npy"
+
+    def arm_file(self, name: str) -> Path:
+        """Where one finished arm and seed lies."""
+        return self.arms / f"{name}.json"
+
+    def read_arms(self) -> dict[str, dict[str, Any]]:
+        """Every finished arm and seed by the name of its file."""
+        files = sorted(self.arms.glob("[!.]*.json"))
+        return {path.stem: read_json(path) for path in files}
+
+
+def open_folder(path: str | Path) -> JobFolder:
+    """The job folder at a path: a run, a draft of one, or something within a run."""
+    path = Path(path).resolve()
+    if path.parent.name == DRAFTS:
+        return Draft(path)
+    if path.parent.name == "evaluations":
+        return Evaluation.open(Run.open(path.parents[1]), path.name)
+    return TokenRequest(Run.open(path.parent)) if path.name == "token_signal" else Run.open(path)

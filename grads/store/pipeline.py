@@ -1,0 +1,101 @@
+"""The stages of a run: what each is called, makes, and is made from; and whether that still holds.
+
+A stage's files count only while they are the ones it wrote and what it was made from is what is
+there now: both are digests in the manifest. That a file exists says nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from grads.store.files import digest
+from grads.store.runs import Run
+
+MODEL = "model"  # among what a stage needs: the digest of the model's and tokenizer's files
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run. Files and folders are named as in the run directory."""
+
+    name: str
+    label: str  # for people
+    unit: str = ""  # of its progress
+    makes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    chooses: bool = False  # whether its time is a price of choosing samples
+
+
+_IN_ORDER = (
+    Stage(
+        "prepare",
+        "Read the data",
+        "rows",
+        makes=("samples.parquet", "source.parquet", "rejects.jsonl", "tokens.parquet"),
+        needs=(MODEL,),
+    ),
+    Stage(
+        "warm-up",
+        "Warm up the model",
+        "steps",
+        makes=("adapter", "weights"),
+        needs=(MODEL, "tokens.parquet"),
+        chooses=True,
+    ),
+    Stage("self-check", "Check the gradients", chooses=True),
+    Stage(
+        "score",
+        "Score every sample",
+        "samples",
+        makes=("scores.parquet", "features.parquet", "token_signal/signals.parquet"),
+        needs=(MODEL, "samples.parquet", "tokens.parquet", "adapter", "weights"),
+        chooses=True,
+    ),
+    Stage(
+        "cluster",
+        "Find the topics",
+        makes=("features.parquet", "clusters.json"),  # it adds columns to the features
+        needs=("samples.parquet", "scores.parquet"),
+    ),
+)
+STAGES = {stage.name: stage for stage in _IN_ORDER}
+
+
+def record(run: Run, stage: Stage) -> None:
+    """Note what the stage has made and from what; its files are in place.
+
+    A later stage that had added to one of these files has to do so again.
+    """
+    manifest = run.read_manifest()
+    files = manifest.get("files", {}) | sign(run, stage.makes)
+    made = manifest.get("made", {}) | {stage.name: _sources(stage, manifest | {"files": files})}
+    order = list(STAGES.values())
+    for later in order[order.index(stage) + 1 :]:
+        if set(later.makes) & set(stage.makes):
+            made.pop(later.name, None)
+    run.update_manifest(files=files, made=made)
+
+
+def sign(run: Run, names: tuple[str, ...]) -> dict[str, str | None]:
+    """Digests of the files or folders of these names; None for those that are not there."""
+    paths = {name: run.path / name for name in names}
+    return {name: digest(path) if path.exists() else None for name, path in paths.items()}
+
+
+def holds(run: Run, stage: Stage) -> bool:
+    """Whether the stage's files are those that it made from what is there now."""
+    manifest = run.read_manifest()
+    made = manifest.get("made", {}).get(stage.name)
+    if made is None or made != _sources(stage, manifest):
+        return False
+    return {name: manifest["files"].get(name) for name in stage.makes} == sign(run, stage.makes)
+
+
+def damaged(run: Run) -> list[str]:
+    """Names of stages whose files a resume would make anew; none can be told before 0.5."""
+    made = run.read_manifest().get("made", {})
+    return [name for name, stage in STAGES.items() if name in made and not holds(run, stage)]
+
+
+def _sources(stage: Stage, manifest: dict[str, Any]) -> dict[str, str | None]:
+    known = manifest.get("files", {}) | {MODEL: manifest.get("model_digest")}
+    return {name: known.get(name) for name in stage.needs}

@@ -1,0 +1,326 @@
+"""The run directory: create, list, and read and write its files, each replaced atomically.
+
+It is the only channel between a job and everything that looks at it, so a reader at any moment
+sees a valid state: files are written beside their place and moved into it.
+"""
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from filelock import FileLock
+from pydantic import BaseModel, ValidationError
+
+from grads.config.run import RunConfig, Settings
+from grads.errors import RunError
+from grads.store.files import open_table, read_json, read_rows, write_json, write_table
+
+State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
+ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
+
+
+class Status(BaseModel):
+    """What a job says of itself, rewritten at every heartbeat."""
+
+    state: State = "queued"
+    stage: str = ""
+    done: int = 0
+    """Units of the stage that are finished, those of earlier attempts included."""
+    total: int = 0
+    unit: str = ""
+    rate: float | None = None
+    """Units a second, this attempt only."""
+    eta_s: float | None = None
+    """Seconds to the end of the stage."""
+    pid: int | None = None
+    process_started: float | None = None
+    """Creation time of the process, which tells it from a later one with the same PID."""
+    heartbeat: float | None = None
+    error: str | None = None
+    message: str = ""
+
+
+class JobFolder:
+    """A folder that a job works in: its settings, status, metrics, log and lock."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).resolve()
+        self.id = self.path.name
+        self.config_file = self.path / "config.json"
+        self.status_file = self.path / "status.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.log_file = self.path / "worker.log"
+        self.stop_file = self.path / "STOP"
+        self.lock_file = self.path / ".lock"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    @property
+    def root(self) -> Path:
+        """The runs folder, whose jobs wait for each other."""
+        return self.path.parent
+
+    def config_values(self) -> dict[str, Any]:
+        """config.json as it stands."""
+        return read_json(self.config_file)
+
+    def refuse_other_config(self, what: str, old: Settings, new: Settings, option: str) -> None:
+        """Raise RunError where the settings differ from the old ones, those of config.json.
+
+        Both are validated settings, so one that config.json is too old to know has its default.
+        """
+        before, values = (one.model_dump(mode="json") for one in (old, new))
+        differ = sorted(k for k in before | values if before.get(k) != values.get(k))
+        if differ:
+            name = differ[0]
+            raise RunError(
+                f"{what} {self.path} was made with another config ({name} was {before.get(name)!r},"
+                f" now {values.get(name)!r}): give another {option}, or resume it"
+            )
+
+    def read_status(self) -> Status:
+        """What the job last said; jobs.observe tells whether it is still true."""
+        if not self.status_file.exists():
+            return Status(state="interrupted", message="no status yet")
+        try:
+            return Status.model_validate(read_json(self.status_file))
+        except (RunError, ValidationError) as error:
+            line = str(error).splitlines()[0]
+            return Status(state="interrupted", error=f"{self.status_file} is damaged: {line}")
+
+    def write_status(self, status: Status) -> None:
+        """Replace status.json."""
+        write_json(self.status_file, status.model_dump(mode="json"))
+
+    def append_metrics(self, **values: Any) -> None:
+        """Add a line to metrics.jsonl."""
+        line = json.dumps({"time": round(time.time(), 3), **values}) + "\n"
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Every whole line of metrics.jsonl (a killed job may leave a broken one)."""
+        if not self.metrics_file.exists():
+            return []
+        rows = []
+        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+        return rows
+
+
+class Run(JobFolder):
+    """One run directory. Knows where everything lies; computes nothing."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self.manifest_file = self.path / "manifest.json"
+        self.estimate_file = self.path / "estimate.json"  # measured before the start
+        self.samples_file = self.path / "samples.parquet"
+        self.tokens_file = self.path / "tokens.parquet"
+        # The rows of a typed source, in the order of samples.parquet.
+        self.source_file = self.path / "source.parquet"
+        self.rejects_file = self.path / "rejects.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.adapter = self.path / "adapter"
+        self.weights = self.path / "weights"
+        self.parts = self.path / "scores"
+        self.scores_file = self.path / "scores.parquet"
+        self.features_file = self.path / "features.parquet"
+        self.clusters_file = self.path / "clusters.json"
+        self.token_signal_file = self.path / "token_signal" / "signals.parquet"
+        self.decisions_file = self.path / "decisions.jsonl"
+        self.selections = self.path / "selections"
+        self.exports = self.path / "exports"
+        self.evaluations = self.path / "evaluations"
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """An existing run; raises RunError where there is none."""
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise RunError(f"no run at {path}: there is no config.json; see `python -m grads list`")
+        return run
+
+    @classmethod
+    def create(cls, config: RunConfig, path: Path) -> "Run":
+        """Make the directory with its config; an existing run must have the same config."""
+        run = cls(path)
+        if run.config_file.exists():
+            run.refuse_other_config("run", run.config(), config, "--run-dir")
+            return run
+        if run.path.exists() and any(p.name != ".lock" for p in run.path.iterdir()):
+            raise RunError(f"{run.path} is not empty and not a run: give another --run-dir")
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_json(
+            run.config_file, config.model_dump(mode="json")
+        )  # first: without it the folder would be no run
+        run.write_status(Status())
+        return run
+
+    # -- settings and state
+
+    def config(self) -> RunConfig:
+        """The validated settings of the run."""
+        return RunConfig.parse(self.config_values())
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Versions, hashes, seeds, self-check, timings; empty before the first stage."""
+        return read_json(self.manifest_file) if self.manifest_file.exists() else {}
+
+    def update_manifest(self, **values: Any) -> None:
+        """Add to manifest.json."""
+        write_json(self.manifest_file, self.read_manifest() | values)
+
+    # -- tables
+
+    def read_table(self, path: Path, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file of the run; raises RunError where its stage has not run."""
+        with self._readable(path):
+            return open_table(path).read(columns)
+
+    def column_names(self, path: Path) -> list[str]:
+        """The columns of a Parquet file of the run; raises as `read_table` does."""
+        with self._readable(path):
+            return list(open_table(path).schema_arrow.names)
+
+    @contextmanager
+    def _readable(self, path: Path) -> Iterator[None]:
+        if not path.exists():
+            raise RunError(
+                f"run {self.path} has no {path.relative_to(self.path)} yet: its state is"
+                f" '{self.read_status().state}'; wait for it, or resume it"
+            )
+        with _told_if_damaged(path):
+            yield
+
+    def read_estimate(self) -> dict[str, Any]:
+        """What was measured before the start: seconds by stage, memory and disk in bytes."""
+        return read_json(self.estimate_file)
+
+    def read_rejects(self) -> list[dict[str, Any]]:
+        """Rows that could not be used: sample_id, row, reason, advice."""
+        if not self.rejects_file.exists():
+            return []
+        lines = self.rejects_file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
+
+    def read_clusters(self) -> list[dict[str, Any]]:
+        """Number, size and terms of each topic cluster, largest first; empty before that stage."""
+        if not self.clusters_file.exists():
+            return []
+        rows: list[dict[str, Any]] = read_json(self.clusters_file)["clusters"]
+        return rows
+
+    def read_sample(self, sample_id: int) -> dict[str, Any]:
+        """One usable row: turns, columns, token counts; raises RunError if the run has none."""
+        found = self.read_samples([sample_id])
+        if not found:
+            raise RunError(f"run {self.id} has no sample {sample_id}: it may have been refused")
+        return found[sample_id]
+
+    def read_samples(self, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
+        """Usable rows by sample id; ids that the run does not have are left out."""
+        return self._rows(self.samples_file, sample_ids)
+
+    def _rows(self, path: Path, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
+        with _told_if_damaged(path):
+            return read_rows(path, sample_ids)
+
+    def read_tokens(self, sample_id: int) -> dict[str, Any] | None:
+        """A sample's token texts and which of them are trained; None in runs that keep no texts."""
+        row = self._rows(self.tokens_file, [sample_id]).get(sample_id, {})
+        return row if "pieces" in row else None
+
+    def read_token_signal(self, sample_id: int) -> dict[str, Any] | None:
+        """Per-token gradient norms of a sample, where the run keeps them."""
+        return self._rows(self.token_signal_file, [sample_id]).get(sample_id)
+
+    def decide(self, decision: dict[str, Any]) -> None:
+        """Note down what a person decided about a sample; the last word on a sample counts."""
+        with (
+            FileLock(self.path / ".decisions.lock"),
+            self.decisions_file.open("a", encoding="utf-8") as file,
+        ):
+            file.write(json.dumps(decision, ensure_ascii=False) + "\n")
+
+    def read_decisions(self) -> list[dict[str, Any]]:
+        """Everything that was decided, in order."""
+        if not self.decisions_file.exists():
+            return []
+        rows = []
+        for line in self.decisions_file.read_text(encoding="utf-8").split("\n"):
+            with suppress(ValueError):  # a killed writer may leave half a line
+                rows.append(json.loads(line))
+        return rows
+
+    def part_file(self, number: int) -> Path:
+        """Where one part of the scoring pass lies."""
+        return self.parts / f"part-{number:05d}.parquet"
+
+    def selection_names(self) -> list[str]:
+        """Names of the saved selections."""
+        return sorted(p.stem for p in self.selections.glob("*.json") if not p.name.startswith("."))
+
+    def selection_saved(self, name: str) -> int:
+        """When a selection was saved last, in nanoseconds."""
+        return (self.selections / f"{name}.json").stat().st_mtime_ns
+
+    def read_selection(self, name: str) -> tuple[dict[str, Any], pa.Table]:
+        """A saved selection's record and its table (sample_id, kept, score, log_density)."""
+        path = self.selections / f"{name}.json"
+        if not path.exists():
+            there = ", ".join(self.selection_names()) or "none yet"
+            raise RunError(f"run {self.path} has no selection '{name}': there are {there}")
+        try:
+            return read_json(path), open_table(path.with_suffix(".parquet")).read()
+        except (pa.ArrowException, OSError) as error:
+            raise RunError(f"selection '{name}' is damaged ({error}): save it again") from None
+
+    def evaluation_names(self) -> list[str]:
+        """Names of the evaluations."""
+        return sorted(path.parent.name for path in self.evaluations.glob("*/config.json"))
+
+    def write_selection(self, name: str, record: dict[str, Any], table: pa.Table) -> None:
+        """Save a selection; the record comes last, so that it never names a missing table."""
+        write_table(self.selections / f"{name}.parquet", table)
+        write_json(self.selections / f"{name}.json", record)
+
+
+@contextmanager
+def _told_if_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(
+            f"{path} is damaged ({error}): resume the run, which makes it anew"
+        ) from None
+
+
+def runs_root(path: str | Path | None = None) -> Path:
+    """Where runs live: the argument, GRADS_RUNS_DIR, or ./runs."""
+    return Path(path or os.environ.get("GRADS_RUNS_DIR") or "runs").resolve()
+
+
+def new_run_path(root: Path, config: RunConfig) -> Path:
+    """A fresh directory name that says when and on what: 20260131-154500-medicine-train-a1b2."""
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(config.dataset).stem).strip("-").lower()[:24]
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return root / f"{stamp}-{stem or 'run'}-{secrets.token_hex(2)}"
+
+
+def list_runs(root: Path) -> list[Run]:
+    """Every run under the root, newest first."""
+    if not root.is_dir():
+        return []
+    found = [Run(p) for p in root.iterdir() if (p / "config.json").is_file()]
+    return sorted(found, key=lambda run: run.config_file.stat().st_mtime, reverse=True)

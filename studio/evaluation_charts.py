@@ -1,0 +1,201 @@
+"""Plotly figures of evaluations, from plain arrays."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from studio.charts import ASIDE, GROUPS, KEPT, NEUTRAL, SHOWN, SYMBOLS, layout, plain
+
+VERDICTS = {
+    "better": (KEPT, "circle"),
+    "worse": (ASIDE, "diamond"),
+    "no difference seen": (NEUTRAL, "circle-open"),
+}
+LEGEND = 6  # arms that a small figure has room to name
+FAR = 1.5  # times the spread of the other arms, beyond which the base model is left out of view
+ARMS = {
+    "base": (NEUTRAL, "x"),
+    "full": (SHOWN, "star"),
+    "random": (ASIDE, "circle"),
+}
+
+
+def arm_styles(kinds: Sequence[str]) -> list[tuple[str, str]]:
+    """Colour and symbol of each arm: the usual ones are fixed, the first chosen subset is blue."""
+    colours, symbols = (KEPT, *GROUPS[3:]), ("diamond", *SYMBOLS[2:])
+    palette = zip(itertools.cycle(colours), itertools.cycle(symbols), strict=False)
+    return [ARMS.get(kind.removesuffix("_steps")) or next(palette) for kind in kinds]
+
+
+def trade_off(
+    labels: Sequence[str],
+    kinds: Sequence[str],
+    learning: Sequence[float],
+    forgetting: Sequence[float],
+    reach: Sequence[tuple[float, float]],
+    front: Sequence[str] = (),
+) -> go.Figure:
+    """One mark an arm: held-out loss upwards, rise of the general loss to the right.
+
+    `reach` holds half the width of each arm's two intervals (learning, forgetting), 0 for none.
+    A line joins the arms of the Pareto `front`, which no other beats in both.
+    """
+    figure = go.Figure()
+    styles = arm_styles(kinds)
+    for i, (label, kind) in enumerate(zip(labels, kinds, strict=True)):
+        colour, symbol = styles[i]
+        figure.add_scatter(
+            x=[forgetting[i]],
+            y=[learning[i]],
+            error_x={"type": "data", "array": [reach[i][1]], "thickness": 1},
+            error_y={"type": "data", "array": [reach[i][0]], "thickness": 1},
+            mode="markers",
+            name=label,
+            marker={
+                "color": colour,
+                "symbol": symbol + ("-open" if kind.endswith("_steps") else ""),
+                "size": 12,
+                "line": {"width": 2, "color": colour},
+            },
+            hovertemplate=f"{label}: held-out loss %{{y:.3f}}, general loss %{{x:+.3f}}"
+            "<extra></extra>",
+        )
+    best = sorted(
+        (forgetting[i], learning[i]) for i, label in enumerate(labels) if label in set(front)
+    )
+    if len(best) > 1:
+        figure.add_scatter(
+            x=[x for x, _ in best],
+            y=[y for _, y in best],
+            mode="lines",
+            line={"color": NEUTRAL, "dash": "dot"},
+            name="no other is better in both",
+            hoverinfo="skip",
+        )
+    figure.update_yaxes(autorange="reversed")
+    _look_at_the_arms(figure, kinds, learning, [up for up, _ in reach])
+    return layout(
+        figure,
+        "forgotten: rise of the loss on general questions  →",
+        "held-out loss (higher up has learned more)",
+        440,
+    )
+
+
+def _look_at_the_arms(
+    figure: go.Figure, kinds: Sequence[str], learning: Sequence[float], reach: Sequence[float]
+) -> None:
+    """Where the trained arms lie close together and the base model far away, say where it lies."""
+    base = [loss for loss, kind in zip(learning, kinds, strict=True) if kind == "base"]
+    trained = [i for i, kind in enumerate(kinds) if kind != "base"]
+    if not base or len(trained) < 2:
+        return
+    low = min(learning[i] - reach[i] for i in trained)
+    high = max(learning[i] + reach[i] for i in trained)
+    if max(base[0] - high, low - base[0]) <= FAR * (high - low):
+        return
+    room = 0.15 * (high - low)
+    figure.update_yaxes(autorange=False, range=[high + room, low - room])
+    figure.update_traces(visible="legendonly", selector={"name": "base"})
+    figure.add_annotation(
+        text=f"base: {base[0]:.3f}, out of view",
+        xref="paper",
+        yref="paper",
+        x=1,
+        y=0 if base[0] > high else 1,
+        showarrow=False,
+    )
+
+
+Difference = tuple[float, float, float, str]  # mean, low and high end of its interval, verdict
+
+
+def differences(
+    labels: Sequence[str], learning: Sequence[Difference], forgetting: Sequence[Difference]
+) -> go.Figure:
+    """Each subset's losses minus those of random subsets, a row each; left of the line is better.
+
+    A mark without colour is one whose interval holds zero.
+    """
+    sides = ("←  learned more (held-out loss)", "←  forgot less (general loss)")
+    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.05)
+    told: set[str] = set()  # verdicts that stand in the legend
+    for column, (side, rows) in enumerate(zip(sides, (learning, forgetting), strict=True), 1):
+        for verdict, (colour, symbol) in VERDICTS.items():
+            chosen = [(label, row) for label, row in zip(labels, rows, strict=True)]
+            chosen = [(label, row) for label, row in chosen if row[3] == verdict]
+            figure.add_scatter(
+                x=[row[0] for _, row in chosen],
+                y=[plain(label) for label, _ in chosen],
+                error_x={
+                    "type": "data",
+                    "array": [row[2] - row[0] for _, row in chosen],
+                    "arrayminus": [row[0] - row[1] for _, row in chosen],
+                    "thickness": 1.5,
+                },
+                mode="markers",
+                name=verdict,
+                showlegend=bool(chosen) and verdict not in told,
+                legendgroup=verdict,
+                marker={"color": colour, "symbol": symbol, "size": 10, "line": {"width": 2}},
+                hovertemplate="%{y}: %{x:+.3f}<extra>" + verdict + "</extra>",
+                row=1,
+                col=column,
+            )
+            told |= {row[3] for _, row in chosen}
+        figure.add_vline(x=0, line={"color": NEUTRAL, "dash": "dash"}, row=1, col=column)
+        figure.update_xaxes(title_text=side, row=1, col=column)
+    figure.update_yaxes(
+        categoryorder="array", categoryarray=[plain(label) for label in reversed(labels)]
+    )
+    height = 130 + 24 * len(labels)
+    return layout(figure, sides[0], "", height).update_xaxes(title_text=sides[1], row=1, col=2)
+
+
+def training_curves(
+    curves: dict[str, Sequence[tuple[float, float]]], kinds: Sequence[str]
+) -> go.Figure:
+    """Training loss over the steps, a line an arm; each is [(step, loss), ...].
+
+    Where a legend of many arms would crowd out the lines, only pointing at a line names it.
+    """
+    figure = go.Figure()
+    dashes = ("solid", "dash", "dot", "dashdot")
+    styles = arm_styles(kinds)
+    for number, (label, points) in enumerate(curves.items()):
+        figure.add_scatter(
+            x=[step for step, _ in points],
+            y=[loss for _, loss in points],
+            mode="lines",
+            name=label,
+            line={"color": styles[number][0], "dash": dashes[number % len(dashes)]},
+            hovertemplate=f"{label}, step %{{x}}: %{{y:.3f}}<extra></extra>",
+        )
+    named = len(curves) <= LEGEND
+    return layout(figure, "training step", "training loss, nats per token", 300, showlegend=named)
+
+
+def overlap(labels: Sequence[str], shares: Sequence[Sequence[float]]) -> go.Figure:
+    """How far subsets overlap: shared examples in percent of their union."""
+    percent = 100 * np.array(shares)
+    figure = go.Figure(
+        go.Heatmap(
+            x=list(labels),
+            y=list(labels),
+            z=percent,
+            text=np.round(percent).astype(int),
+            texttemplate="%{text}",
+            # Opaque cells and dark text: readable on a white page and on a black one.
+            textfont={"color": "#16202c"},
+            colorscale=[[0, "#d3e1f1"], [1, KEPT]],
+            xgap=1,
+            ygap=1,
+            showscale=False,
+            hovertemplate="%{y} and %{x}: %{z:.0f}% shared<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    return layout(figure, "", "", 130 + 26 * len(labels))
