@@ -24,11 +24,12 @@ from typing import Any
 
 from grads import api
 from grads.config.evaluation import EvaluationConfig
-from grads.config.run import RunConfig, SelectionConfig
+from grads.config.run import RunConfig
 from grads.evaluation import arms, results
 from grads.evaluation.intervals import NONE
 from grads.evaluation.tuning import GRID
 from grads.jobs import processes as jobs
+from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.store.files import write_json
 from grads.store.folders import Evaluation

@@ -6,11 +6,7 @@ from contextlib import contextmanager
 import streamlit as st
 
 from grads import api
-from grads.config.run import RunConfig
-from grads.errors import GradsError
-from grads.jobs import processes as jobs
-from grads.store.folders import Draft
-from grads.store.runs import ACTIVE
+from grads.api import ACTIVE, Draft, GradsError, RunConfig
 from studio import charts, frame, intake, job, setup, words
 
 REFUSED = "This data cannot be used yet"
@@ -105,7 +101,7 @@ with frame.page("Data"):
     with refusing():
         settings = setup.config(dataset=dataset, **chosen)
     draft = api.check(settings, "data")
-    status = jobs.observe(draft)
+    status = api.observe(draft)
     if status.state in ACTIVE:
         say("Reading your data")
         job.wait_for(draft, "Reading the data")

@@ -3,15 +3,13 @@
 import streamlit as st
 
 from grads import api
-from grads.jobs import processes as jobs
-from grads.store.folders import Evaluation
-from grads.store.runs import ACTIVE, Run
+from grads.api import ACTIVE, Evaluation, Run
 from studio import frame, job, trial, url, verdict, words
 
 
 def progress(evaluation: Evaluation) -> None:
     """A running, stopped or failed evaluation, and what to do with it."""
-    status = jobs.observe(evaluation)
+    status = api.observe(evaluation)
     if status.state in ACTIVE:
         job.wait_for(evaluation, "Training and measuring", evaluation.result_file)
     elif status.state != "finished":

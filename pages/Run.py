@@ -3,9 +3,7 @@
 import streamlit as st
 
 from grads import api
-from grads.config.run import RunConfig
-from grads.jobs import processes as jobs
-from grads.store.runs import ACTIVE, Run
+from grads.api import ACTIVE, Run, RunConfig
 from studio import cost, frame, job, setup, words
 
 
@@ -36,7 +34,7 @@ def new_run() -> None:
     frame.headline("What will it cost?", "A warm-up, then one reading of every example.")
     settings = fields()
     checked = api.check(settings, "data")
-    status = jobs.observe(checked)
+    status = api.observe(checked)
     if status.state in ACTIVE:
         job.wait_for(checked, "Checking the data")
         st.stop()
@@ -58,7 +56,7 @@ def new_run() -> None:
 
 def watch_run(run: Run) -> None:
     """The run's job."""
-    status = jobs.observe(run)
+    status = api.observe(run)
     state, icon, colour = words.STATES[status.state]
     config = run.config()
     counts = run.read_manifest().get("counts", {})

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from grads import api
-from grads.selection.preview import preview
+from grads.api import preview
 from studio import choice, frame, keep, options, reader, words
 
 with frame.page("Select"):

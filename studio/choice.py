@@ -3,8 +3,7 @@
 import numpy as np
 import streamlit as st
 
-from grads.selection.pool import Pool
-from grads.selection.preview import Preview, coverage, emptied
+from grads.api import Pool, Preview, coverage, emptied
 from studio import charts, filters, options, reader, words
 
 LISTED = 50  # rows of a table of those that enter or leave

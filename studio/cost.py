@@ -5,16 +5,14 @@ from typing import Any
 import streamlit as st
 
 from grads import api
-from grads.config.run import RunConfig
-from grads.jobs import processes as jobs
-from grads.store.runs import ACTIVE, Run
+from grads.api import ACTIVE, Run, RunConfig
 from studio import job, words
 
 
 def price(settings: RunConfig) -> None:
     """The estimate of these settings, measured on demand."""
     draft = api.draft(settings, "cost")
-    status = jobs.observe(draft)
+    status = api.observe(draft)
     if draft.estimate_file.exists():
         st.markdown(sentence(draft.read_estimate()))
         st.caption("Measured on this machine with a few of your own examples.")

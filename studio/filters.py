@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from grads.config.run import Bound
-from grads.selection.pool import Categories, Filter, Pool
+from grads.api import Bound, Categories, Filter, Pool
 from studio import charts, url, words
 
 WITHIN = "within"  # query parameter: COLUMN:LOW:HIGH, repeated

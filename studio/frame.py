@@ -10,9 +10,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from grads import api
-from grads.errors import GradsError
-from grads.jobs import processes as jobs
-from grads.store.runs import ACTIVE, Run, list_runs, runs_root
+from grads.api import ACTIVE, GradsError, Run, list_runs, runs_root
 from studio import words
 
 PAGES = {
@@ -158,7 +156,7 @@ def scored_run() -> Run:
     run = chosen_run()
     if run.scores_file.exists():
         return run
-    status = jobs.observe(run)
+    status = api.observe(run)
     word = words.STATES[status.state][0]
     headline(f"This run is {word}" if status.state in ACTIVE else "Nothing is scored yet")
     if status.state == "finished":

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.store.folders import Draft
+from grads.api import Draft
 from studio import reader, words
 
 

@@ -5,9 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from grads import api
-from grads.jobs import processes as jobs
-from grads.jobs import watch
-from grads.store.runs import ACTIVE, JobFolder, Run, Status
+from grads.api import ACTIVE, JobFolder, Run, Status
 from studio import charts, frame, words
 
 MARKS = {
@@ -20,7 +18,7 @@ MARKS = {
 
 def progress(status: Status) -> None:
     """A bar with the stage, how far it is, and the time it still takes."""
-    known = watch.STAGES.get(status.stage)
+    known = api.watch.STAGES.get(status.stage)
     stage = known.label if known else status.stage or "Starting"
     text = status.message.capitalize() or stage
     if status.total and not status.message:
@@ -32,16 +30,16 @@ def progress(status: Status) -> None:
 
 def live(run: Run) -> None:
     """Everything about a run's job; looks again every second while it is at work."""
-    if jobs.observe(run).state in ACTIVE:
+    if api.observe(run).state in ACTIVE:
         _live(run)
     else:
-        _picture(run, jobs.observe(run))
+        _picture(run, api.observe(run))
 
 
 @st.fragment(run_every=1.0)
 def _live(run: Run) -> None:
     with frame.guard():
-        status = jobs.observe(run)
+        status = api.observe(run)
         if status.state not in ACTIVE:
             st.rerun()
         progress(status)
@@ -49,17 +47,17 @@ def _live(run: Run) -> None:
 
 
 def _picture(run: Run, status: Status) -> None:
-    steps = watch.stages(run, status)
+    steps = api.watch.stages(run, status)
     for place, step in zip(st.columns(len(steps)), steps, strict=True):
         spent = f"  \n:gray[{words.duration(step.seconds)}]" if step.seconds else ""
         place.markdown(f"{MARKS[step.state]} {step.label}{spent}")
-    lines = watch.metrics(run)
+    lines = api.watch.metrics(run)
     _numbers(status, lines)
     shown = [name for name in ("warm-up", "score") if len(lines.get(name, [])) > 1]
     for place, name in zip(st.columns(max(len(shown), 1)), shown, strict=False):
         rows = lines[name]
         unit = "training step" if name == "warm-up" else "batch"
-        place.markdown(f"**{watch.STAGES[name].label}**: loss by {unit}")
+        place.markdown(f"**{api.watch.STAGES[name].label}**: loss by {unit}")
         place.plotly_chart(
             charts.loss_curve([r["step"] for r in rows], [r["loss"] for r in rows], unit),
             key=f"loss-{name}",
@@ -68,7 +66,7 @@ def _picture(run: Run, status: Status) -> None:
 
 
 def _numbers(status: Status, lines: dict[str, list[dict[str, float]]]) -> None:
-    now = watch.machine(status)
+    now = api.watch.machine(status)
     rows = lines.get(status.stage, [])
     if now is None:
         return
@@ -86,7 +84,7 @@ def _numbers(status: Status, lines: dict[str, list[dict[str, float]]]) -> None:
 
 def controls(run: Run) -> None:
     """Stop, resume, delete (with a question), and the end of the log."""
-    status = jobs.observe(run)
+    status = api.observe(run)
     with st.container(horizontal=True):
         if status.state in ACTIVE:
             if st.button(
@@ -109,7 +107,7 @@ def controls(run: Run) -> None:
 
 def log(folder: JobFolder) -> None:
     """The end of a job's own output."""
-    text = watch.log_tail(folder)
+    text = api.watch.log_tail(folder)
     if text:
         with st.expander("Log"):
             st.code(text[-6000:], language=None)
@@ -140,7 +138,7 @@ def wait_for(folder: JobFolder, what: str, result: Path | None = None) -> None:
 @st.fragment(run_every=1.0)
 def _wait_for(folder: JobFolder, what: str, result: Path | None, seen: int) -> None:
     with frame.guard():
-        status = jobs.observe(folder)
+        status = api.observe(folder)
         if status.state not in ACTIVE or _written(result) != seen:
             st.rerun()
         status.message = status.message or ("" if status.total else what)

@@ -6,23 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.config.run import SelectionConfig
-from grads.export.files import FORMATS
-from grads.selection.pool import Pool
-from grads.selection.preview import overlap
-from grads.store.runs import Run
+from grads.api import FORMATS, Pool, Run, SelectionConfig, overlap
 from studio import words
-
-KINDS = {
-    "jsonl": "JSONL: your rows as they were",
-    "csv": "CSV table",
-    "parquet": "Parquet table",
-    "hf": "Hugging Face data set",
-    "llamafactory": "LLaMA-Factory: data and config",
-    "trl": "TRL: data and config",
-    "axolotl": "Axolotl: data and config",
-}
-assert set(KINDS) == set(FORMATS)
 
 
 def decide(run: Run, sample_id: int) -> None:
@@ -86,7 +71,7 @@ def export(run: Run) -> None:
         return
     first = st.session_state.get("saved")
     name = st.selectbox("Saved selection", names, index=names.index(first) if first in names else 0)
-    form = st.selectbox("Format", list(KINDS), format_func=KINDS.__getitem__)
+    form = st.selectbox("Format", list(FORMATS), format_func=lambda name: FORMATS[name].label)
     scores = st.checkbox("Add the scores as columns")
     if st.button("Make the files", icon=":material/file_export:"):
         manifest = api.export_selection(run, name, form, with_scores=scores)

@@ -1,13 +1,11 @@
 """The options of a selection as widgets, all of them in the URL."""
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from grads.config.run import Criterion, SelectionConfig, usual_draw
-from grads.errors import ConfigError
-from grads.selection.pool import Pool
+from grads.api import ConfigError, Pool, SelectionConfig, criteria, usual_draw
 from studio import filters, url, words
 
 DEFAULTS = SelectionConfig.model_fields
@@ -15,16 +13,6 @@ PRESETS = (2.5, 5.0, 10.0, 25.0, 50.0)
 AUTO = "auto"
 BOUND = "bound"  # query parameter: COLUMN:LOW:HIGH, repeated
 UNITS = {"samples": "of examples", "tokens": "of answer tokens"}
-CRITERIA = {
-    "grads": "GrADS: typical, by learning signal",
-    "density": "Most typical only",
-    "magnitude": "Largest raw gradients",
-    "loss_high": "Most surprising",
-    "loss_low": "Least surprising",
-    "longest": "Longest answers",
-    "shortest": "Shortest answers",
-    "random": "Random",
-}
 DRAWS = {
     "sample": "at random, better scores more often",
     "top": "the best scores",
@@ -125,7 +113,8 @@ def taste() -> dict[str, Any]:
 
 def method(automatic: bool) -> dict[str, Any]:
     """Criterion, draw, signal, length control and seed."""
-    criterion = _choice("criterion", "What counts", CRITERIA)
+    labels = {name: criterion.label for name, criterion in criteria().items()}
+    criterion = _choice("criterion", "What counts", labels)
     draw = _choice("draw", "Take", DRAWS, usual_draw(criterion, automatic))
     signal = _choice("signal", "Learning signal from", SIGNALS)
     length = _choice("length_control", "Correct for answer length", LENGTHS)
@@ -142,9 +131,6 @@ def method(automatic: bool) -> dict[str, Any]:
 def _choice(key: str, label: str, names: dict[str, str], default: str | None = None) -> str:
     show = names.__getitem__
     return str(url.choose(st.selectbox, label, list(names), key, default, format_func=show))
-
-
-assert set(CRITERIA) == set(get_args(Criterion))
 
 
 def ranges(pool: Pool) -> dict[str, Any]:

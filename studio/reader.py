@@ -8,10 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.jobs import processes as jobs
-from grads.selection.pool import Pool
-from grads.store.folders import TokenRequest
-from grads.store.runs import ACTIVE, Run
+from grads.api import ACTIVE, Pool, Run, TokenRequest
 from studio import frame, words
 
 WHO = {"system": "Instruction to the model", "user": "Question", "assistant": "Answer"}
@@ -230,7 +227,7 @@ def _heat(run: Run, sample_id: int) -> None:
 
 
 def _offer_heat(run: Run, sample_id: int) -> None:
-    status = jobs.observe(TokenRequest(run))
+    status = api.observe(TokenRequest(run))
     if status.state in ACTIVE:
         waits = f" It is {status.message}." if status.message else ""
         st.info(f"Signals of words are being computed in the background.{waits}")
@@ -247,6 +244,6 @@ def _offer_heat(run: Run, sample_id: int) -> None:
 @st.fragment(run_every=1.0)
 def _wait_for_heat(run: Run, sample_id: int) -> None:
     with frame.guard():
-        active = jobs.observe(TokenRequest(run)).state in ACTIVE
+        active = api.observe(TokenRequest(run)).state in ACTIVE
         if not active or run.read_token_signal(sample_id) is not None:
             st.rerun()

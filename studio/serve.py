@@ -7,8 +7,7 @@ import pandas as pd  # noqa: F401
 from streamlit.web.cli import main
 
 from grads import api
-from grads.errors import GradsError
-from grads.store.runs import list_runs, runs_root
+from grads.api import GradsError, list_runs, runs_root
 from studio import charts
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args, get_origin
 import streamlit as st
 
 from grads import api
-from grads.config.run import RunConfig
+from grads.api import RunConfig
 from studio import url
 
 FIELDS = RunConfig.model_fields

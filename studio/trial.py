@@ -6,10 +6,7 @@ from typing import Any
 import streamlit as st
 
 from grads import api
-from grads.config.evaluation import ARMS, EvaluationConfig, TuneConfig
-from grads.errors import GradsError
-from grads.selection.pool import Pool
-from grads.store.runs import Run
+from grads.api import ARMS, EvaluationConfig, GradsError, Pool, Run, TuneConfig
 from studio import words
 
 NAMES = {

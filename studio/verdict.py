@@ -7,18 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from grads.store.runs import ACTIVE
+from grads import api
+from grads.api import ACTIVE
 from studio import evaluation_charts as charts
 from studio import words
 
-METRICS = {
-    "heldout_loss": "Held-out loss",
-    "heldout_accuracy": "Words right",
-    "heldout_option_accuracy": "Held-out options right",
-    "general_loss": "General loss",
-    "general_kl": "Drift from base (KL)",
-    "general_option_accuracy": "General options right",
-}
 LEARNED = {
     "better": "It learned more than a random subset",
     "worse": "It learned less than a random subset",
@@ -156,11 +149,11 @@ def table(result: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for arm in result["arms"]:
         row = {"arm": arm["label"], "examples": arm["samples"], "trainings": len(arm["seeds"])}
-        for metric, label in METRICS.items():
+        for metric, shown in api.METRICS.items():
             mean, interval = arm["mean"].get(metric), arm["interval"].get(metric)
             if mean is not None:
                 spread = f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval else ""
-                row[label] = f"{mean:.3f}{spread}"
+                row[shown.label] = f"{mean:.3f}{spread}"
         price = result["price"]["training"].get(arm["label"], {})
         row |= {"steps": round(price.get("steps", 0)), "seconds": round(price.get("seconds", 0))}
         rows.append(row)

@@ -1,43 +1,8 @@
 """Plain words and numbers as people read them."""
 
 import re
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Word:
-    """A column's name for people, and what it means."""
-
-    label: str
-    help: str
-
-
-WORDS = {
-    "signal": Word(
-        "Learning signal",
-        "How strongly the model would change if it learned this example, for its length: 0 is"
-        " typical, 1 is one standard deviation more than typical.",
-    ),
-    "embed_signal": Word(
-        "Input-word signal",
-        "The part of the learning signal that changes how the model reads words (its embedding"
-        " layer).",
-    ),
-    "head_signal": Word(
-        "Output-word signal",
-        "The part of the learning signal that changes how the model chooses words (its LM head).",
-    ),
-    "loss": Word(
-        "Surprise (loss)",
-        "How unexpected the answer is to the model, in nats per token; higher is more surprising.",
-    ),
-    "response_tokens": Word("Answer length", "Tokens of the answer: about 3 words for 4 tokens."),
-    "prompt_tokens": Word("Question length", "Tokens of the question and everything before it."),
-    "embed_grad_norm": Word("Raw gradient, input words", "Gradient norm at the embedding layer."),
-    "head_grad_norm": Word("Raw gradient, output words", "Gradient norm at the LM head."),
-    "grad_dot": Word("Agreement of the two gradients", "Inner product of the two gradients."),
-    "sample_id": Word("Row number", "Place of the example in the data file, counted from 0."),
-}
+from grads.api import COLUMNS
 
 STATES = {
     "queued": ("waiting", ":material/schedule:", "gray"),
@@ -75,12 +40,12 @@ paper, whose code is not public.
 
 def label(column: str) -> str:
     """A column's name for people; the source's own columns keep theirs."""
-    return WORDS[column].label if column in WORDS else column
+    return COLUMNS[column].label if column in COLUMNS else column
 
 
 def meaning(column: str) -> str:
     """What a column means."""
-    return WORDS[column].help if column in WORDS else "A column of your data."
+    return COLUMNS[column].help if column in COLUMNS else "A column of your data."
 
 
 def duration(seconds: float | None) -> str:

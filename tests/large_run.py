@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from grads import api
-from grads.config.run import RunConfig, SelectionConfig
+from grads.config.run import RunConfig
 from grads.selection import preview
-from grads.selection.pool import Filter, Pool
+from grads.selection.filters import Filter
+from grads.selection.options import SelectionConfig
+from grads.selection.pool import Pool
 from grads.store.files import SINGLE_SAMPLES, write_json, write_table
 from grads.store.runs import Run, Status
 from studio import charts

@@ -20,9 +20,9 @@ from run_dirs import demo_run, set_state
 
 from grads import api
 from grads.cli.dashboard import free_port
-from grads.config.run import Bound
 from grads.jobs import processes as jobs
-from grads.selection.pool import Filter
+from grads.selection.filters import Filter
+from grads.selection.options import Bound
 from grads.store.folders import Evaluation
 from grads.store.runs import ACTIVE, Run, list_runs
 

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from grads.config.run import RunConfig
 from grads.data.chat import PLAIN_TEMPLATE, Turn, Unusable, encode
-from grads.data.prepare import LAYOUTS, _scalar_columns, conversation, hold_out, prepare, recognise
+from grads.data.layouts import LAYOUTS, conversation, recognise
+from grads.data.prepare import _scalar_columns, hold_out, prepare
 from grads.data.sources import Source, read_source
 from grads.errors import DataError
 

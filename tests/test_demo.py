@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from grads import api
-from grads.config.run import SelectionConfig
+from grads.selection.options import SelectionConfig
 from grads.selection.topics import ALIKE
 from grads.store.runs import Run
 

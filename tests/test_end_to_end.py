@@ -15,10 +15,10 @@ import pytest
 from chain import ROOT, command, config_for, save_tiny_model, wait_for, write_data
 
 from grads import api
-from grads.config.run import SelectionConfig
 from grads.errors import RunError
 from grads.jobs import processes as jobs
-from grads.selection.pool import SCORE_COLUMNS
+from grads.selection.options import SelectionConfig
+from grads.store.columns import MEASURED
 from grads.store.runs import Run, Status
 
 
@@ -134,7 +134,7 @@ def test_scores_of_the_run_agree_with_autograd(finished):
     """What the files hold is what plain autograd says of the warmed-up model."""
     import torch
 
-    from grads.engine.gradients import autograd_norms
+    from grads.engine.autograd import autograd_norms
     from grads.stages import run as stages
 
     model = stages.load_scoring_model(finished, torch.float32, "cpu")
@@ -200,7 +200,7 @@ def test_killed_in_a_stage_and_resumed(place, finished, stage, monkeypatch):
     assert wait_for(run, "finished", "failed").state == "finished"
     mine, theirs = (pq.read_table(r.scores_file) for r in (run, finished))
     assert mine["sample_id"].equals(theirs["sample_id"])
-    for name in SCORE_COLUMNS:
+    for name in MEASURED:
         np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-5, atol=1e-6)
 
 

@@ -11,7 +11,6 @@ import torch
 from chain import WORDS, save_tiny_model
 
 from grads.config.evaluation import EvaluationConfig, TuneConfig
-from grads.config.run import SelectionConfig
 from grads.data.chat import Turn
 from grads.data.tokens import TokenPool
 from grads.engine import models
@@ -20,6 +19,7 @@ from grads.evaluation import measure as evaluation
 from grads.evaluation import tuning
 from grads.evaluation.arms import Arm, Trial, training_passes
 from grads.evaluation.measure import Probe, Reference, measure
+from grads.selection.options import SelectionConfig
 
 
 def make_probe(n=7, seed=0):

@@ -14,10 +14,10 @@ from chain import ROOT, WORDS, command, config_for, save_tiny_model, wait_for, w
 
 from grads import api
 from grads.config.evaluation import EvaluationConfig, TuneConfig
-from grads.config.run import SelectionConfig
 from grads.errors import EvaluationError, RunError, SelectionError
 from grads.evaluation import tuning
 from grads.jobs import processes as jobs
+from grads.selection.options import SelectionConfig
 from grads.store.folders import Evaluation, open_folder
 from grads.store.runs import Run
 

@@ -16,10 +16,11 @@ import yaml
 
 from grads.config.run import RunConfig
 from grads.errors import ExportError
-from grads.export import files as exporting
-from grads.export.files import FILE_FORMATS, FORMATS, Subset, data_name, export
+from grads.export.rows import Subset
+from grads.export.write import FORMATS, export
 
 ROOT = Path(__file__).parents[1]
+ALONE = [name for name, form in FORMATS.items() if form.alone]
 LINES = [
     b'{"question" : "a, b?",   "answer":"caf\\u00e9", "n": 1}\r\n',
     '  {"answer":"咖啡\u2028", "question":"x\\ny", "n": 2.50, "t": ["a", {"b": null}]}\n'.encode(),
@@ -68,7 +69,7 @@ def config(**values) -> RunConfig:
 def write(subset: Subset, kind: str, out: Path, **values) -> Path:
     """Export, and the path of the data."""
     export(subset, kind, out, config(**values), {"selection": subset.name})
-    return out if out.is_file() else out / data_name(kind, subset.name)
+    return out if out.is_file() else out / FORMATS[kind].data_name.format(name=subset.name)
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -168,7 +169,7 @@ def test_csv_takes_a_long_document_in_a_fresh_process(tmp_path):
     """Python's own limit is 128 KB a field; only reading a source lifts it."""
     code = (
         "import sys; from pathlib import Path; from grads.config.run import RunConfig\n"
-        "from grads.export.files import Subset, export\n"
+        "from grads.export.rows import Subset; from grads.export.write import export\n"
         "rows = [{'text': 'x' * 200_000}]\n"
         "subset = Subset('mine', None, rows, None, [[]], None)\n"
         "config = RunConfig(dataset='data.jsonl')\n"
@@ -358,14 +359,14 @@ def test_every_format_writes_a_manifest(tmp_path, kind, count):
     assert json.loads((out / "manifest.json").read_text(encoding="utf-8")) == returned
     assert returned["selection"] == "mine"
     assert (returned["format"], returned["rows"]) == (kind, count)
-    data = out / data_name(kind, "mine")
-    assert exporting.READERS[kind](data) == count
+    data = out / FORMATS[kind].data_name.format(name="mine")
+    assert FORMATS[kind].count(data) == count
     digest = None if kind == "hf" else hashlib.sha256(data.read_bytes()).hexdigest()
     assert returned["sha256"] == digest  # hf writes a folder, which has no digest of its own
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("kind", FILE_FORMATS)
+@pytest.mark.parametrize("kind", ALONE)
 def test_a_file_has_its_manifest_beside_it(tmp_path, kind):
     out = tmp_path / f"out.{kind}"
     returned = export(lines_subset(), kind, out, config(), {})
@@ -440,15 +441,15 @@ def break_writer(monkeypatch, kind: str) -> None:
             path.mkdir()
         raise OSError("disk full")
 
-    monkeypatch.setitem(exporting._WRITERS, kind, half)
+    monkeypatch.setitem(FORMATS, kind, replace(FORMATS[kind], write=half))
 
 
 def break_reader(monkeypatch, kind: str) -> None:
-    monkeypatch.setitem(exporting.READERS, kind, lambda path: 2)
+    monkeypatch.setitem(FORMATS, kind, replace(FORMATS[kind], count=lambda path: 2))
 
 
 PROBLEMS = [(break_writer, "disk full"), (break_reader, "2 rows, 3 were chosen")]
-TARGETS = [*((kind, "out") for kind in FORMATS), *((kind, f"out.{kind}") for kind in FILE_FORMATS)]
+TARGETS = [*((kind, "out") for kind in FORMATS), *((kind, f"out.{kind}") for kind in ALONE)]
 
 
 @pytest.mark.parametrize(("spoil", "message"), PROBLEMS)

@@ -7,8 +7,9 @@ import pytest
 import tiny
 import torch
 
-from grads.engine import anatomy, gradients
-from grads.engine.gradients import GradientScorer, autograd_norms
+from grads.engine import head
+from grads.engine.autograd import autograd_norms
+from grads.engine.gradients import GradientScorer
 from grads.engine.models import add_lora
 from grads.errors import ModelError
 
@@ -18,8 +19,8 @@ NUMBERS = ("loss", "embed_grad_norm", "head_grad_norm")
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of a few columns, so that the tiny vocabulary is walked in many steps."""
-    monkeypatch.setattr(gradients, "MIN_BLOCK", 8)
-    monkeypatch.setitem(gradients.BLOCK_ELEMENTS, "cpu", 64)
+    monkeypatch.setattr(head, "MIN_BLOCK", 8)
+    monkeypatch.setitem(head.BLOCK_ELEMENTS, "cpu", 64)
 
 
 def assert_agree(result, expected, tolerance=1e-4):
@@ -122,10 +123,8 @@ def test_head_pass_keeps_digits_on_exact_inputs():
     weight, h = torch.randn(97, 32), torch.randn(6, 32) * 0.1
     labels = torch.arange(6)
     h += weight[labels] * (40 / (weight[labels] ** 2).sum(1))[:, None]
-    scorer = object.__new__(GradientScorer)
-    scorer.head = anatomy.Head(weight, None)
-    groups = gradients._groups(labels[None], torch.tensor([6]), labels, [6])
-    norm = scorer._head_pass(h.clone(), labels, groups).norms[0]
+    groups = head.group_rows(labels[None], torch.tensor([6]), labels, [6])
+    norm = head.head_pass(head.Head(weight, None), h.clone(), labels, groups).norms[0]
     z = (h.double() @ weight.double().T).requires_grad_()
     loss = torch.nn.functional.cross_entropy(z, labels)
     (d,) = torch.autograd.grad(loss, z)
@@ -169,22 +168,20 @@ def test_self_check_reference_agrees_with_the_tests_own():
 
 def test_memory_does_not_grow_with_the_vocabulary(monkeypatch):
     """No tensor of the head pass holds tokens x V: the largest is one block."""
-    monkeypatch.setitem(gradients.BLOCK_ELEMENTS, "cpu", 2**12)
-    head = anatomy.Head(torch.randn(50_000, 8), None)
+    monkeypatch.setitem(head.BLOCK_ELEMENTS, "cpu", 2**12)
     widths = []
-    original = anatomy.Head.logits
+    original = head.Head.logits
 
     def watched(self, h, rows):
         z, slope = original(self, h, rows)
         widths.append(z.numel())
         return z, slope
 
-    monkeypatch.setattr(anatomy.Head, "logits", watched)
-    scorer = object.__new__(GradientScorer)
-    scorer.head = head
+    monkeypatch.setattr(head.Head, "logits", watched)
+    wide = head.Head(torch.randn(50_000, 8), None)
     labels = torch.arange(20)
-    groups = gradients._groups(labels[None], torch.tensor([20]), labels, [20])
-    scorer._head_pass(torch.randn(20, 8), labels, groups)
+    groups = head.group_rows(labels[None], torch.tensor([20]), labels, [20])
+    head.head_pass(wide, torch.randn(20, 8), labels, groups)
     assert max(widths) <= 2**12
     assert sum(widths) >= 20 * 50_000
 

@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from grads import api
 from grads.config.evaluation import EvaluationConfig
-from grads.config.run import RunConfig, SelectionConfig
+from grads.config.run import RunConfig
 from grads.data.sources import read_source
 from grads.engine import models
 from grads.errors import DataError, ModelError, RunError
 from grads.jobs import processes as jobs
-from grads.selection.pool import SCORE_COLUMNS
+from grads.selection.options import SelectionConfig
+from grads.store.columns import MEASURED
 from grads.store.files import open_table, read_rows, write_table
 from grads.store.runs import Run
 
@@ -58,7 +59,7 @@ def settled(run):
 def assert_same_scores(mine, theirs):
     a, b = (pq.read_table(run.scores_file) for run in (mine, theirs))
     assert a["sample_id"].equals(b["sample_id"])
-    for name in SCORE_COLUMNS:
+    for name in MEASURED:
         np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-6)
 
 
@@ -215,7 +216,7 @@ def test_evaluated_with_another_model_is_refused(place, copied, tmp_path):
 
 def table_of(n=40):
     rng = np.random.default_rng(0)
-    numbers = {name: rng.random(n).astype(np.float32) for name in SCORE_COLUMNS}
+    numbers = {name: rng.random(n).astype(np.float32) for name in MEASURED}
     truncated = rng.random(n) < 0.5
     return pa.table({"sample_id": np.arange(n), **numbers, "truncated": truncated})
 

@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,19 +17,92 @@ from grads.config.run import RunConfig
 from grads.errors import GradsError
 
 ROOT = Path(__file__).parents[1]
-ENGINE = sorted((ROOT / "grads").rglob("*.py"))
+SOURCES = [
+    *sorted(p for folder in ("grads", "studio", "pages") for p in (ROOT / folder).rglob("*.py")),
+    ROOT / "app.py",
+]
 HEAVY = ("torch", "transformers", "peft", "sklearn", "datasets")
 
 
-@pytest.mark.parametrize("path", ENGINE, ids=lambda path: path.stem)
-def test_engine_never_imports_streamlit(path):
-    imported = [
-        name
+def module_of(path):
+    """A file's dotted name: grads.store.runs; packages go by their folder's."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def imported(path):
+    """Own modules that a file imports, at its top or inside a function, each by its full name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides where it leads"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else node.module)
+    return {name for name in found if name.split(".")[0] in ("grads", "studio", "pages", "app")}
+
+
+# From below upwards; a package may import those of lower floors, never one of its own floor.
+FLOORS = (
+    ("grads", "grads.errors"),
+    ("grads.config",),
+    ("grads.store", "grads.data"),
+    ("grads.engine", "grads.selection", "grads.export", "grads.jobs"),
+    ("grads.evaluation", "grads.bench"),
+    ("grads.api",),
+    ("grads.stages", "grads.cli", "studio"),
+    ("grads.__main__", "pages", "app"),
+)
+FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
+FACE_ONLY = ("grads.cli", "studio", "pages", "app")  # of grads they call grads.api alone
+
+
+def package_of(module):
+    """The room a module stands in: grads.store, studio."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "grads" else parts[0]
+
+
+def test_every_room_has_a_floor():
+    assert {package_of(module) for module in MODULES} == set(FLOOR)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module):
+    """Down the floors or within a package; commands and pages through the face alone."""
+    mine = package_of(module)
+    for other in imported(MODULES[module]):
+        theirs = package_of(other)
+        assert theirs == mine or FLOOR[theirs] < FLOOR[mine], f"{module} imports {other}"
+        if mine in FACE_ONLY and theirs.startswith("grads"):
+            assert theirs in (mine, "grads.api"), f"{module} imports {other}, not grads.api"
+
+
+def test_no_circles():
+    graph = {module: imported(path) & set(MODULES) - {module} for module, path in MODULES.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "grads").rglob("*.py")), ids=module_of)
+def test_engine_never_imports_streamlit_or_plotly(path):
+    names = {
+        name.split(".")[0]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in [getattr(node, "module", None) or "", *(a.name for a in node.names)]
-    ]
-    assert not any(name.split(".")[0] == "streamlit" for name in imported)
+    }
+    assert not names & {"streamlit", "plotly"}
+
+
+def test_selection_loads_no_torch():
+    code = "import sys, grads.selection.subsets; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_api_imports_without_torch():
@@ -38,13 +112,11 @@ def test_api_imports_without_torch():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_selection_knows_neither_disk_nor_torch():
-    folder = ROOT / "grads" / "selection"
-    text = "".join((folder / f"{n}.py").read_text("utf-8") for n in ("select", "density"))
-    imported = re.findall(r"^(?:from|import) (\S+)", text, re.M)
-    allowed = {"dataclasses", "numpy", "scipy.special", "scipy.ndimage"}
-    own = {"grads.config.run", "grads.selection.density", "grads.errors"}
-    assert set(imported) <= allowed | own
+def test_the_mathematics_of_selection_knows_no_disk():
+    """Arrays in, arrays out: only pool, subsets and decisions touch a run."""
+    for name in ("select", "signal", "density", "criteria", "scores", "filters", "topics"):
+        found = imported(MODULES[f"grads.selection.{name}"])
+        assert not any(package_of(module) == "grads.store" for module in found), name
 
 
 def test_every_command_is_in_the_readme():

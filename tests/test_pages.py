@@ -43,12 +43,12 @@ from run_dirs import (
 )
 
 from grads import api
-from grads.config.run import SelectionConfig
 from grads.errors import RunError
-from grads.export.files import READERS, data_name
+from grads.export.write import FORMATS
 from grads.jobs import processes as jobs
 from grads.selection import preview
 from grads.selection import select as selection
+from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.store.folders import Evaluation
 from grads.store.runs import ACTIVE, Run, Status, list_runs
@@ -979,7 +979,7 @@ def test_the_export_holds_as_many_rows_as_shown(run, kind):
     assert_sound(at)
     assert "150 rows written, loaded back and counted" in messages(at)
     folder = run.exports / "density-50" / kind
-    assert READERS[kind](folder / data_name(kind, "density-50")) == 150
+    assert FORMATS[kind].count(folder / FORMATS[kind].data_name.format(name="density-50")) == 150
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["rows"] == 150 == len(kept_ids(run, "density-50"))
     (button,) = at.get("download_button")
@@ -1188,7 +1188,7 @@ def test_nothing_can_be_started_without_samples_to_measure_on(run):
     for box in held:
         box.set_value("no/such/file.jsonl")
     at.run()
-    assert "no file at no/such/file.jsonl" in messages(at)
+    assert "no/such/file.jsonl: check the path" in messages(at)
     for box in [box for box in at.text_input if box.label == "Held-out examples"]:
         box.set_value("assets/demo/medical_qa_heldout.jsonl")
     at.run()

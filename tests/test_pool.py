@@ -16,12 +16,14 @@ import pytest
 from run_dirs import DEMO, demo_run, set_source_columns, set_state
 
 from grads import api
-from grads.config.run import Bound, RunConfig, SelectionConfig
+from grads.config.run import RunConfig
 from grads.errors import DataError, ModelError, RunError, SelectionError
 from grads.jobs import processes as jobs
 from grads.jobs import watch
 from grads.selection import select as selection
-from grads.selection.pool import MOST_CATEGORIES, TOPIC, Filter, Pool, inside_polygon
+from grads.selection.filters import Filter, inside_polygon
+from grads.selection.options import Bound, SelectionConfig
+from grads.selection.pool import MOST_CATEGORIES, TOPIC, Pool
 from grads.selection.preview import Coverage, coverage, emptied, overlap, preview
 from grads.store.runs import Run, Status
 

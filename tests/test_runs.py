@@ -5,7 +5,8 @@ import threading
 import pyarrow as pa
 import pytest
 
-from grads.config.run import RunConfig, read_yaml
+from grads.config.base import read_yaml
+from grads.config.run import RunConfig
 from grads.errors import ConfigError, RunError
 from grads.store.files import replacing, write_table
 from grads.store.runs import Run, Status, list_runs, new_run_path

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grads.config.run import SelectionConfig
 from grads.errors import ConfigError, SelectionError
 from grads.selection.density import bandwidth_factor, leave_one_out
-from grads.selection.select import Scores, gumbel, rank, select
+from grads.selection.options import SelectionConfig
+from grads.selection.scores import Scores
+from grads.selection.select import gumbel, rank, select
 
 
 def make_scores(x, tokens=None, head=None, seed=0):

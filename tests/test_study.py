@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from chain import WORDS, config_for, save_tiny_model
 
-from grads.config.run import SelectionConfig
 from grads.evaluation.tuning import GRID
+from grads.selection.options import SelectionConfig
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,8 @@ import transformers
 from grads.config.run import RunConfig
 from grads.data.tokens import TokenPool, token_batches
 from grads.engine import scoring, training
-from grads.engine.gradients import GradientScorer, SampleNorms
+from grads.engine.autograd import SampleNorms
+from grads.engine.gradients import GradientScorer
 from grads.errors import ScoringError, Stopped, WarmupError
 from grads.store.runs import Run
 

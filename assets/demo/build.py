@@ -14,8 +14,9 @@ import pandas as pd
 from grads import api
 from grads.cli.terminal import watch
 from grads.config.evaluation import EvaluationConfig
-from grads.config.run import RunConfig, SelectionConfig
+from grads.config.run import RunConfig
 from grads.jobs import processes as jobs
+from grads.selection.options import SelectionConfig
 from grads.store.runs import JobFolder, Run
 
 HERE = Path("assets/demo")

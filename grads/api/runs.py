@@ -1,4 +1,4 @@
-"""All that the pages and the command line may call. Imports in under a second, without torch."""
+"""Runs: made, started, stopped, listed, read."""
 
 import shutil
 from contextlib import suppress
@@ -9,71 +9,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from grads.api.drafts import (
-    allowed_roots,
-    check,
-    columns_of,
-    data_place,
-    draft,
-    examples,
-    lengths,
-    model_place,
-    save_upload,
-)
-from grads.api.evaluations import (
-    create_evaluation,
-    estimate_evaluation,
-    evaluations,
-    read_evaluation,
-    start_evaluation,
-    subset_overlap,
-)
+from grads.api.drafts import draft
 from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.jobs import processes as jobs
-from grads.selection.decisions import decide, decisions, with_decisions
 from grads.selection.pool import Pool
-from grads.selection.subsets import bundle, bundle_name, export_selection, select_samples
 from grads.store import pipeline
 from grads.store.folders import Evaluation, TokenRequest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, new_run_path, runs_root
-
-__all__ = [
-    "RunSummary",
-    "allowed_roots",
-    "ask_token_signals",
-    "bundle",
-    "bundle_name",
-    "busy",
-    "check",
-    "columns_of",
-    "create_evaluation",
-    "create_run",
-    "data_place",
-    "decide",
-    "decisions",
-    "delete_run",
-    "draft",
-    "estimate_evaluation",
-    "evaluations",
-    "examples",
-    "export_selection",
-    "lengths",
-    "load_pool",
-    "model_place",
-    "read_evaluation",
-    "resume_run",
-    "save_upload",
-    "select_samples",
-    "start_evaluation",
-    "start_new",
-    "start_run",
-    "stop_run",
-    "subset_overlap",
-    "summaries",
-    "summary",
-    "with_decisions",
-]
 
 
 @dataclass(frozen=True)
@@ -215,3 +158,13 @@ def ask_token_signals(run: Run, sample_ids: list[int]) -> TokenRequest:
             request.ask(sample_ids)
             jobs.start(request)
     return request
+
+
+def bench(out: Path, dataset: str) -> dict[str, Any]:
+    """Measure speed and memory of scoring against its peers; writes `out`, a JSON file.
+
+    Raises GradsError where a peer is not installed.
+    """
+    from grads.bench.scoring import main  # loads torch
+
+    return main(out, dataset)

@@ -33,9 +33,9 @@ import torch.nn.functional as F
 from grads.config.run import RunConfig
 from grads.data import prepare as data
 from grads.data.sources import read_source
-from grads.data.tokens import TokenPool, token_batches
+from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine import models
-from grads.engine.gradients import IGNORE, GradientScorer
+from grads.engine.gradients import GradientScorer
 from grads.errors import GradsError
 
 SAMPLES, MAX_LENGTH, BATCH_TOKENS, ROUNDS = 24, 256, 2048, 3

@@ -10,14 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from grads import api
+from grads.api import FORMATS, ConfigError, GradsError, Run, RunConfig, SelectionConfig, open_folder
 from grads.cli.evaluation import evaluate, tune
-from grads.cli.options import ConfigFile, Json, Root, RunDir, option, settings_of
+from grads.cli.options import Json, Root, RunDir, with_settings
 from grads.cli.terminal import bench_lines, selection_lines, show, state_lines, status_lines, work
-from grads.config.run import RunConfig, SelectionConfig
-from grads.errors import ConfigError, GradsError
-from grads.jobs import processes as jobs
-from grads.store.folders import open_folder
-from grads.store.runs import Run
 
 app = typer.Typer(
     help="Choose the samples worth fine-tuning on, by their gradients.",
@@ -29,110 +25,31 @@ app = typer.Typer(
 )
 
 
-def _r(name: str, *flags: str) -> Any:
-    return option(RunConfig, name, *flags)
-
-
-def _s(name: str, *flags: str) -> Any:
-    return option(SelectionConfig, name, *flags)
-
-
 @app.command()
+@with_settings(RunConfig)
 def run(
-    dataset: Annotated[str | None, _r("dataset")] = None,
-    model: Annotated[str | None, _r("model")] = None,
+    given: dict[str, Any],
     run_dir: Annotated[
         str | None, typer.Option(help="Directory of the run [default: a new one].")
     ] = None,
     runs_dir: Root = None,
-    config_file: ConfigFile = None,
-    dataset_config: Annotated[str | None, _r("dataset_config")] = None,
-    split: Annotated[str | None, _r("split")] = None,
-    revision: Annotated[str | None, _r("revision")] = None,
-    columns: Annotated[list[str] | None, _r("columns", "--map")] = None,
-    limit: Annotated[int | None, _r("limit")] = None,
-    heldout: Annotated[int | None, _r("heldout")] = None,
-    max_length: Annotated[int | None, _r("max_length")] = None,
-    warmup: Annotated[str | None, _r("warmup")] = None,
-    warmup_fraction: Annotated[float | None, _r("warmup_fraction")] = None,
-    warmup_from: Annotated[str | None, _r("warmup_from")] = None,
-    epochs: Annotated[float | None, _r("epochs")] = None,
-    lr: Annotated[float | None, _r("lr")] = None,
-    lora_rank: Annotated[int | None, _r("lora_rank")] = None,
-    batch_size: Annotated[int | None, _r("batch_size")] = None,
-    batch_tokens: Annotated[int | None, _r("batch_tokens")] = None,
-    dtype: Annotated[str | None, _r("dtype")] = None,
-    device: Annotated[str | None, _r("device")] = None,
-    seed: Annotated[int | None, _r("seed")] = None,
-    clusters: Annotated[int | None, _r("clusters")] = None,
-    token_signals: Annotated[
-        bool | None, _r("token_signals", "--token-signals/--no-token-signals")
-    ] = None,
     as_json: Json = False,
 ) -> None:
     """Warm up a model on a data set and score every sample's gradients."""
-    given = dict(locals())
-    for name in ("run_dir", "runs_dir", "config_file", "as_json", "columns"):
-        given.pop(name)
-    if columns:
-        given["columns"] = dict(_pair(text) for text in columns)
-    settings = RunConfig.parse(settings_of(config_file, **given))
-    made = api.create_run(settings, run_dir, runs_dir)
-    work(made, as_json)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    role, equals, column = text.partition("=")
-    if not equals or not column:
-        raise ConfigError(f"--map is {text!r}: write ROLE=COLUMN, as in prompt=question")
-    return role, column
+    work(api.create_run(RunConfig.parse(given), run_dir, runs_dir), as_json)
 
 
 @app.command()
+@with_settings(SelectionConfig)
 def select(
     run_dir: RunDir,
     name: Annotated[str, typer.Option(help="Name to save the selection under.")],
-    config_file: ConfigFile = None,
-    criterion: Annotated[str | None, _s("criterion")] = None,
-    signal: Annotated[str | None, _s("signal")] = None,
-    length_control: Annotated[str | None, _s("length_control")] = None,
-    bandwidth: Annotated[str | None, _s("bandwidth")] = None,
-    floor: Annotated[float | None, _s("floor")] = None,
-    typicality: Annotated[float | None, _s("typicality")] = None,
-    focus: Annotated[float | None, _s("focus")] = None,
-    draw: Annotated[str | None, _s("draw")] = None,
-    ratio: Annotated[float | None, _s("ratio")] = None,
-    count: Annotated[int | None, _s("count")] = None,
-    auto: Annotated[bool | None, _s("auto", "--auto")] = None,
-    budget_unit: Annotated[str | None, _s("budget_unit")] = None,
-    bounds: Annotated[list[str] | None, _s("bounds", "--bound")] = None,
-    clusters: Annotated[list[int] | None, _s("clusters", "--cluster")] = None,
-    pins: Annotated[list[int] | None, _s("pins", "--pin")] = None,
-    excluded: Annotated[list[int] | None, _s("excluded", "--exclude")] = None,
-    seed: Annotated[int | None, _s("seed")] = None,
+    given: dict[str, Any],
     as_json: Json = False,
 ) -> None:
     """Choose a subset of a finished run's samples and save it under a name."""
-    given = dict(locals())
-    for key in ("run_dir", "name", "config_file", "as_json", "bounds"):
-        given.pop(key)
-    if bounds:
-        given["bounds"] = [_bound(text) for text in bounds]
-    options = SelectionConfig.parse(settings_of(config_file, **given))
-    record = api.select_samples(Run.open(run_dir), name, options)
+    record = api.select_samples(Run.open(run_dir), name, SelectionConfig.parse(given))
     show(record, as_json, selection_lines)
-
-
-def _bound(text: str) -> dict[str, Any]:
-    parts = text.rsplit(":", 2)
-    try:
-        column, low, high = parts
-        ends = {"low": float(low) if low else None, "high": float(high) if high else None}
-    except ValueError:
-        raise ConfigError(
-            f"--bound is {text!r}: write COLUMN:LOW:HIGH; an end may be empty"
-        ) from None
-    return {"column": column, **ends}
 
 
 @app.command()
@@ -141,7 +58,7 @@ def export(
     selection: Annotated[str, typer.Option(help="Name of a saved selection.")],
     kind: Annotated[
         str,
-        typer.Option("--format", help="jsonl, csv, parquet, hf, llamafactory, trl or axolotl."),
+        typer.Option("--format", help=f"One of {', '.join(FORMATS)}."),
     ] = "jsonl",
     out: Annotated[
         Path | None,
@@ -188,7 +105,7 @@ def status(run_dir: RunDir, as_json: Json = False) -> None:
         summary = api.summary(folder)
         show(summary.as_dict(), as_json, lambda _: status_lines(summary))
     else:
-        now = jobs.observe(folder)
+        now = api.observe(folder)
         values = {"name": folder.id, "status": now.model_dump(mode="json")}
         show(values, as_json, lambda _: state_lines(folder.id, now))
 
@@ -210,17 +127,9 @@ def resume(run_dir: RunDir, as_json: Json = False) -> None:
     Of a finished run, what is damaged or gone is made anew.
     """
     opened = open_folder(run_dir)
-    if jobs.observe(opened).state == "finished":
+    if api.observe(opened).state == "finished":
         api.resume_run(opened)
     work(opened, as_json)
-
-
-@app.command(hidden=True)
-def worker(folder: str, at_once: bool = False) -> None:
-    """Work in a job's folder, in this process (what `run` starts in the background)."""
-    from grads.stages.worker import main
-
-    raise typer.Exit(main(open_folder(folder), at_once))
 
 
 @app.command()
@@ -243,9 +152,8 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure speed and memory of scoring, as ratios in one process."""
-    from grads.bench.scoring import main
 
-    show(main(out, dataset), as_json, bench_lines)
+    show(api.bench(out, dataset), as_json, bench_lines)
 
 
 def main() -> None:
@@ -261,7 +169,3 @@ def main() -> None:
 def _fail(error: GradsError, code: int) -> None:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,9 +11,7 @@ import urllib.request
 import webbrowser
 from pathlib import Path
 
-from grads.errors import RunError
-from grads.store.bundled import APP
-from grads.store.runs import runs_root
+from grads.api import APP, RunError, runs_root
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8501, 8600

@@ -10,10 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from grads import api
-from grads.errors import GradsError
-from grads.jobs import processes as jobs
-from grads.store.folders import Evaluation
-from grads.store.runs import ACTIVE, JobFolder, Run, Status
+from grads.api import ACTIVE, Evaluation, GradsError, JobFolder, Run, Status
 
 console = Console(stderr=True)
 
@@ -34,17 +31,17 @@ def follow(folder: JobFolder) -> None:
 
     Ctrl-C stops the job. Raises GradsError if the job failed, and exits if it was stopped.
     """
-    if jobs.observe(folder).state != "finished":
-        jobs.start(folder)
+    if api.observe(folder).state != "finished":
+        api.start_run(folder)
     again = f"go on with: python -m grads resume --run-dir {folder.path}"
     try:
         watch(folder)
     except KeyboardInterrupt:
         console.print("stopping ...")
-        jobs.stop(folder)
+        api.stop_run(folder)
         console.print(f"stopped; {again}")
         raise typer.Exit(130) from None
-    now = jobs.observe(folder)
+    now = api.observe(folder)
     if now.state == "stopped":
         console.print(f"stopped; {again}")
         raise typer.Exit(1)
@@ -64,7 +61,7 @@ def watch(folder: JobFolder) -> None:
         task = bar.add_task("starting", total=None, note="")
         shown = ""
         while True:
-            now = jobs.observe(folder)
+            now = api.observe(folder)
             stage = now.stage or now.message or now.state
             if stage != shown and not console.is_terminal:
                 console.print(stage)
@@ -182,11 +179,16 @@ def bench_lines(result: dict[str, Any]) -> list[str]:
 def evaluation_lines(found: dict[str, Any]) -> list[str]:
     """What `evaluate` and `tune` say at their end: a table of arms, then sentences."""
     result = found["result"]
+    measured = {
+        metric: shown.label.lower()
+        for metric, shown in api.METRICS.items()
+        if any(arm["mean"].get(metric) is not None for arm in result["arms"])
+    }
     rows = [
-        (arm["label"], f"{arm['samples']:,}", *(_cell(arm, metric) for metric in COLUMNS))
+        (arm["label"], f"{arm['samples']:,}", *(_cell(arm, metric) for metric in measured))
         for arm in result["arms"]
     ]
-    head = ("arm", "samples", *COLUMNS.values())
+    head = ("arm", "samples", *measured.values())
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
@@ -203,15 +205,6 @@ def evaluation_lines(found: dict[str, Any]) -> list[str]:
     if near:
         lines.append(f"note: {near} held-out samples are near-duplicates of samples in the pool")
     return lines
-
-
-COLUMNS = {
-    "heldout_loss": "held-out loss",
-    "heldout_accuracy": "token accuracy",
-    "general_loss": "general loss",
-    "general_kl": "KL from base",
-    "general_option_accuracy": "options right",
-}
 
 
 def _cell(arm: dict[str, Any], metric: str) -> str:

@@ -1,10 +1,11 @@
 """What an evaluation and a search for a setting are: validated settings, to and from a file."""
 
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from grads.config.run import Criterion, RunConfig, Settings
+from grads.config.base import Flag, Settings
+from grads.config.run import RunConfig
 
 ArmKind = Literal["base", "full", "random", "selection", "random_steps", "selection_steps"]
 ARMS: tuple[ArmKind, ...] = get_args(ArmKind)
@@ -23,7 +24,7 @@ class Recipe(Settings):
     """Measure on the first N held-out rows only."""
     general_limit: int | None = Field(None, ge=1)
     """Measure on the first N rows of each general file only."""
-    training: Literal["lora", "full"] = "lora"
+    training: Annotated[Literal["lora", "full"], Flag("--warmup")] = "lora"
     """What every arm trains, from the base model: LoRA on all linear layers, or all parameters."""
     epochs: float = Field(3.0, gt=0)
     """Epochs of every arm, whatever its size."""
@@ -62,9 +63,9 @@ class Recipe(Settings):
 class EvaluationConfig(Recipe):
     """One evaluation: saved selections and criteria against base, full and random."""
 
-    selections: tuple[str, ...] = ()
+    selections: Annotated[tuple[str, ...], Flag("--selection")] = ()
     """Names of saved selections to compare."""
-    criteria: tuple[Criterion, ...] = ()
+    criteria: Annotated[tuple[str, ...], Flag("--criterion")] = ()
     """Further comparison criteria, each with its own subset."""
     ratio: float | None = Field(None, gt=0, le=1)
     """Size of the criteria's subsets as a share of the pool; by default the first selection's."""
@@ -103,7 +104,7 @@ class TuneConfig(Recipe):
     """Tells the settings of a search from those of an evaluation."""
     ratio: float = Field(0.1, gt=0, le=1)
     """Size of every subset as a share of the pool."""
-    settings: tuple[str, ...] = ()
+    settings: Annotated[tuple[str, ...], Flag("--setting")] = ()
     """Names of the grid's settings to try; by default all of them."""
     save_as: str = "tuned"
     """Name that the winner is saved under, as a selection, once it has stood its second test."""

@@ -1,80 +1,12 @@
-"""What a run and a selection are: validated settings, to and from a file.
+"""What a run is: data set, model, warm-up, scoring."""
 
-Every field's docstring is its documentation: the command line shows it as `--help`.
-"""
+from typing import Annotated, Any, Literal, Self
 
-import os
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from pydantic import Field, field_validator, model_validator
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from grads.config.base import DEMO_MODEL, Flag, Settings
 
-from grads.errors import ConfigError
-
-DEMO_MODEL = "demo"
-DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-FILE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gguf")
 ROLES = ("messages", "prompt", "input", "response", "system")
-
-
-class Settings(BaseModel):
-    """Settings that cannot change once made, and refuse unknown names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-    PATHS: ClassVar[tuple[str, ...]] = ()  # fields that may name files or folders
-
-    def absolute(self) -> Self:
-        """The same settings with every path absolute, so that they mean the same everywhere.
-
-        What names nothing here and may be a hub id stays as it is.
-        """
-        places = {name: getattr(self, name) for name in self.PATHS}
-        return self.model_copy(
-            update={
-                name: tuple(map(_absolute, value)) if isinstance(value, tuple) else _absolute(value)
-                for name, value in places.items()
-                if value is not None
-            }
-        )
-
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> Self:
-        """Validate `values`; raises ConfigError that names every problem at once."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            problems = "; ".join(_describe(problem) for problem in error.errors())
-            raise ConfigError(problems) from None
-
-
-def is_path(text: str) -> bool:
-    """Whether a data set or model of this name can only be a file or folder, not a hub id."""
-    path = Path(text)
-    return (
-        path.is_absolute()
-        or text.startswith((".", "~"))
-        or path.suffix.lower() in FILE_SUFFIXES
-        or text.count("/") > 1
-    )
-
-
-def _absolute(text: str) -> str:
-    path = Path(text).expanduser()
-    here = text != DEMO_MODEL and path.exists()
-    if not here and not is_path(text):
-        return text
-    return os.path.abspath(path)  # noqa: PTH100 - a link's target may lack the suffix
-
-
-def _describe(problem: Any) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        return f"unknown setting '{name}': see --help for the settings there are"
-    if problem["type"] == "missing":
-        return f"{name} is missing: it must be given"
-    return f"{name} is {problem['input']!r}: {message}" if name else message
 
 
 class RunConfig(Settings):
@@ -90,7 +22,7 @@ class RunConfig(Settings):
     """Split of a hub data set or a save_to_disk folder that holds several."""
     revision: str | None = None
     """Git revision of a hub data set."""
-    columns: dict[str, str] = {}
+    columns: Annotated[dict[str, str], Flag("--map")] = Field(default_factory=dict)
     """Column mapping by hand, ROLE=COLUMN with ROLE one of messages, prompt, input, response,
     system; without it the layout is recognised."""
     limit: int | None = Field(None, ge=1)
@@ -129,6 +61,17 @@ class RunConfig(Settings):
     clusters: int | None = Field(None, ge=1)
     """Number of topic clusters; by default it follows the pool's size."""
 
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _from_pairs(cls, columns: Any) -> Any:
+        """A mapping, or pairs as the command line writes them."""
+        if not isinstance(columns, list | tuple):
+            return columns
+        pairs = [str(text).partition("=") for text in columns]
+        if not all(role and column for role, _, column in pairs):
+            raise ValueError("write ROLE=COLUMN, as in prompt=question")
+        return {role: column for role, _, column in pairs}
+
     @field_validator("columns")
     @classmethod
     def _known_roles(cls, columns: dict[str, str]) -> dict[str, str]:
@@ -151,135 +94,3 @@ class RunConfig(Settings):
     def learning_rate(self) -> float:
         """Peak learning rate with its default filled in."""
         return self.lr or (2e-5 if self.warmup == "full" else 2e-4)
-
-
-Criterion = Literal[
-    "grads", "density", "magnitude", "loss_high", "loss_low", "longest", "shortest", "random"
-]
-
-
-def usual_draw(criterion: str, auto: bool) -> str:
-    """The draw of a selection that names none: by weight for grads with a budget, else the best."""
-    return "sample" if criterion == "grads" and not auto else "top"
-
-
-class Bound(Settings):
-    """Keep only samples whose `column` lies in [low, high]; an open end is None."""
-
-    column: str
-    low: float | None = None
-    high: float | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low is not None and self.high is not None and not self.low <= self.high:
-            raise ValueError(f"{self.column}: low {self.low} is above high {self.high}")
-        return self
-
-
-class SelectionConfig(Settings):
-    """One selection: criterion, options, budget, and what people decided by hand."""
-
-    criterion: Criterion = "grads"
-    """What ranks the samples; grads is ours, the others are for comparison."""
-    signal: Literal["joint", "l2", "tied", "embed", "head"] = "joint"
-    """Which gradient norms: the pair, their root sum of squares, the tied matrix's, or one."""
-    length_control: Literal["residual", "sqrt", "none"] = "residual"
-    """How the effect of response length on the norms is removed."""
-    bandwidth: Literal["scott", "silverman"] | float = "scott"
-    """Bandwidth of the density: scott, silverman, or a number in robust standard deviations."""
-    floor: float = Field(2.0, gt=0)
-    """Samples whose log density is more than this below the peak come last."""
-    typicality: float = Field(1.0, ge=0)
-    """Weight a of the log density: how much typical samples are preferred."""
-    focus: float = -1.0
-    """Weight lambda of the signal: positive towards more learning signal, negative towards less."""
-    draw: Literal["top", "sample", "stratified"] = "sample"
-    """Best scores, random draw weighted by exp(score), or best scores within each cluster; unless
-    given, auto and every criterion but grads take the best scores."""
-    ratio: float | None = Field(None, gt=0, le=1)
-    """Budget as a share of the pool."""
-    count: int | None = Field(None, ge=1)
-    """Budget as a number of samples (or response tokens)."""
-    auto: bool = False
-    """Let the density decide the budget: all samples near the peak of the tilted density."""
-    budget_unit: Literal["samples", "tokens"] = "samples"
-    """What the budget counts: samples or response tokens."""
-    bounds: tuple[Bound, ...] = ()
-    """Ranges that a sample must lie in, COLUMN:LOW:HIGH; an end may be empty."""
-    clusters: tuple[int, ...] = ()
-    """Choose only among these clusters; empty means all."""
-    pins: tuple[int, ...] = ()
-    """Sample ids that are always kept."""
-    excluded: tuple[int, ...] = ()
-    """Sample ids that are never kept."""
-    seed: int = Field(0, ge=0)
-    """Seed of the random draws."""
-
-    @property
-    def by_lot(self) -> bool:
-        """Whether the seed has a say in what is kept."""
-        return self.criterion == "random" or self.draw == "sample"
-
-    @property
-    def by_hand(self) -> set[int]:
-        """Samples whose fate the options name."""
-        return {*self.pins, *self.excluded}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_usual_draw(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        usual = usual_draw(values.get("criterion", "grads"), bool(values.get("auto")))
-        return {"draw": usual} | values
-
-    @field_validator("bandwidth")
-    @classmethod
-    def _positive_bandwidth(cls, bandwidth: str | float) -> str | float:
-        if not isinstance(bandwidth, str) and not bandwidth > 0:
-            raise ValueError("a bandwidth must be above 0, or scott or silverman")
-        return bandwidth
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        problems = []
-        if (self.ratio is not None) + (self.count is not None) + self.auto != 1:
-            problems.append("give exactly one budget: ratio, count or auto")
-        if self.auto and self.criterion not in ("grads", "density"):
-            problems.append(
-                f"auto needs a density, criterion '{self.criterion}' has none: give a ratio"
-            )
-        if self.draw == "sample" and self.criterion not in ("grads", "density", "random"):
-            problems.append(
-                f"draw 'sample' needs weights, criterion '{self.criterion}' has none: use top or"
-                " stratified"
-            )
-        if self.auto and self.criterion == "grads" and (self.draw != "top" or not self.typicality):
-            problems.append("auto needs draw 'top' and a typicality above 0")
-        if self.criterion == "grads" and self.draw == "top" and not (self.typicality or self.focus):
-            problems.append(
-                "draw 'top' with typicality 0 and focus 0 ranks nothing: use draw 'sample'"
-            )
-        both = sorted(set(self.pins) & set(self.excluded))
-        if both:
-            problems.append(f"sample {both[0]} is both pinned and excluded: choose one")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Settings from a YAML file; raises ConfigError with the line of a syntax error."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
-        kind = type(error).__name__
-        raise ConfigError(f"config {path}{place} is not valid YAML ({kind}): correct it") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"config {path} must hold 'setting: value' lines")
-    return values

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grads.config.run import RunConfig, is_path
+from grads.config.base import is_path
+from grads.config.run import RunConfig
 from grads.errors import DataError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")

@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from grads.engine.gradients import IGNORE
+IGNORE = -100  # label of a position that carries no loss, as everywhere in Transformers
 
 
 @dataclass(frozen=True)

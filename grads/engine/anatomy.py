@@ -7,45 +7,13 @@ made a leaf of autograd, to the head, and no further.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from grads.engine.head import Head
 from grads.errors import ModelError
-
-
-@dataclass(frozen=True)
-class Head:
-    """A linear head and its logits' bend: z = cap tanh(scale (Wh + b) / cap)."""
-
-    weight: Tensor  # (V, d)
-    bias: Tensor | None  # (V,)
-    scale: float = 1.0
-    softcap: float | None = None
-
-    def logits(self, h: Tensor, rows: slice | Tensor) -> tuple[Tensor, Tensor | float]:
-        """Logits of h (N, d) at vocabulary `rows`, (N, C), and their slope at the linear map."""
-        z = h @ self.weight[rows].to(h.dtype).T
-        if self.bias is not None:
-            z += self.bias[rows].to(h.dtype)
-        return self._bend(z)
-
-    def label_logits(self, h: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Logit of each row's own label and its slope, both (N,)."""
-        z = (h * self.weight[labels].to(h.dtype)).sum(1)
-        if self.bias is not None:
-            z += self.bias[labels].to(h.dtype)
-        return self._bend(z)
-
-    def _bend(self, z: Tensor) -> tuple[Tensor, Tensor | float]:
-        if self.scale != 1.0:
-            z *= self.scale
-        if self.softcap is None:
-            return z, self.scale
-        z = z.div_(self.softcap).tanh_()
-        return z * self.softcap, (1 - z * z) * self.scale
 
 
 class HeadReached(Exception):  # noqa: N818 - ends a forward pass, not an error

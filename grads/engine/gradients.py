@@ -14,25 +14,20 @@ online softmax, and one backward pass of activations leads to the embeddings. Wh
 the model and its body's activations is one block of logits (`BLOCK_ELEMENTS`) and, a sample, a
 |R| x |R| matrix, whatever the vocabulary's size.
 
-`autograd_norms` is the slow, obvious way, for a run's self-check.
+`autograd.py` is the slow, obvious way, for a run's self-check.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from grads.data.tokens import IGNORE
 from grads.engine.anatomy import HeadReached, describe, tapped
-
-IGNORE = -100  # label of a position that carries no loss, as everywhere in Transformers
-# Logits held at a time, response tokens x vocabulary block: 4 MB stay in a CPU's cache, 64 MB
-# keep a GPU busy.
-BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**24, "mps": 2**24}
-MIN_BLOCK = 256  # columns of a block, however many response tokens there are
+from grads.engine.autograd import accumulate_in
+from grads.engine.head import Group, HeadResult, group_rows, head_pass, probabilities
 
 
 @dataclass(frozen=True)
@@ -46,43 +41,6 @@ class SampleGradients:
     mean_hidden: Tensor  # (B, d) mean over response positions of what enters the head
     embed_token_norm: list[Tensor]  # B of (T_i,): norm of e_t at each token
     head_token_norm: list[Tensor]  # B of (|R_i|,): |d_t| |h_t| at each response token
-
-
-class _Group(NamedTuple):
-    """One sample's share of the batch's flattened response tokens."""
-
-    rows: slice  # of the N response tokens
-    tokens: Tensor  # (U,) the sample's distinct token ids
-    of_token: Tensor  # (T,) index into `tokens` of each token
-    of_label: Tensor  # (|R|,) index into `tokens` of each label
-
-    @property
-    def size(self) -> int:
-        return len(self.of_label)
-
-
-@dataclass
-class _HeadState:
-    """Online sums over the vocabulary without each row's label, N = response tokens.
-
-    The label's own entry stays out and is put back at the end as minus the sum of the others:
-    1 - p(label), taken directly, loses all its digits once a token is well learned.
-    """
-
-    peak: Tensor  # (N,) running maximum m of the other logits
-    mass: Tensor  # (N,) sum of u = exp(z - m)
-    grad_hidden: Tensor  # (N, d) sum of u * slope * W
-    grams: dict[int, Tensor]  # sample -> (|R|, |R|) sum over v of w_s[v] w_t[v], w = u * slope
-    squares: Tensor  # (N,) sum of w^2, for the samples without a Gram matrix
-
-
-class _HeadResult(NamedTuple):
-    loss: Tensor  # (N,)
-    label_grad: Tensor  # (N,) d_t[y_t]; like all below before the division by |R|
-    log_norm: Tensor  # (N,) log of the softmax's normaliser
-    grad_hidden: Tensor  # (N, d)
-    norms: Tensor  # (B,) head_grad_norm
-    token_norms: Tensor  # (N,) |d_t| |h_t|
 
 
 class GradientScorer:
@@ -111,10 +69,10 @@ class GradientScorer:
         with torch.enable_grad():
             hidden, leaf = self._forward(input_ids)
         h = hidden.detach()[sample, position]
-        h = h.to(_accumulate_in(h.dtype))
+        h = h.to(accumulate_in(h.dtype))
         targets = labels[sample, position + 1]
-        groups = _groups(input_ids, lengths, targets, counts)
-        result = self._head_pass(h, targets, groups)
+        groups = group_rows(input_ids, lengths, targets, counts)
+        result = head_pass(self.head, h, targets, groups)
 
         per_row = torch.tensor(counts, device=h.device).to(h.dtype)[sample, None]
         grad_hidden = torch.zeros_like(hidden)
@@ -133,95 +91,8 @@ class GradientScorer:
         assert tap.hidden is not None
         return tap.hidden, tap.leaves[0]
 
-    @torch.no_grad()
-    def _head_pass(self, h: Tensor, labels: Tensor, groups: list[_Group]) -> _HeadResult:
-        # Above |R| = d a second pass that builds blocks of the gradient beats the Gram matrix.
-        wide = {i for i, group in enumerate(groups) if group.size > h.shape[1]}
-        state = self._walk_vocabulary(h, labels, groups, wide)
-        label_z, label_slope = self.head.label_logits(h, labels)
-        log_others = state.peak + state.mass.log()
-        log_norm = torch.logaddexp(log_others, label_z)
-        unit = (state.peak - log_norm).exp()  # u * unit = probability
-        label_grad = -(log_others - log_norm).exp() * label_slope
-        grad_hidden = state.grad_hidden * unit[:, None]
-        grad_hidden += label_grad[:, None] * self.head.weight[labels].to(h.dtype)
-
-        norms = torch.zeros(len(groups), dtype=h.dtype, device=h.device)
-        squares = state.squares * unit**2 + label_grad**2
-        for i, group in enumerate(groups):
-            rows = group.rows
-            if i in wide:
-                norms[i] = self._norm_by_blocks(
-                    h[rows], labels[rows], log_norm[rows], label_grad[rows]
-                )
-                continue
-            off_label = self._probabilities(h[rows], group, log_norm[rows])
-            gram = state.grams[i] * unit[rows, None] * unit[None, rows]
-            cross = off_label[:, group.of_label].T * label_grad[rows, None]
-            same = labels[rows, None] == labels[None, rows]
-            gram += cross + cross.T + same * label_grad[rows, None] * label_grad[None, rows]
-            squares[rows] = gram.diagonal()
-            norms[i] = (gram * (h[rows] @ h[rows].T)).sum().clamp_min(0).sqrt() / group.size
-        token_norms = squares.clamp_min(0).sqrt() * h.norm(dim=1)
-        loss = F.softplus(log_others - label_z)
-        return _HeadResult(loss, label_grad, log_norm, grad_hidden, norms, token_norms)
-
-    def _walk_vocabulary(
-        self, h: Tensor, labels: Tensor, groups: list[_Group], wide: set[int]
-    ) -> _HeadState:
-        n = len(h)
-        state = _HeadState(
-            peak=h.new_full((n,), -torch.inf),
-            mass=h.new_zeros(n),
-            grad_hidden=torch.zeros_like(h),
-            grams={i: h.new_zeros(g.size, g.size) for i, g in enumerate(groups) if i not in wide},
-            squares=h.new_zeros(n),
-        )
-        for block in _blocks(len(self.head.weight), h):
-            z, slope = self.head.logits(h, block)
-            inside, column = _labels_in(block, labels)
-            z[inside, column] = -torch.inf
-            peak = torch.maximum(state.peak, z.amax(1))
-            decay = (state.peak - peak).exp()
-            w = z.sub_(peak[:, None]).exp_()
-            state.mass = state.mass * decay + w.sum(1)
-            state.peak = peak
-            if isinstance(slope, Tensor) or slope != 1.0:
-                w *= slope
-            state.grad_hidden *= decay[:, None]
-            state.grad_hidden.addmm_(w, self.head.weight[block].to(h.dtype))
-            for i, group in enumerate(groups):
-                rows = group.rows
-                if i in wide:
-                    square = (w[rows] ** 2).sum(1)
-                    state.squares[rows] = state.squares[rows] * decay[rows] ** 2 + square
-                else:
-                    state.grams[i] *= decay[rows, None] * decay[None, rows]
-                    state.grams[i].addmm_(w[rows], w[rows].T)
-        return state
-
-    def _probabilities(self, h: Tensor, group: _Group, log_norm: Tensor) -> Tensor:
-        """d_t at the sample's own tokens, (|R|, U), times |R|, with the labels' entries left 0."""
-        z, slope = self.head.logits(h, group.tokens)
-        p = (z - log_norm[:, None]).exp() * slope
-        p[torch.arange(len(h), device=h.device), group.of_label] = 0
-        return p
-
-    def _norm_by_blocks(
-        self, h: Tensor, labels: Tensor, log_norm: Tensor, label_grad: Tensor
-    ) -> Tensor:
-        """head_grad_norm of one sample from blocks (C, d) of its weight gradient."""
-        total = h.new_zeros(())
-        for block in _blocks(len(self.head.weight), h):
-            z, slope = self.head.logits(h, block)
-            d = (z - log_norm[:, None]).exp_() * slope
-            inside, column = _labels_in(block, labels)
-            d[inside, column] = label_grad[inside]
-            total += (d.T @ h).square().sum()
-        return total.sqrt() / len(h)
-
     def _collect(
-        self, h: Tensor, e: Tensor, groups: list[_Group], result: _HeadResult
+        self, h: Tensor, e: Tensor, groups: list[Group], result: HeadResult
     ) -> SampleGradients:
         """Put the batch's parts together; h is (N, d), e (B, T, d) the gradients at the weights."""
         loss, embed, dot, mean_hidden = [], [], [], []
@@ -231,7 +102,7 @@ class GradientScorer:
             rows = e.new_zeros(len(group.tokens), e.shape[2])
             rows.index_add_(0, group.of_token, e[i, : len(group.of_token)])
             embed.append(rows.norm())
-            d = self._probabilities(h_i, group, result.log_norm[group.rows])
+            d = probabilities(self.head, h_i, group, result.log_norm[group.rows])
             d[torch.arange(len(h_i), device=h.device), group.of_label] = label_grad
             same_shape = rows.shape[1] == h.shape[1]  # without it there is no inner product
             dot.append(
@@ -259,68 +130,3 @@ def squeeze_padding(ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, 
     ids = ids.gather(1, order)[:, :width]
     labels = labels.gather(1, order)[:, :width].masked_fill(~real, IGNORE)
     return ids, lengths, labels
-
-
-def _groups(ids: Tensor, lengths: Tensor, labels: Tensor, counts: list[int]) -> list[_Group]:
-    groups, start = [], 0
-    for row, length, count in zip(ids, lengths.tolist(), counts, strict=True):
-        rows = slice(start, start + count)
-        tokens, index = torch.cat([row[:length], labels[rows]]).unique(return_inverse=True)
-        groups.append(_Group(rows, tokens, index[:length], index[length:]))
-        start += count
-    return groups
-
-
-def _blocks(vocabulary: int, h: Tensor) -> Iterator[slice]:
-    width = max(BLOCK_ELEMENTS[h.device.type] // len(h), MIN_BLOCK)
-    for start in range(0, vocabulary, width):
-        yield slice(start, min(start + width, vocabulary))
-
-
-def _labels_in(block: slice, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Which rows have their label in the block, and its column there."""
-    (inside,) = torch.nonzero((labels >= block.start) & (labels < block.stop), as_tuple=True)
-    return inside, labels[inside] - block.start
-
-
-def _accumulate_in(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-class SampleNorms(NamedTuple):
-    """The numbers of one sample."""
-
-    loss: float
-    embed_grad_norm: float
-    head_grad_norm: float
-    grad_dot: float
-
-
-def autograd_norms(model: Any, input_ids: Tensor, labels: Tensor) -> SampleNorms:
-    """The same numbers by plain autograd, one sample (T,) without padding: slow, obvious, V x d.
-
-    Tied weights are told apart by giving the head a copy, and the embedding's padding row,
-    which autograd would zero, is counted.
-    """
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    weight, padding_idx, trainable = (
-        head.weight,
-        embedding.padding_idx,
-        embedding.weight.requires_grad,
-    )
-    head.weight, embedding.padding_idx = nn.Parameter(weight.detach().clone()), None
-    embedding.weight.requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            logits = model(input_ids=input_ids[None], use_cache=False).logits[0, :-1]
-            logits = logits.to(_accumulate_in(logits.dtype))
-            loss = F.cross_entropy(logits, labels[1:], ignore_index=IGNORE)
-            embed, out = torch.autograd.grad(loss, (embedding.weight, head.weight))
-    finally:
-        head.weight, embedding.padding_idx = weight, padding_idx
-        embedding.weight.requires_grad_(trainable)
-    loss, embed, out = loss.detach(), embed.to(logits.dtype), out.to(logits.dtype)
-    # Row by row first: one sum over V x d numbers would lose four digits in float32.
-    dot = (embed * out).sum(1).sum() if embed.shape == out.shape else torch.nan
-    embed_norm, head_norm = (float(gradient.norm(dim=1).norm()) for gradient in (embed, out))
-    return SampleNorms(float(loss), embed_norm, head_norm, float(dot))

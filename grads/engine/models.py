@@ -17,7 +17,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file
 
-from grads.config.run import DEMO_HUB_ID, DEMO_MODEL, is_path
+from grads.config.base import DEMO_HUB_ID, DEMO_MODEL, is_path
 from grads.data.chat import PLAIN_TEMPLATE
 from grads.errors import ModelError
 from grads.store.files import digest, digest_of, replacing

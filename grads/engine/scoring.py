@@ -16,8 +16,10 @@ import pyarrow.compute as pc
 import torch
 
 from grads.data.tokens import TokenPool, token_batches
-from grads.engine.gradients import GradientScorer, SampleGradients, autograd_norms
+from grads.engine.autograd import autograd_norms
+from grads.engine.gradients import GradientScorer, SampleGradients
 from grads.errors import ScoringError, Stopped
+from grads.store.columns import MEASURED, SCORES
 from grads.store.files import open_table, write_table
 from grads.store.runs import Run
 
@@ -123,14 +125,10 @@ def scores_table(merged: pa.Table, samples: pa.Table) -> pa.Table:
     """scores.parquet: the contract's columns, from the parts and samples.parquet."""
     in_pool = pc.is_in(samples["sample_id"], merged["sample_id"])
     pool = samples.filter(in_pool).sort_by("sample_id")
-    columns = {
-        "sample_id": merged["sample_id"],
-        "prompt_tokens": pool["prompt_tokens"],
-        "response_tokens": pool["response_tokens"],
-    }
-    for name in ("loss", "embed_grad_norm", "head_grad_norm", "grad_dot"):
-        columns[name] = merged[name]
-    return pa.table(columns | {"truncated": pool["truncated"]})
+    sources = {name: merged if name in MEASURED else pool for name in SCORES}
+    return pa.table(
+        {name: source[name].cast(SCORES[name].kind) for name, source in sources.items()}
+    )
 
 
 def self_check(scorer: GradientScorer, pool: TokenPool, device: str) -> dict[str, Any]:
@@ -190,7 +188,7 @@ def _rows(
     hidden = result.mean_hidden.float().cpu().numpy()
     features = hidden if projection is None else hidden @ projection
     columns: dict[str, Any] = {"sample_id": pa.array(sample_ids)}
-    for name in ("loss", "embed_grad_norm", "head_grad_norm", "grad_dot"):
+    for name in MEASURED:
         columns[name] = pa.array(getattr(result, name).float().cpu().numpy())
     width = features.shape[1]
     columns["feature"] = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width)

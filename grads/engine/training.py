@@ -21,8 +21,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from grads.config.run import RunConfig
-from grads.data.tokens import TokenPool, token_batches
-from grads.engine.gradients import IGNORE
+from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine.models import add_lora
 from grads.errors import Stopped, WarmupError
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from grads.config.evaluation import EvaluationConfig, Recipe
-from grads.config.run import SelectionConfig
+from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.store.runs import Run
 
@@ -84,11 +84,11 @@ def plan(run: Run, config: EvaluationConfig, pool: int) -> list[Arm]:
                 taken = reserved | {arm.label for arm in arms}
                 arms.append(_selection(name, record, longer, rival, taken))
     for criterion in config.criteria:
-        options = SelectionConfig(criterion=criterion, count=criteria_count)
+        options = SelectionConfig.parse({"criterion": criterion, "count": criteria_count})
         assert criteria_count is not None
         arms.append(
             Arm(
-                label=_unused(str(criterion), reserved | {arm.label for arm in arms}),
+                label=_unused(criterion, reserved | {arm.label for arm in arms}),
                 kind="criterion",
                 options=options,
                 rival=randoms[criteria_count] if "random" in config.arms else None,

@@ -6,7 +6,7 @@ one sum over another, and samples can be drawn anew. Only response positions ent
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from grads.data.chat import Encoded, Turn, Unusable, encode, render
 from grads.data.tokens import TokenPool, token_batches
 from grads.engine.training import response_logits
 from grads.errors import Stopped
+from grads.evaluation.metrics import METRICS, Batch, Sums
 from grads.store.files import replacing
 
 KL_POSITIONS = 2_048  # at most so many response positions are held against the base model
 ANSWER_TOKENS = 80  # at most, of a written answer
 LOWEST = float(np.finfo(np.float16).min)  # what a log-probability of minus infinity counts as
-Sums = tuple[np.ndarray, np.ndarray]  # (n,) float64 sums of each sample, (n,) what divides them
 
 
 @dataclass(frozen=True)
@@ -180,60 +180,57 @@ def measure(
     report: Callable[[int], None] = lambda tokens: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Sums]:
-    """`loss` (nats), `accuracy` (hits) and `kl` (nats) by sample, `option_accuracy` by question.
+    """Every metric by sample, by its name; those of metrics.py that apply.
 
-    Each is a pair of sums. Without a reference there is no `kl`, without options no
-    `option_accuracy`. `report` gets the tokens of each batch; raises Stopped between batches.
+    Each is a pair of sums. What needs the base model's predictions is measured where there is a
+    reference, what needs options where samples carry some. `report` gets the tokens of each batch;
+    raises Stopped between batches.
     """
-    n = len(probe)
-    loss, hits, kl = (np.zeros(n) for _ in range(3))
-    compared = np.zeros(n)
-    counts = response_counts(probe.samples)
-    for batch, log_probs, targets in _passes(
-        model, probe.samples, batch_tokens, device, report, should_stop
-    ):
-        owner = np.repeat(np.arange(len(batch)), counts[batch])
-        nll = F.nll_loss(log_probs, targets, reduction="none").double().cpu().numpy()
-        hit = (log_probs.argmax(dim=-1) == targets).double().cpu().numpy()
-        loss[batch] = np.bincount(owner, nll, len(batch))
-        hits[batch] = np.bincount(owner, hit, len(batch))
-        if reference is not None:
-            kl[batch], compared[batch] = reference.divergence(batch, log_probs)
-    found = {"loss": (loss, counts.astype(float)), "accuracy": (hits, counts.astype(float))}
-    if reference is not None:
-        found["kl"] = (kl, compared)
+    wanted = {
+        metric.name: metric.of_batch
+        for metric in METRICS
+        if metric.of_batch and (reference is not None or not metric.against_base)
+    }
+    found = {name: (np.zeros(len(probe)), np.zeros(len(probe))) for name in wanted}
+    passes = _passes(model, probe.samples, batch_tokens, device, report, should_stop)
+    for batch in passes:
+        batch = replace(batch, reference=reference)
+        for name, of_batch in wanted.items():
+            for whole, part in zip(found[name], of_batch(batch), strict=True):
+                whole[batch.samples] = part
     if probe.answers:
-        found["option_accuracy"] = _option_hits(
-            model, probe, batch_tokens, device, report, should_stop
-        )
+        scores = _option_scores(model, probe, batch_tokens, device, report, should_stop)
+        for metric in METRICS:
+            if metric.of_question:
+                found[metric.name] = _by_question(probe, scores, metric.of_question)
     return found
 
 
-def _option_hits(
+def _by_question(
+    probe: Probe, scores: np.ndarray, of_question: Callable[[np.ndarray, int], float]
+) -> Sums:
+    sums, asked = np.zeros(len(probe)), np.zeros(len(probe))
+    for position, right in probe.answers.items():
+        sums[position] = of_question(scores[probe.options.sample_ids == position], right)
+        asked[position] = 1.0
+    return sums, asked
+
+
+def _option_scores(
     model: Any,
     probe: Probe,
     batch_tokens: int,
     device: str,
     report: Callable[[int], None],
     should_stop: Callable[[], bool],
-) -> Sums:
-    """1 where the option with the highest mean log-likelihood per token is the right one.
-
-    Of equally likely options the first counts as chosen.
-    """
-    counts = response_counts(probe.options)
-    score = np.zeros(len(probe.options))
-    for batch, log_probs, targets in _passes(
-        model, probe.options, batch_tokens, device, report, should_stop
-    ):
-        owner = np.repeat(np.arange(len(batch)), counts[batch])
-        nll = F.nll_loss(log_probs, targets, reduction="none").double().cpu().numpy()
-        score[batch] = -np.bincount(owner, nll, len(batch)) / counts[batch]
-    hits, asked = np.zeros(len(probe)), np.zeros(len(probe))
-    for position, right in probe.answers.items():
-        mine = score[probe.options.sample_ids == position]
-        hits[position], asked[position] = float(np.argmax(mine) == right), 1.0
-    return hits, asked
+) -> np.ndarray:
+    """Mean log-likelihood per token of each option."""
+    scores = np.zeros(len(probe.options))
+    for batch in _passes(model, probe.options, batch_tokens, device, report, should_stop):
+        likely = batch.log_probs.gather(1, batch.targets[:, None])[:, 0]
+        sums, counts = batch.summed(likely)
+        scores[batch.samples] = sums / counts
+    return scores
 
 
 def _passes(
@@ -243,14 +240,16 @@ def _passes(
     device: str,
     report: Callable[[int], None],
     should_stop: Callable[[], bool],
-) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
-    """Batches as (positions, log-probabilities (N, V) float32, targets (N,))."""
-    for batch in token_batches(pool.lengths, batch_tokens):
+) -> Iterator[Batch]:
+    """The pool as the model predicts it, batch by batch."""
+    counts = response_counts(pool)
+    for samples in token_batches(pool.lengths, batch_tokens):
         if should_stop():
             raise Stopped
-        logits, targets = response_logits(model, *pool.collate(batch, device))
-        yield batch, F.log_softmax(logits.float(), dim=-1), targets
-        report(int(pool.lengths[batch].sum()))
+        logits, targets = response_logits(model, *pool.collate(samples, device))
+        owner = np.repeat(np.arange(len(samples)), counts[samples])
+        yield Batch(samples, owner, F.log_softmax(logits.float(), dim=-1), targets, None)
+        report(int(pool.lengths[samples].sum()))
 
 
 @torch.inference_mode()

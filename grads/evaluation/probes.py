@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from grads.config.evaluation import Recipe
 from grads.config.run import RunConfig
-from grads.data import prepare as data
 from grads.data.chat import Encoded, Turn
+from grads.data.layouts import recognise
+from grads.data.prepare import prepare
 from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
 from grads.errors import DataError, EvaluationError
@@ -107,7 +108,7 @@ def _read(
     config = run.config().model_copy(update=changed | {"limit": limit, "heldout": 0})
     source = read_source(config)
     config = config.model_copy(update={"columns": _columns(run, config, source)})
-    prepared = data.prepare(source, config, tokenizer, max_length)
+    prepared = prepare(source, config, tokenizer, max_length)
     place = {sample_id: i for i, sample_id in enumerate(source.ids)}
     kept = prepared.samples["sample_id"].to_pylist()
     rows = [source.rows[place[sample_id]] or {} for sample_id in kept]
@@ -119,7 +120,7 @@ def _columns(run: Run, config: RunConfig, source: Source) -> dict[str, str]:
         if mapping and set(mapping.values()) <= set(source.columns):
             return dict(mapping)
     try:
-        data.recognise(source.columns, {})
+        recognise(source.columns, {})
     except DataError:
         raise EvaluationError(
             f"the columns of {source.name}, {', '.join(source.columns) or '(none)'}, are neither"

@@ -8,19 +8,11 @@ import numpy as np
 from grads.evaluation import intervals
 from grads.evaluation.arms import BASE, Arm
 from grads.evaluation.intervals import NONE, Verdict
+from grads.evaluation.metrics import SHOWN
 from grads.store.files import write_json
 from grads.store.folders import Evaluation
 from grads.store.runs import Run
 
-# Metric -> whether higher is better. Those that were not measured are absent from a result.
-METRICS = {
-    "heldout_loss": False,
-    "heldout_accuracy": True,
-    "heldout_option_accuracy": True,
-    "general_loss": False,
-    "general_kl": False,
-    "general_option_accuracy": True,
-}
 LEARNING, FORGETTING = "heldout_loss", "general_loss"  # what the two verdicts go by
 Trials = dict[int, dict[str, Any]]  # finished files of one arm by seed
 
@@ -78,12 +70,12 @@ def summary(arm: Arm, trials: Trials) -> dict[str, Any]:
     """What result.json says of one arm."""
     rows = []
     for seed, file in sorted(trials.items()):
-        row = {metric: value(file, metric) for metric in METRICS}
+        row = {metric: value(file, metric) for metric in SHOWN}
         price = {name: file[name] for name in ("steps", "tokens", "seconds", "curve")}
         rows.append({"seed": seed} | row | {"general_losses": file["general_losses"]} | price)
     mean: dict[str, float | None] = {}
     interval: dict[str, list[float | None] | None] = {}
-    for metric in METRICS:
+    for metric in SHOWN:
         numbers = np.array(list(values(trials, metric).values()))
         found = intervals.estimate(numbers) if len(numbers) else None
         mean[metric] = found.mean if found else None
@@ -127,7 +119,7 @@ def compare(arm: Arm, ours: Trials, other: Arm, theirs: Trials) -> dict[str, Any
         theirs = {seed: theirs[min(theirs)] for seed in ours}
     seeds = sorted(ours.keys() & theirs.keys())
     metrics = {}
-    for metric, higher in METRICS.items():
+    for metric, shown in SHOWN.items():
         a, b = values(ours, metric), values(theirs, metric)
         if not seeds or not a.keys() & b.keys():
             continue
@@ -138,7 +130,7 @@ def compare(arm: Arm, ours: Trials, other: Arm, theirs: Trials) -> dict[str, Any
             "high": found.high,
             "p": found.p,
             "bootstrap": _bootstrap(metric, ours, theirs, seeds),
-            "verdict": intervals.verdict(found, higher),
+            "verdict": intervals.verdict(found, shown.higher_is_better),
         }
     verdicts = {
         name: metrics[metric]["verdict"] if metric in metrics else NONE

@@ -12,13 +12,13 @@ import numpy as np
 from scipy.special import stdtrit
 
 from grads.config.evaluation import TuneConfig
-from grads.config.run import SelectionConfig
 from grads.errors import EvaluationError
 from grads.evaluation import arms
 from grads.evaluation.arms import BASE, Arm, Trial
 from grads.selection.decisions import with_decisions
+from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
-from grads.selection.select import Scores
+from grads.selection.scores import Scores
 
 GRID: dict[str, dict[str, Any]] = {
     "random": {"criterion": "random"},

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from grads.config.run import SelectionConfig
 from grads.errors import RunError
+from grads.selection.options import SelectionConfig
 from grads.store.runs import Run
 
 

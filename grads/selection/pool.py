@@ -1,7 +1,7 @@
 """A finished run's samples as columns: loaded once, then filtered, counted and read."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -9,28 +9,47 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from grads.config.run import Bound, SelectionConfig
-from grads.selection import select as selection
-from grads.selection.select import Scores, Signal
+from grads.selection.filters import Filter, inside_polygon, within_bound
+from grads.selection.options import SelectionConfig
+from grads.selection.scores import Scores
+from grads.selection.select import Selection, gumbel, needs_signal, select
+from grads.selection.signal import Signal, measure_signal, unitless_signal
+from grads.store.columns import SCORES
 from grads.store.files import open_table
 from grads.store.runs import Run
 
-SCORE_COLUMNS = ("loss", "embed_grad_norm", "head_grad_norm", "grad_dot")
 MOST_CATEGORIES = 40  # distinct values up to which a column of the source counts as categories
 TOPIC = "found topic"  # the name of the clusters among the columns of categories
-SIGNALS = {"signal": "l2", "embed_signal": "embed", "head_signal": "head"}
 
 
 @dataclass(frozen=True)
-class Filter:
-    """Which samples to look at; every part narrows."""
+class SignalColumn:
+    """A number of every sample that is worked out from its gradient norms."""
 
-    bounds: tuple[Bound, ...] = ()
-    lassos: tuple[tuple[str, str, tuple[tuple[float, float], ...]], ...] = ()
-    """(x column, y column, corners) of polygons drawn in a plane."""
-    clusters: tuple[int, ...] = ()
-    text: str = ""
-    """Words that must occur together, upper or lower case alike."""
+    label: str  # for people
+    help: str
+    norms: str  # an option of `signal`: which norms
+
+
+SIGNALS = {
+    "signal": SignalColumn(
+        "Learning signal",
+        "How strongly the model would change if it learned this example, for its length: 0 is"
+        " typical, 1 is one standard deviation more than typical.",
+        "l2",
+    ),
+    "embed_signal": SignalColumn(
+        "Input-word signal",
+        "The part of the learning signal that changes how the model reads words (its embedding"
+        " layer).",
+        "embed",
+    ),
+    "head_signal": SignalColumn(
+        "Output-word signal",
+        "The part of the learning signal that changes how the model chooses words (its LM head).",
+        "head",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -47,9 +66,10 @@ class Pool:
     def __init__(self, run: Run) -> None:
         self.run = run
         table = run.read_table(run.scores_file)
-        names = ("sample_id", "response_tokens", *SCORE_COLUMNS)
-        self.scores = Scores(**{name: table[name].to_numpy() for name in names})
-        self.prompt_tokens: np.ndarray = table["prompt_tokens"].to_numpy()
+        numbers = [name for name, c in SCORES.items() if not pa.types.is_boolean(c.kind)]
+        self._table = {name: table[name].to_numpy() for name in numbers}
+        self.scores = Scores(**{field.name: self._table[field.name] for field in fields(Scores)})
+        self.prompt_tokens: np.ndarray = self._table["prompt_tokens"]
         self._signals: dict[tuple[Any, ...], Signal] = {}
         self._found: dict[str, np.ndarray] = {}
         self._random: dict[int, np.ndarray] = {}
@@ -72,13 +92,9 @@ class Pool:
     @cached_property
     def numbers(self) -> dict[str, np.ndarray]:
         """Every column of numbers: signals, scores, token counts, then the source's own."""
-        found = {name: self._unitless(kind) for name, kind in SIGNALS.items()}
-        found |= {
-            "response_tokens": self.scores.response_tokens,
-            "prompt_tokens": self.prompt_tokens,
-            **{name: getattr(self.scores, name) for name in SCORE_COLUMNS},
-            "sample_id": self.scores.sample_id,
-        }
+        found = {name: self._unitless(column.norms) for name, column in SIGNALS.items()}
+        id_last = sorted(self._table, key=lambda name: name == "sample_id")
+        found |= {name: self._table[name] for name in id_last}
         for name, values in self._source_columns:
             if name not in found and (
                 pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
@@ -114,7 +130,7 @@ class Pool:
 
     def _unitless(self, kind: str) -> np.ndarray:
         options = SelectionConfig.parse({"signal": kind, "ratio": 1.0})
-        return selection.unitless_signal(self.scores, options)
+        return unitless_signal(self.scores, options)
 
     @cached_property
     def cluster(self) -> np.ndarray | None:
@@ -156,22 +172,22 @@ class Pool:
 
     def signal(self, options: SelectionConfig) -> Signal | None:
         """measure_signal, remembered: what a move of budget or focus does not change."""
-        if not selection.needs_signal(options):
+        if not needs_signal(options):
             return None
         key = (options.signal, options.length_control, options.bandwidth)
         if key not in self._signals:
-            self._signals[key] = selection.measure_signal(self.scores, options)
+            self._signals[key] = measure_signal(self.scores, options)
         return self._signals[key]
 
-    def select(self, options: SelectionConfig) -> selection.Selection:
+    def select(self, options: SelectionConfig) -> Selection:
         """The subset under these options."""
         columns = self.numbers if options.bounds else {}
-        return selection.select(self.scores, options, columns, self.cluster, self.signal(options))
+        return select(self.scores, options, columns, self.cluster, self.signal(options))
 
     def random(self, count: int, seed: int) -> np.ndarray:
         """(n,) bool: the random subset of `count` samples, as criterion `random` draws it."""
         if seed not in self._random:
-            keys = selection.gumbel(self.scores.sample_id, seed)
+            keys = gumbel(self.scores.sample_id, seed)
             self._random[seed] = np.argsort(-keys, kind="stable")
         mask = np.zeros(len(self), bool)
         mask[self._random[seed][:count]] = True
@@ -196,7 +212,7 @@ class Pool:
         """(n,) bool: the samples that pass every part of a filter."""
         mask = np.ones(len(self), bool)
         for bound in wanted.bounds:
-            mask &= selection.within_bound(self.numbers, bound)
+            mask &= within_bound(self.numbers, bound)
         for x, y, corners in wanted.lassos:
             mask &= inside_polygon(self.numbers[x], self.numbers[y], np.array(corners))
         if wanted.clusters and self.cluster is not None:
@@ -252,13 +268,3 @@ class Pool:
         group = self.duplicate_group[position]
         same = np.flatnonzero(self.duplicate_group == group) if group >= 0 else np.array([], int)
         return [int(i) for i in same if i != position]
-
-
-def inside_polygon(x: np.ndarray, y: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """(n,) bool: points within a polygon (k, 2), by the even-odd rule."""
-    inside = np.zeros(len(x), bool)
-    for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        crosses = (y1 > y) != (y2 > y)
-        if y1 != y2:
-            inside ^= crosses & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
-    return inside

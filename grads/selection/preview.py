@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from grads.config.run import SelectionConfig
+from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.selection.select import Ranking
 from grads.store.pipeline import STAGES

@@ -9,39 +9,15 @@ public; every choice in it is an option.
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import ndtri
 
-from grads.config.run import Bound, SelectionConfig
 from grads.errors import SelectionError
-from grads.selection.density import bandwidth_factor, leave_one_out, whiten
+from grads.selection.criteria import criterion_named
+from grads.selection.filters import within_bound
+from grads.selection.options import SelectionConfig
+from grads.selection.scores import Scores
+from grads.selection.signal import Signal, measure_signal
 
 AUTO_DROP = {1: 0.5, 2: 1.148}  # from the peak: holds 68% of a bell shape, in one or two dimensions
-FEW = 10  # below this many samples only ranks are used
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scored pool, n samples sorted by id; norms are those of gradients.py."""
-
-    sample_id: np.ndarray  # (n,) int64
-    response_tokens: np.ndarray  # (n,)
-    loss: np.ndarray  # (n,) nats per token
-    embed_grad_norm: np.ndarray  # (n,)
-    head_grad_norm: np.ndarray  # (n,)
-    grad_dot: np.ndarray  # (n,)
-
-    def __len__(self) -> int:
-        return len(self.sample_id)
-
-
-@dataclass(frozen=True)
-class Signal:
-    """What the norms say before typicality and focus: the part of a ranking that takes time."""
-
-    x: np.ndarray  # (n,) unitless signal, in robust standard deviations
-    log_density: np.ndarray  # (n,) leave-one-out
-    dims: int
-    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -143,24 +119,16 @@ def _best_first(keys: np.ndarray, above_floor: np.ndarray, allowed: np.ndarray) 
 
 def needs_signal(options: SelectionConfig) -> bool:
     """Whether the criterion ranks by the signal's density."""
-    return options.criterion in ("grads", "density")
+    return criterion_named(options.criterion).by_density
 
 
 def rank(scores: Scores, options: SelectionConfig, signal: Signal | None = None) -> Ranking:
     """Signal, density and score of every sample under a criterion."""
-    n = len(scores)
-    plain = {
-        "loss_high": scores.loss,
-        "loss_low": -scores.loss,
-        "longest": scores.response_tokens.astype(float),
-        "shortest": -scores.response_tokens.astype(float),
-        "magnitude": np.hypot(scores.embed_grad_norm, scores.head_grad_norm),
-        "random": np.zeros(n),
-    }
-    if options.criterion in plain:
-        value = np.asarray(plain[options.criterion], dtype=float)
+    n, criterion = len(scores), criterion_named(options.criterion)
+    if criterion.value is not None:
+        value = np.asarray(criterion.value(scores), dtype=float)
         return Ranking(value, np.full(n, np.nan), value, np.ones(n, bool), dims=1)
-    a, focus = (1.0, 0.0) if options.criterion == "density" else (options.typicality, options.focus)
+    a, focus = criterion.tilt or (options.typicality, options.focus)
     signal = signal or measure_signal(scores, options)
     x, log_density = signal.x, signal.log_density
     with np.errstate(invalid="ignore"):
@@ -170,93 +138,6 @@ def rank(scores: Scores, options: SelectionConfig, signal: Signal | None = None)
     score = focus * x + (a * log_density if a else 0.0)
     score = np.where(above, score, log_density)  # below the floor only density counts
     return Ranking(x, log_density, score, above, signal.dims, signal.notes)
-
-
-def measure_signal(scores: Scores, options: SelectionConfig) -> Signal:
-    """Signal and density under the options' signal, length control and bandwidth alone."""
-    notes: list[str] = []
-    raw = _raw_signals(scores, options)
-    axes = [_unitless(signal, scores.response_tokens, options, notes) for signal in raw]
-    points = np.stack(axes[:2] if options.signal == "joint" else axes, axis=1)
-    return Signal(axes[-1], _log_density(points, options, notes), points.shape[1], notes)
-
-
-def unitless_signal(scores: Scores, options: SelectionConfig) -> np.ndarray:
-    """(n,) the signal x alone, without its density."""
-    raw = _raw_signals(scores, options)[-1]
-    return _unitless(raw, scores.response_tokens, options, [])
-
-
-def _raw_signals(scores: Scores, options: SelectionConfig) -> list[np.ndarray]:
-    embed, head = scores.embed_grad_norm.astype(float), scores.head_grad_norm.astype(float)
-    l2 = np.hypot(embed, head)
-    if options.signal == "joint":
-        return [embed, head, l2]
-    if options.signal == "tied":
-        if np.isnan(scores.grad_dot).any():
-            raise SelectionError(
-                "signal 'tied' needs an embedding and a head of one shape: use joint or l2"
-            )
-        return [np.sqrt(np.maximum(l2**2 + 2 * scores.grad_dot.astype(float), 0))]
-    return [{"l2": l2, "embed": embed, "head": head}[options.signal]]
-
-
-def _unitless(
-    signal: np.ndarray, tokens: np.ndarray, options: SelectionConfig, notes: list[str]
-) -> np.ndarray:
-    """Log, minus the length effect, in robust standard deviations from the median."""
-    positive = signal > 0
-    if not positive.all():
-        smallest = signal[positive].min() if positive.any() else 1.0
-        notes.append(f"{(~positive).sum()} zero norms were raised to the smallest, {smallest:.3g}")
-        signal = np.where(positive, signal, smallest)
-    r, log_tokens = np.log(signal), np.log(np.asarray(tokens, dtype=float))
-    if options.length_control == "sqrt":
-        r = r + 0.5 * log_tokens
-    elif options.length_control == "residual":
-        if np.ptp(log_tokens) == 0:
-            notes.append("all responses have one length: no length effect to remove")
-        else:
-            centred = log_tokens - log_tokens.mean()
-            slope = (centred @ r) / (centred @ centred)  # least squares
-            r = r - slope * centred
-    if len(r) < FEW:
-        notes.append(f"under {FEW} samples: ranks stand in for the signal")
-        return _normal_scores(r)
-    centre = np.median(r)
-    low, high = np.quantile(r, [0.25, 0.75])
-    scale = (high - low) / 1.349
-    if scale <= 1e-9 * max(abs(centre), 1.0):
-        scale = r.std()
-        notes.append("the signal's quartiles coincide: its standard deviation sets the unit")
-    if scale <= 1e-9 * max(abs(centre), 1.0):
-        notes.append("all signals are alike: none is preferred")
-        return np.zeros_like(r)
-    return np.asarray((r - centre) / scale)
-
-
-def _normal_scores(values: np.ndarray) -> np.ndarray:
-    """Quantiles of the normal distribution at the values' ranks; equal values share their mean."""
-    _, index, copies = np.unique(values, return_inverse=True, return_counts=True)
-    middle = np.cumsum(copies) - copies / 2
-    return np.asarray(ndtri(middle[index] / len(values)))
-
-
-def _log_density(points: np.ndarray, options: SelectionConfig, notes: list[str]) -> np.ndarray:
-    n, dims = points.shape
-    if n < FEW:  # normal scores of ranks: their density is the bell's own
-        return np.asarray(-0.5 * (points**2).sum(axis=1))
-    if (np.ptp(points, axis=0) == 0).all():
-        return np.zeros(n)
-    if dims == 2:
-        points = whiten(points)
-    density = leave_one_out(points, bandwidth_factor(options.bandwidth, n, dims))
-    if density.outside:
-        notes.append(f"{density.outside} samples lie far outside the density's grid: taken as zero")
-    if not np.isfinite(density.log_density).any():
-        notes.append("no sample has a neighbour within the bandwidth: density says nothing")
-        return np.zeros(n)
-    return density.log_density
 
 
 def _keys(scores: Scores, options: SelectionConfig, ranking: Ranking) -> np.ndarray:
@@ -355,14 +236,3 @@ def _allowed(
             raise SelectionError(f"no cluster {unknown[0]}: there are {sorted(known)}")
         allowed &= np.isin(cluster, options.clusters)
     return allowed
-
-
-def within_bound(columns: dict[str, np.ndarray], bound: Bound) -> np.ndarray:
-    """(n,) bool: the column lies within the bound; missing values lie outside."""
-    if bound.column not in columns:
-        there = ", ".join(columns)
-        raise SelectionError(f"no number column '{bound.column}' to bound: there are {there}")
-    values = columns[bound.column].astype(float)
-    low = -np.inf if bound.low is None else bound.low
-    high = np.inf if bound.high is None else bound.high
-    return np.asarray((values >= low) & (values <= high))

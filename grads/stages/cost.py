@@ -9,9 +9,9 @@ import psutil
 import torch
 
 from grads.config.run import RunConfig
-from grads.data.tokens import TokenPool, token_batches
+from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine import models
-from grads.engine.gradients import IGNORE, GradientScorer
+from grads.engine.gradients import GradientScorer
 from grads.engine.training import prepared, response_loss, sample_fraction
 
 MEASURED_TOKENS = 512  # in one training step and one scoring batch; two rounds of each

@@ -14,7 +14,8 @@ from grads.engine import models, training
 from grads.errors import EvaluationError, WarmupError
 from grads.evaluation import arms, results
 from grads.evaluation.arms import Trial
-from grads.evaluation.measure import Probe, Reference, Sums, measure, response_counts, write_answer
+from grads.evaluation.measure import Probe, Reference, measure, response_counts, write_answer
+from grads.evaluation.metrics import Sums
 from grads.evaluation.probes import load_probes
 from grads.jobs.job import Job
 from grads.selection.pool import Pool

@@ -19,7 +19,8 @@ import pyarrow as pa
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
-from grads.config.run import RunConfig, Settings
+from grads.config.base import Settings
+from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.store.files import open_table, read_json, read_rows, write_json, write_table
 

@@ -1,0 +1,108 @@
+"""What all settings share: validation with every problem named, paths, and their file form.
+
+Every field's docstring is its documentation: the command line shows it as `--help`.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from grads.errors import ConfigError
+
+DEMO_MODEL = "demo"
+DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+FILE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gguf")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What the command line calls a field, where that is not its name: --map, --bound."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a text field whose values are the names of something that can be added to."""
+
+    names: Callable[[], Iterable[str]]
+
+
+class Settings(BaseModel):
+    """Settings that cannot change once made, and refuse unknown names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    PATHS: ClassVar[tuple[str, ...]] = ()  # fields that may name files or folders
+
+    def absolute(self) -> Self:
+        """The same settings with every path absolute, so that they mean the same everywhere.
+
+        What names nothing here and may be a hub id stays as it is.
+        """
+        places = {name: getattr(self, name) for name in self.PATHS}
+        return self.model_copy(
+            update={
+                name: tuple(map(_absolute, value)) if isinstance(value, tuple) else _absolute(value)
+                for name, value in places.items()
+                if value is not None
+            }
+        )
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """Validate `values`; raises ConfigError that names every problem at once."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = "; ".join(_describe(problem) for problem in error.errors())
+            raise ConfigError(problems) from None
+
+
+def is_path(text: str) -> bool:
+    """Whether a data set or model of this name can only be a file or folder, not a hub id."""
+    path = Path(text)
+    return (
+        path.is_absolute()
+        or text.startswith((".", "~"))
+        or path.suffix.lower() in FILE_SUFFIXES
+        or text.count("/") > 1
+    )
+
+
+def _absolute(text: str) -> str:
+    path = Path(text).expanduser()
+    here = text != DEMO_MODEL and path.exists()
+    if not here and not is_path(text):
+        return text
+    return os.path.abspath(path)  # noqa: PTH100 - a link's target may lack the suffix
+
+
+def _describe(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"unknown setting '{name}': see --help for the settings there are"
+    if problem["type"] == "missing":
+        return f"{name} is missing: it must be given"
+    return f"{name} is {problem['input']!r}: {message}" if name else message
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Settings from a YAML file; raises ConfigError with the line of a syntax error."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        kind = type(error).__name__
+        raise ConfigError(f"config {path}{place} is not valid YAML ({kind}): correct it") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {path} must hold 'setting: value' lines")
+    return values

@@ -1,0 +1,67 @@
+"""A selection -> files a trainer reads, and their manifest. Each is loaded back and counted.
+
+Rows come in source order. From a line format, `jsonl` gives the source's lines back byte for
+byte; the run keeps them, so the source may be gone.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from grads.config.run import RunConfig
+from grads.errors import ExportError
+from grads.export import files, trainers
+from grads.export.rows import Subset, write_text
+from grads.store.files import digest, replacing
+
+FORMATS = {format.name: format for format in (*files.FORMATS, *trainers.FORMATS)}
+
+
+def export(
+    subset: Subset,
+    kind: str,
+    out: Path,
+    config: RunConfig,
+    manifest: dict[str, Any],
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write `subset` as `kind` to `out`, check it, and return the manifest written beside it.
+
+    `out` is a file for jsonl, csv and parquet where it has that suffix, and otherwise a folder.
+    Raises ExportError if it exists (unless `overwrite`) or does not load back as it should.
+    """
+    if kind not in FORMATS:
+        raise ExportError(f"unknown format '{kind}': use one of {', '.join(FORMATS)}")
+    if out.exists() and not overwrite:
+        raise ExportError(f"{out} exists already: give another --out, or remove it first")
+    manifest = manifest | {"format": kind, "rows": len(subset)}
+    try:
+        _write_and_check(subset, kind, out, config, manifest)
+    except (OSError, ValueError, TypeError, OverflowError, csv.Error, pa.ArrowException) as error:
+        raise ExportError(f"cannot write {kind} to {out}: {error}") from error
+    return manifest
+
+
+def _write_and_check(
+    subset: Subset, kind: str, out: Path, config: RunConfig, manifest: dict[str, Any]
+) -> None:
+    """Write data and manifest beside their place, and move them there once they load back."""
+    form = FORMATS[kind]
+    as_file = form.alone and out.suffix == f".{kind}"
+    with replacing(out) as draft:
+        folder = draft.parent if as_file else draft
+        folder.mkdir(parents=True, exist_ok=True)
+        data = draft if as_file else folder / form.data_name.format(name=subset.name)
+        form.write(subset, data, config)
+        count = form.count(data)
+        if count != len(subset):
+            raise ExportError(f"{out} loads back as {count} rows, {len(subset)} were chosen")
+        manifest["sha256"] = digest(data) if data.is_file() else None
+        if not as_file:
+            write_text(folder / "manifest.json", json.dumps(manifest, indent=2))
+    if as_file:
+        with replacing(out.with_name(out.name + ".manifest.json")) as draft:
+            write_text(draft, json.dumps(manifest, indent=2))
