@@ -44,6 +44,7 @@ def show(draft: Draft, settings: RunConfig) -> None:
     say(f"{counts['usable']:,} of {words.count(counts['rows'], 'row')} can be used{refused}")
     roles = ", ".join(f"{role} = {column}" for role, column in manifest["columns"].items())
     st.markdown(f"Recognised as **{manifest['source']['layout']}**: {words.literal(roles)}.")
+    intake.remarks(manifest)
     tokens = api.lengths(draft)
     facts = {
         "Examples to choose from": counts["usable"] - counts["heldout"],

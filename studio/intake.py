@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -31,6 +32,19 @@ def preview(draft: Draft) -> None:
     reader.conversation(row["turns"])
     with st.expander("As tokens: what is underlined is learned, the rest only read", expanded=True):
         reader.tokens(row["pieces"], row["trained"])
+
+
+def remarks(manifest: dict[str, Any]) -> None:
+    """What is in the data and not trained, and what is trained without an end."""
+    if manifest.get("unused_columns"):
+        names = ", ".join(manifest["unused_columns"])
+        st.caption(words.literal(f"Columns that nothing uses: {names}."))
+    if manifest.get("without_end_of_turn"):
+        count = words.count(manifest["without_end_of_turn"], "example")
+        st.caption(
+            f"The model's chat template shows no end of an answer: {count} will not teach it to"
+            " stop."
+        )
 
 
 def refused(rejects: list[dict[str, object]]) -> None:

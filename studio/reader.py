@@ -11,7 +11,14 @@ from grads import api
 from grads.api import ACTIVE, Pool, Run, TokenRequest
 from studio import frame, words
 
-WHO = {"system": "Instruction to the model", "user": "Question", "assistant": "Answer"}
+WHO = {
+    "system": "Instruction to the model",
+    "developer": "Instruction to the model",
+    "user": "Question",
+    "assistant": "Answer",
+    "tool": "Result of a tool",
+    "text": "Text",
+}
 SHOWN = ("signal", "embed_signal", "head_signal", "loss", "response_tokens", "prompt_tokens")
 ABOVE = "The share of all examples that lie below this one."
 HEAT = {
@@ -20,13 +27,24 @@ HEAT = {
 }
 
 
-def conversation(turns: list[dict[str, str]]) -> None:
+def conversation(turns: list[dict[str, Any]]) -> None:
     """The turns as plain text; whatever they hold is shown, never run or rendered."""
-    st.html("".join(_turn(t["role"], escape(t["content"])) for t in turns))
+    st.html("".join(_turn(turn) for turn in turns))
 
 
-def _turn(role: str, inner: str) -> str:
-    return f'<div class="turn {role}"><div class="who">{WHO[role]}</div>{inner}</div>'
+def _turn(turn: dict[str, Any]) -> str:
+    who = WHO[turn["role"]]
+    if turn.get("trained") is False and turn["role"] == "assistant":
+        who += ", not learned"
+    parts = [(who, turn["content"])]
+    if turn.get("reasoning"):
+        parts.insert(0, ("Reasoning", turn["reasoning"]))
+    if turn.get("tool_calls"):
+        parts.append(("Calls a tool", turn["tool_calls"]))
+    inner = "".join(
+        f'<div class="who">{label}</div>{escape(text)}' for label, text in parts if text
+    )
+    return f'<div class="turn {turn["role"]}">{inner}</div>'
 
 
 def tokens(pieces: list[str], trained: list[bool], heat: np.ndarray | None = None) -> None:
@@ -109,7 +127,7 @@ def listing(pool: Pool, positions: np.ndarray, key: str, **more: Any) -> None:
     )
 
 
-def _first(turns: list[dict[str, str]], role: str) -> str:
+def _first(turns: list[dict[str, Any]], role: str) -> str:
     return words.shorten(next((t["content"] for t in turns if t["role"] == role), ""), 160)
 
 

@@ -14,10 +14,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from grads.config.run import RunConfig
-from grads.data.chat import PLAIN_TEMPLATE, Turn, Unusable, encode
+from grads.data.chat import PLAIN_TEMPLATE, encode
 from grads.data.layouts import LAYOUTS, conversation, recognise
 from grads.data.prepare import _scalar_columns, hold_out, prepare
 from grads.data.sources import Source, read_source
+from grads.data.turns import Turn, Unusable
 from grads.errors import DataError
 
 CHATML = (
@@ -334,11 +335,11 @@ def test_every_layout_is_recognised(name):
         row = {"id": 1, roles["prompt"]: "Q", roles["response"]: "A"}
     layout = recognise(list(row), {})
     assert layout.name == name
-    assert conversation(row, layout) == chat("Q", "A")
+    assert conversation(row, layout).turns == chat("Q", "A")
 
 
 def turns_of(row, **mapping):
-    return conversation(row, recognise(list(row), mapping))
+    return conversation(row, recognise(list(row), mapping)).turns
 
 
 @pytest.mark.parametrize(
@@ -472,12 +473,12 @@ def test_a_response_cut_away_is_refused():
 FORGETFUL = CHATML.replace("m.content", "(m.content if loop.last or m.role == 'user' else '')")
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused():
-    """As those do that strip the reasoning from earlier answers."""
+def test_a_template_that_drops_earlier_answers_is_refused():
+    """Nothing is dropped in silence: the turn is named."""
     tokenizer = make_tokenizer(FORGETFUL, "<|im_end|>")
     assert learnt(chat("Q", "A"), tokenizer) == ["A<|im_end|>"]
     refused = verdict(chat("Q", "A", "Q2", "A2"), tokenizer)
-    assert "rewrites earlier text" in refused.reason
+    assert "leaves out turn 2 (assistant)" in refused.reason
     assert refused.advice
 
 
@@ -536,14 +537,14 @@ def said(*pairs):
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        (said(("user", "Q"), ("tool", "T"), ("assistant", "A")), "role 'tool'"),
+        (said(("user", "Q"), ("judge", "T"), ("assistant", "A")), "role 'judge'"),
         (said(("user", "Q"), (["assistant"], "A")), "role '["),
         ([{"content": "Q"}], "role 'None'"),
         (said(("system", "S"), ("user", "Q")), "assistant"),
         (said(("user", "Q"), ("assistant", "")), "'content' is empty"),
         (["Q", "A"], "not an object"),
         ([], "no list of messages"),
-        ("Q", "no list of messages"),
+        ("Q", "holds text, where messages are expected"),
         (None, "no list of messages"),
     ],
 )

@@ -11,8 +11,8 @@ import torch
 from chain import WORDS, save_tiny_model
 
 from grads.config.evaluation import EvaluationConfig, TuneConfig
-from grads.data.chat import Turn
 from grads.data.tokens import TokenPool
+from grads.data.turns import Turn
 from grads.engine import models
 from grads.errors import ConfigError, EvaluationError, Stopped
 from grads.evaluation import measure as evaluation
@@ -210,7 +210,7 @@ def test_an_answer_continues_the_prompt_greedily(tmp_path):
     turns = [Turn("user", "the heart?"), Turn("assistant", "lung")]
     written = evaluation.write_answer(model, tokenizer, turns)
     text = tokenizer.apply_chat_template(
-        [turns[0]._asdict()], tokenize=False, add_generation_prompt=True
+        [{"role": "user", "content": turns[0].content}], tokenize=False, add_generation_prompt=True
     )
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     start = len(ids)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from test_end_to_end import save_tiny_model
 
-from grads.data.chat import PLAIN_TEMPLATE, Turn, encode
+from grads.data.chat import PLAIN_TEMPLATE, encode
+from grads.data.turns import Turn
 from grads.engine import models
 from grads.errors import ModelError
 

@@ -136,6 +136,13 @@ def run_lines(run: Run, summary: api.RunSummary) -> list[str]:
             f"first refused row: {first['row']}, {first['reason']}; {first['advice']}"
             f" (all in {run.rejects_file.name})"
         )
+    if manifest.get("unused_columns"):
+        lines.append(f"columns that nothing uses: {', '.join(manifest['unused_columns'])}")
+    if manifest.get("without_end_of_turn"):
+        lines.append(
+            f"{manifest['without_end_of_turn']:,} samples train no end-of-turn token: the model's"
+            " chat template shows none"
+        )
     return [*lines, f"next: python -m grads select --run-dir {run.path} --name mine --ratio 0.1"]
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from grads.config.base import DEMO_MODEL, Flag, Settings
 
-ROLES = ("messages", "prompt", "input", "response", "system")
+ROLES = ("messages", "prompt", "input", "response", "system", "tools", "text")
 
 
 class RunConfig(Settings):
@@ -24,7 +24,10 @@ class RunConfig(Settings):
     """Git revision of a hub data set."""
     columns: Annotated[dict[str, str], Flag("--map")] = Field(default_factory=dict)
     """Column mapping by hand, ROLE=COLUMN with ROLE one of messages, prompt, input, response,
-    system; without it the layout is recognised."""
+    system, tools, text; without it the layout is recognised."""
+    layout: Literal["auto", "text", "chosen"] = "auto"
+    """How rows are read: auto by their columns; text trains all of a column `text`, as pre-training
+    does; chosen trains the chosen answers of a preference data set."""
     limit: int | None = Field(None, ge=1)
     """Read only the first N rows of the source."""
     heldout: int = Field(0, ge=0)
@@ -78,8 +81,9 @@ class RunConfig(Settings):
         unknown = sorted(set(columns) - set(ROLES))
         if unknown:
             raise ValueError(f"unknown role {', '.join(unknown)}: use {', '.join(ROLES)}")
-        if columns and "messages" not in columns and not {"prompt", "response"} <= set(columns):
-            raise ValueError("map either messages, or both prompt and response")
+        whole = {"messages", "text"} & set(columns)
+        if columns and not whole and not {"prompt", "response"} <= set(columns):
+            raise ValueError("map either messages or text, or both prompt and response")
         return columns
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from grads.config.run import RunConfig
-from grads.data.chat import Encoded, Turn, Unusable, encode
-from grads.data.layouts import OPTIONAL, Layout, conversation, recognise
+from grads.data.chat import Encoded, encode
+from grads.data.layouts import OPTIONAL, Conversation, Layout, conversation, recognise, unused
 from grads.data.sources import Source
+from grads.data.turns import Turn, Unusable
 from grads.errors import DataError
 
+Kept = tuple[int, Conversation, Encoded]  # a usable row by its place in the source
 TEXT = pa.large_string()  # the plain kind cuts what exceeds 2 GiB into chunks
 
 
@@ -29,6 +31,8 @@ class Prepared:
     tokens: pa.Table  # tokens.parquet
     source: pa.Table | None  # source.parquet: the same rows with their own types, for typed sources
     rejects: list[dict[str, Any]]
+    unused: list[str]  # columns of text, lists or labels that nothing uses
+    unended: int  # samples whose answers no token ends, as the template shows none
 
 
 def prepare(
@@ -43,14 +47,15 @@ def prepare(
     Raises DataError if the layout is unknown, a needed column is empty throughout, nothing is
     usable, or fewer samples than `heldout` + 1 are.
     """
-    layout = recognise(source.columns, config.columns)
+    first = next((row for row in source.rows if row), None)
+    layout = recognise(source.columns, config.columns, config.layout, first)
     _refuse_empty_columns(source, layout)
-    kept: list[tuple[int, list[Turn], Encoded]] = []
+    kept: list[Kept] = []
     rejects = []
     for i, row in enumerate(source.rows):
         try:
-            turns = conversation(row, layout)
-            kept.append((i, turns, encode(turns, tokenizer, max_length)))
+            found = conversation(row, layout)
+            kept.append((i, found, encode(found.turns, tokenizer, max_length, found.tools)))
         except Unusable as verdict:
             rejects.append(
                 {
@@ -62,12 +67,12 @@ def prepare(
             )
         progress(i + 1)
     if not kept:
-        first = rejects[0]
+        refused = rejects[0]
         raise DataError(
-            f"none of the {len(source.rows)} rows of {source.name} can be used; row {first['row']}:"
-            f" {first['reason']}; {first['advice']}"
+            f"none of the {len(source.rows)} rows of {source.name} can be used; row"
+            f" {refused['row']}: {refused['reason']}; {refused['advice']}"
         )
-    hashes = [_digest(turns) for _, turns, _ in kept]
+    hashes = [_digest(found) for _, found, _ in kept]
     heldout = hold_out(hashes, config.heldout, config.seed)
     return Prepared(
         layout=layout,
@@ -75,6 +80,8 @@ def prepare(
         tokens=_tokens_table(source, kept),
         source=_rows_of(source, [i for i, _, _ in kept]),
         rejects=rejects,
+        unused=unused([source.rows[i] or {} for i, _, _ in kept], layout),
+        unended=sum(not sample.ends for _, _, sample in kept),
     )
 
 
@@ -114,12 +121,12 @@ def _refuse_empty_columns(source: Source, layout: Layout) -> None:
             )
 
 
-def _digest(turns: list[Turn]) -> str:
-    text = json.dumps(turns, ensure_ascii=False)
+def _digest(found: Conversation) -> str:
+    text = json.dumps(found.identity(), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _tokens_table(source: Source, kept: list[tuple[int, list[Turn], Encoded]]) -> pa.Table:
+def _tokens_table(source: Source, kept: list[Kept]) -> pa.Table:
     lengths = [len(sample.input_ids) for _, _, sample in kept]
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
     ids = pa.array(np.concatenate([sample.input_ids for _, _, sample in kept]), pa.int32())
@@ -138,7 +145,7 @@ def _tokens_table(source: Source, kept: list[tuple[int, list[Turn], Encoded]]) -
 def _samples_table(
     source: Source,
     layout: Layout,
-    kept: list[tuple[int, list[Turn], Encoded]],
+    kept: list[Kept],
     hashes: list[str],
     heldout: np.ndarray,
 ) -> pa.Table:
@@ -153,20 +160,34 @@ def _samples_table(
     columns = {
         "sample_id": pa.array([source.ids[i] for i, _, _ in kept], pa.int64()),
         "raw": pa.array(raw, pa.large_binary()),
-        "turns": pa.array(
-            [[turn._asdict() for turn in turns] for _, turns, _ in kept],
-            pa.large_list(pa.struct([("role", TEXT), ("content", TEXT)])),
-        ),
+        "turns": _turns_column([found.turns for _, found, _ in kept]),
         "prompt_tokens": pa.array([sample.prompt_tokens for sample in samples], pa.int32()),
         "response_tokens": pa.array([sample.response_tokens for sample in samples], pa.int32()),
         "truncated": pa.array([sample.truncated for sample in samples], pa.bool_()),
         "heldout": pa.array(heldout),
         "hash": pa.array(hashes, TEXT),
     }
+    if any(found.tools for _, found, _ in kept):
+        tools = [json.dumps(f.tools, ensure_ascii=False) if f.tools else None for _, f, _ in kept]
+        columns["tools"] = pa.array(tools, TEXT)
     extra = _scalar_columns(rows, set(layout.roles.values()), source.texts_only)
     if extra:
         columns["columns"] = pa.StructArray.from_arrays(list(extra.values()), names=list(extra))
     return pa.table(columns)
+
+
+def _turns_column(rows: list[list[Turn]]) -> pa.Array:
+    """A list of turns a row; what no turn of any row has is left out."""
+    plain, turns = Turn("", ""), [turn for row in rows for turn in row]
+    kinds = {field.name: pa.bool_() if field.name == "trained" else TEXT for field in fields(Turn)}
+    names = [
+        name
+        for name in kinds
+        if name in ("role", "content")
+        or any(getattr(turn, name) != getattr(plain, name) for turn in turns)
+    ]
+    values = [[{name: getattr(turn, name) for name in names} for turn in row] for row in rows]
+    return pa.array(values, pa.large_list(pa.struct([(name, kinds[name]) for name in names])))
 
 
 def _scalar_columns(

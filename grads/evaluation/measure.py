@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from transformers import GenerationConfig
 
-from grads.data.chat import Encoded, Turn, Unusable, encode, render
+from grads.data.chat import Encoded, encode
+from grads.data.spans import render
 from grads.data.tokens import TokenPool, token_batches
+from grads.data.turns import Turn, Unusable
 from grads.engine.training import response_logits
 from grads.errors import Stopped
 from grads.evaluation.metrics import METRICS, Batch, Sums
@@ -255,8 +257,9 @@ def _passes(
 @torch.inference_mode()
 def write_answer(model: Any, tokenizer: Any, turns: list[Turn]) -> str:
     """What the model says, greedily, in the place of the last answer; at most ANSWER_TOKENS."""
-    text, spans = render(turns, tokenizer)
-    inputs = tokenizer(text[: spans[-1][0]], add_special_tokens=False, return_tensors="pt")
+    rendered = render(turns, tokenizer)
+    prompt = rendered.text[: rendered.spans[-1][0]]
+    inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
     ids = inputs["input_ids"].to(next(model.parameters()).device)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     room = ANSWER_TOKENS if limit is None else min(ANSWER_TOKENS, limit - ids.shape[1])

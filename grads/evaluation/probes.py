@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 
 from grads.config.evaluation import Recipe
 from grads.config.run import RunConfig
-from grads.data.chat import Encoded, Turn
+from grads.data.chat import Encoded
 from grads.data.layouts import recognise
 from grads.data.prepare import prepare
 from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
+from grads.data.turns import Turn
 from grads.errors import DataError, EvaluationError
 from grads.evaluation.cost import general_files
 from grads.evaluation.measure import Probe, encode_options, pool_of
@@ -143,9 +144,7 @@ def _probe(
 ) -> Probe:
     """Parts as one probe, with their options."""
     turns = [
-        [Turn(turn["role"], turn["content"]) for turn in row]
-        for part in parts
-        for row in part.table["turns"].to_pylist()
+        [Turn.of(turn) for turn in row] for part in parts for row in part.table["turns"].to_pylist()
     ]
     pools = [part.tokens for part in parts]
     lengths = np.concatenate([pool.lengths for pool in pools])

@@ -173,6 +173,8 @@ def _prepare(job: Job[Run]) -> None:
             "lines": source.raw is not None,
         },
         columns=prepared.layout.roles,
+        unused_columns=prepared.unused,
+        without_end_of_turn=prepared.unended,
         max_length=max_length,
         counts={
             "rows": len(source.rows),

@@ -13,8 +13,8 @@ from grads.store.runs import JobFolder, Run, Status
 
 DRAFTS = ".drafts"
 DATA_SETTINGS = (  # all that decides what the prepared data are
-    "dataset dataset_config split revision columns limit heldout max_length model seed".split()
-)
+    "dataset dataset_config split revision columns layout limit heldout max_length model seed"
+).split()
 
 
 class Draft(Run):
