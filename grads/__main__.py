@@ -14,5 +14,15 @@ def worker(folder: str, at_once: bool = False) -> None:
     raise typer.Exit(work(open_folder(folder), at_once))
 
 
+@app.command(hidden=True)
+def checker(root: str, server: int) -> None:
+    """Look at data on demand for as long as the process `server` lives."""
+    from pathlib import Path
+
+    from grads.stages.checker import main as serve
+
+    raise typer.Exit(serve(Path(root), server))
+
+
 if __name__ == "__main__":
     main()

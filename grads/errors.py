@@ -13,6 +13,10 @@ class DataError(GradsError):
     """A data set that cannot be read, or holds nothing that can be trained on."""
 
 
+class LayoutError(DataError):
+    """Columns that fit no known layout: a person has to say which is which."""
+
+
 class ModelError(GradsError):
     """A model or tokenizer that cannot be loaded, or whose gradients cannot be computed exactly."""
 

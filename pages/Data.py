@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import streamlit as st
 
 from grads import api
-from grads.api import ACTIVE, Draft, GradsError, RunConfig
+from grads.api import ACTIVE, Draft, GradsError, LayoutError, RunConfig
 from studio import charts, frame, intake, job, setup, words
 
 REFUSED = "This data cannot be used yet"
@@ -83,25 +83,32 @@ with frame.page("Data"):
     )
     dataset = setup.text("dataset", field, placeholder="data/train.jsonl")
     field.caption("A path below: " + ", ".join(f"`{root}`" for root in api.allowed_roots()))
-    with st.expander("Columns, model and limits"):
+    with refusing():
+        place = api.data_place(dataset)
+    with st.expander("Columns, model and limits", expanded=intake.to_be_mapped(place)):
+        chosen = {"columns": setup.mapping(intake.columns(place)) if dataset else {}}
+        st.caption("Left empty, the layout is recognised by itself.")
         model, longest, limit, heldout = st.columns(4)
-        chosen = {
+        chosen |= {
             "model": setup.text("model", model, value="demo"),
             "max_length": setup.widget("max_length", longest),
             "limit": setup.widget("limit", limit) or None,
             "heldout": setup.widget("heldout", heldout),
         }
-        for name, field in zip(setup.OF_A_HUB, st.columns(3), strict=True):
+        for name, field in zip(("layout", *setup.OF_A_HUB), st.columns(4), strict=True):
             chosen[name] = setup.widget(name, field)
-        with refusing():
-            place = api.data_place(dataset)
-        chosen["columns"] = setup.mapping(intake.columns(place)) if dataset else {}
-        st.caption("Left empty, the layout is recognised by itself.")
     if not dataset:
         st.stop()
     with refusing():
         settings = setup.config(dataset=dataset, **chosen)
-    draft = api.check(settings, "data")
+    wrong = intake.problem(settings)
+    if wrong is not None:
+        say(REFUSED)
+        st.error(words.error(str(wrong)), icon=":material/error:")
+        if isinstance(wrong, LayoutError):
+            intake.first_rows(settings)
+        st.stop()
+    draft = intake.check(settings)
     status = api.observe(draft)
     if status.state in ACTIVE:
         say("Reading your data")
@@ -110,8 +117,4 @@ with frame.page("Data"):
         show(draft, settings)
     else:
         say(REFUSED)
-        st.error(words.error(status.error or "It could not be read."))
-        if st.button("Try again", icon=":material/refresh:"):
-            api.check(settings, "data", again=True)
-            st.rerun()
-        job.log(draft)
+        intake.failed(draft, settings)

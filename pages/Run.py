@@ -4,7 +4,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Run, RunConfig
-from studio import cost, frame, job, setup, words
+from studio import cost, frame, intake, job, setup, words
 
 
 def fields() -> RunConfig:
@@ -33,13 +33,18 @@ def new_run() -> None:
     """The settings, their price, and the start, once the data are found right."""
     frame.headline("What will it cost?", "A warm-up, then one reading of every example.")
     settings = fields()
-    checked = api.check(settings, "data")
+    wrong = intake.problem(settings)
+    if wrong is not None:
+        st.error(words.error(str(wrong)), icon=":material/error:")
+        st.page_link("pages/Data.py", label="Look at the data", icon=":material/table_rows:")
+        st.stop()
+    checked = intake.check(settings)
     status = api.observe(checked)
     if status.state in ACTIVE:
         job.wait_for(checked, "Checking the data")
         st.stop()
     if status.state != "finished":
-        st.error(words.error(status.error or "The data cannot be read."), icon=":material/error:")
+        intake.failed(checked, settings)
         st.stop()
     cost.price(settings)
     others = api.busy()

@@ -8,8 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.api import Draft
-from studio import reader, words
+from grads.api import DataError, Draft, LayoutError, RunConfig
+from studio import job, reader, setup, words
 
 
 def columns(place: str) -> list[str]:
@@ -21,6 +21,61 @@ def columns(place: str) -> list[str]:
 @st.cache_data(max_entries=8, show_spinner=False)
 def _columns(place: str, stamp: int) -> list[str]:
     return api.columns_of(place)
+
+
+def problem(settings: RunConfig) -> DataError | None:
+    """What is plainly wrong with the data; looked at again only after the file has changed."""
+    file = Path(settings.dataset).expanduser()
+    return _problem(settings, file.stat().st_mtime_ns if file.exists() else 0)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _problem(settings: RunConfig, stamp: int) -> DataError | None:
+    try:
+        api.look(settings)
+    except DataError as error:
+        return error
+    return None
+
+
+def to_be_mapped(place: str) -> bool:
+    """Whether a person has to say what the columns are, or is about to."""
+    if not place:
+        return False
+    first = setup.first_look(place)
+    return first is None or isinstance(problem(first), LayoutError)
+
+
+def first_rows(settings: RunConfig) -> None:
+    """The first rows as they stand, where a person has to say what the columns are."""
+    st.markdown("#### Your first rows")
+    rows = api.first_rows(settings.dataset)
+    table = pd.DataFrame([{name: str(value) for name, value in row.items()} for row in rows])
+    st.dataframe(table, hide_index=True, alt="The first rows of the data")
+    st.caption(
+        "Say above which column holds the question and which the answer, or which holds the whole"
+        " dialogue."
+    )
+
+
+def check(settings: RunConfig) -> Draft:
+    """The look at these data; one that this page has asked for before and nobody sees any more is
+    given up."""
+    draft = api.check(settings, "data")
+    before = st.session_state.get("looking")
+    if before is not None and before.path != draft.path:
+        api.give_up(before)
+    st.session_state["looking"] = draft
+    return draft
+
+
+def failed(draft: Draft, settings: RunConfig) -> None:
+    """Why the data could not be looked at, and another try: never without a person."""
+    st.error(words.error(api.observe(draft).error or "It could not be read."))
+    if st.button("Try again", icon=":material/refresh:"):
+        api.check(settings, "data", again=True)
+        st.rerun()
+    job.log(draft)
 
 
 def preview(draft: Draft) -> None:

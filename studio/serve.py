@@ -23,4 +23,5 @@ def read_newest_run() -> None:
 if __name__ == "__main__":
     charts.loss_curve([0], [0], "step")  # Plotly loads most of itself with the first figure
     threading.Thread(target=read_newest_run, daemon=True).start()
+    api.keep_warm()
     main(prog_name="streamlit")

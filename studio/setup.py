@@ -1,11 +1,12 @@
 """The settings of a new run as widgets; what is set travels in the URL from Data to Run."""
 
+from contextlib import suppress
 from typing import Any, Literal, get_args, get_origin
 
 import streamlit as st
 
 from grads import api
-from grads.api import RunConfig
+from grads.api import ConfigError, RunConfig
 from studio import url
 
 FIELDS = RunConfig.model_fields
@@ -16,6 +17,7 @@ LABELS = {
     "max_length": "Longest, in tokens",
     "limit": "Read only the first rows",
     "heldout": "Set aside for the evaluation, in examples",
+    "layout": "How rows are read",
     "split": "Split of the data set",
     "dataset_config": "Configuration of the hub data set",
     "revision": "Revision of the hub data set",
@@ -28,8 +30,8 @@ WARMUPS = {
 }
 ROLES = {"prompt": "Question column", "response": "Answer column", "messages": "Dialogue column"}
 ADVANCED = (
-    "limit heldout split dataset_config revision epochs lr warmup_fraction lora_rank batch_size"
-    " batch_tokens dtype device clusters seed token_signals warmup_from"
+    "layout limit heldout split dataset_config revision epochs lr warmup_fraction lora_rank"
+    " batch_size batch_tokens dtype device clusters seed token_signals warmup_from"
 ).split()
 
 
@@ -105,6 +107,15 @@ def stored_mapping() -> dict[str, str]:
     return {role: column for role, column in found.items() if column}
 
 
+def first_look(place: str) -> RunConfig | None:
+    """As much of the settings as tells whether the columns are understood; None where the mapping
+    is but half made."""
+    layout = st.query_params.get("layout", "auto")
+    with suppress(ConfigError):
+        return RunConfig.parse({"dataset": place, "columns": stored_mapping(), "layout": layout})
+    return None
+
+
 def config(**values: Any) -> RunConfig:
     """Validated settings; a path outside the allowed folders is refused."""
     values["dataset"] = api.data_place(values["dataset"])
@@ -117,7 +128,7 @@ def config(**values: Any) -> RunConfig:
 def as_link(settings: RunConfig) -> dict[str, str]:
     """Query parameters that carry the settings that differ from their defaults."""
     params = {f"map_{role}": column for role, column in settings.columns.items()}
-    for name in ("dataset", "model", "max_length", "limit", "heldout", *OF_A_HUB):
+    for name in ("dataset", "layout", "model", "max_length", "limit", "heldout", *OF_A_HUB):
         value = getattr(settings, name)
         if value not in (None, FIELDS[name].default):
             params[name] = str(value)

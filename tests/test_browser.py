@@ -10,6 +10,7 @@ import time
 import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlencode
 
 import chain
 import large_run
@@ -23,7 +24,7 @@ from grads.cli.dashboard import free_port
 from grads.jobs import processes as jobs
 from grads.selection.filters import Filter
 from grads.selection.options import Bound
-from grads.store.folders import Evaluation
+from grads.store.folders import Checker, Draft, Evaluation
 from grads.store.runs import ACTIVE, Run, list_runs
 
 DEMO = chain.ROOT / "assets" / "demo" / "run"
@@ -334,6 +335,26 @@ def test_deep_links_on_a_fresh_server(browser, place):
             expect(headline(page)).to_have_text(re.compile(r"300 examples: \d+ match"))
     finally:
         fresh.kill()
+
+
+def test_data_are_looked_at_by_a_warm_process_that_ends_with_its_server(browser, place, tmp_path):
+    """The libraries are loaded once, beside the server, and not again for each look."""
+    shutil.copytree(place / "runs" / "demo", tmp_path / "runs" / "demo")
+    own, checker = Server(tmp_path / "runs", place), Checker(tmp_path / "runs")
+    try:
+        pid = chain.wait_for(checker, "running").pid
+        process = psutil.Process(pid)
+        with tab(browser, may_lose_server=True) as page:
+            query = urlencode({"dataset": place / "data.jsonl", "model": place / "model"})
+            page.goto(f"{own.url}/Data?{query}")
+            expect(page.get_by_text("58 of 60 rows can be used")).to_be_visible(timeout=SLOW)
+        (draft,) = (tmp_path / "runs" / ".drafts").glob("data-*")
+        assert Draft(draft).read_status().pid == pid
+        assert checker.waiting() == []
+    finally:
+        own.kill()
+    _, alive = psutil.wait_procs([process], timeout=60)
+    assert not alive
 
 
 def test_upload_of_a_broken_file_shows_the_line(page, server, place, tmp_path):

@@ -26,6 +26,7 @@ from run_dirs import (
     STATES,
     assert_sound,
     choose,
+    dead_pid,
     demo_run,
     everything,
     has_button,
@@ -1245,13 +1246,19 @@ BROKEN = '{"question": "a", "answer": "b"}\n{"question": \n'
 
 
 def test_a_broken_file_names_the_line(root):
+    """At once: the page looks itself, and starts no process."""
     (root / "a.jsonl").write_text(BROKEN)
-    open_page("Data", dataset=str(root / "a.jsonl"))
-    (draft,) = drafts(root, "data")
-    chain.wait_for(draft, "failed", "finished")
     at = open_page("Data", dataset=str(root / "a.jsonl"))
     assert headline(at) == "This data cannot be used yet"
     assert "a.jsonl line 2 is not valid JSON" in messages(at)
+    assert drafts(root, "data") == []
+
+
+def test_no_file_is_told_at_once(root):
+    at = open_page("Data", dataset=str(root / "no.jsonl"))
+    assert headline(at) == "This data cannot be used yet"
+    assert "no.jsonl: check the path" in messages(at)
+    assert drafts(root, "data") == []
 
 
 def test_refused_data_have_a_headline(root):
@@ -1284,18 +1291,55 @@ def test_data_are_checked_and_shown(root, tiny_link):
     assert list_runs(root) == [], "no run was made"
 
 
-def test_data_of_no_known_layout_say_what_is_wrong(root, tiny_link, tmp_path):
-    (root / "odd.jsonl").write_text('{"alpha": 1, "beta": 2}\n' * 3)
+def test_data_of_no_known_layout_are_mapped_by_hand(root, tiny_link):
+    """What is wrong, the first rows, and the boxes to map by stand open; then the data are read."""
+    (root / "odd.jsonl").write_text('{"alpha": "Why?", "beta": "So."}\n' * 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADS_DATA_DIRS", os.pathsep.join([str(root), tiny_link["model"]]))
-        link = tiny_link | {"dataset": str(root / "odd.jsonl")}
-        open_page("Data", **link)
-        (draft,) = drafts(root, "data")
-        assert chain.wait_for(draft, "finished", "failed").state == "failed"
+        link = tiny_link | {"dataset": str(root / "odd.jsonl"), "heldout": "0"}
         at = open_page("Data", **link)
-    assert headline(at) == "This data cannot be used yet"
-    assert "alpha" in messages(at)
-    assert "map them by" in messages(at)
+        assert headline(at) == "This data cannot be used yet"
+        assert "alpha" in messages(at)
+        assert "map them by" in messages(at)
+        (table,) = [t.value for t in at.dataframe]
+        assert table.to_dict("records") == [{"alpha": "Why?", "beta": "So."}] * 3
+        assert [e.proto.expanded for e in at.expander if "Columns" in e.label] == [True]
+        assert drafts(root, "data") == []
+        at = choose(at, "Question column", "alpha")
+        assert [e.proto.expanded for e in at.expander if "Columns" in e.label] == [True]
+        assert "map either messages" in messages(at), "half a mapping says what is missing"
+        at = choose(at, "Answer column", "beta")
+        assert headline(at) == "Reading your data"
+        (draft,) = drafts(root, "data")
+        assert chain.wait_for(draft, "finished", "failed").state == "finished"
+
+
+def test_what_was_killed_is_not_tried_again_by_itself(root, tiny_link):
+    """A look at data that its memory has killed would be killed at every drawing."""
+    open_page("Data", **tiny_link)
+    (draft,) = drafts(root, "data")
+    chain.wait_for(draft, "finished", "failed")
+    now = draft.read_status()
+    now.state, now.pid = "running", dead_pid()
+    draft.write_status(now)
+    shutil.rmtree(draft.path / "scores", ignore_errors=True)
+    for _ in range(2):
+        at = open_page("Data", **tiny_link)
+        assert headline(at) == "This data cannot be used yet"
+        assert draft.read_status().pid == now.pid, "nothing was started"
+    press(at, "Try again")
+    assert chain.wait_for(draft, "finished", "failed").state == "finished"
+
+
+def test_other_settings_give_up_the_look_before(root, tiny_link):
+    """One page looks at one data set: what nobody sees any more ends."""
+    at = open_page("Data", **tiny_link)
+    (first,) = drafts(root, "data")
+    (box,) = [one for one in at.number_input if one.label.startswith("Longest")]
+    box.set_value(32).run()
+    assert chain.wait_for(first, "stopped", "finished").state in ("stopped", "finished")
+    (second,) = [draft for draft in drafts(root, "data") if draft.path != first.path]
+    assert chain.wait_for(second, "finished", "failed").state == "finished"
 
 
 # -- Run: a real one

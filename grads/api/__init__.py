@@ -7,7 +7,11 @@ from grads.api.drafts import (
     data_place,
     draft,
     examples,
+    first_rows,
+    give_up,
+    keep_warm,
     lengths,
+    look,
     model_place,
     save_upload,
 )
@@ -37,7 +41,7 @@ from grads.api.runs import (
 from grads.config.base import Flag, OneOf, Settings, read_yaml
 from grads.config.evaluation import ARMS, EvaluationConfig, TuneConfig
 from grads.config.run import RunConfig
-from grads.errors import ConfigError, GradsError, RunError
+from grads.errors import ConfigError, DataError, GradsError, LayoutError, RunError
 from grads.evaluation.metrics import SHOWN as METRICS
 from grads.export.saved import bundle, bundle_name, export_selection
 from grads.export.write import FORMATS
@@ -67,6 +71,7 @@ __all__ = [
     "Bound",
     "Categories",
     "ConfigError",
+    "DataError",
     "Draft",
     "Evaluation",
     "EvaluationConfig",
@@ -74,6 +79,7 @@ __all__ = [
     "Flag",
     "GradsError",
     "JobFolder",
+    "LayoutError",
     "OneOf",
     "Pool",
     "Preview",
@@ -108,9 +114,13 @@ __all__ = [
     "evaluations",
     "examples",
     "export_selection",
+    "first_rows",
+    "give_up",
+    "keep_warm",
     "lengths",
     "list_runs",
     "load_pool",
+    "look",
     "model_place",
     "observe",
     "open_folder",

@@ -10,14 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from grads.config.base import is_path
 from grads.config.run import RunConfig
+from grads.data.layouts import recognise_in
 from grads.data.sources import read_source
 from grads.errors import DataError, GradsError, ModelError
 from grads.jobs import processes as jobs
 from grads.store.files import replacing
-from grads.store.folders import DRAFTS, Draft
-from grads.store.runs import ACTIVE, Run, runs_root
+from grads.store.folders import DRAFTS, Checker, Draft
+from grads.store.runs import ACTIVE, Run, Status, runs_root
 
+FIRST_ROWS = 200  # rows that tell the layout
+AT_ONCE_BYTES = 32 * 2**20  # a file up to this size is looked at while a person waits
 KEPT_S = 86_400.0  # seconds that a draft stays after the last change in its folder
 
 
@@ -74,6 +78,46 @@ def draft(config: RunConfig, purpose: Literal["data", "cost"], root: str | None 
     return Draft.of(config.absolute(), runs_root(root), purpose)
 
 
+def look(config: RunConfig) -> None:
+    """Say at once what is plainly wrong with a data set: its path, its form, its columns.
+
+    Raises DataError, or LayoutError where a person has to say what the columns are. What takes
+    long to read, or lies elsewhere, is left to `check`.
+    """
+    config = config.absolute()
+    place = Path(config.dataset)
+    if is_path(config.dataset) and not (place.is_file() and place.stat().st_size > AT_ONCE_BYTES):
+        recognise_in(read_source(config.model_copy(update={"limit": FIRST_ROWS})), config)
+
+
+def first_rows(dataset: str, count: int = 5) -> list[dict[str, Any]]:
+    """The first rows of a data set as they stand, for a person who maps its columns."""
+    source = read_source(RunConfig(dataset=dataset, limit=count).absolute())
+    return [row for row in source.rows if row]
+
+
+_warm = False  # whether this process is a server that keeps a checker
+
+
+def keep_warm(root: str | None = None) -> None:
+    """Have data looked at by a process beside this one, whose libraries are loaded already."""
+    global _warm
+    _warm = True
+    _checker_at_hand(runs_root(root))
+
+
+def _checker_at_hand(root: Path) -> Checker | None:
+    """The checker of a server that keeps one, unless it is busy; one that is gone starts anew."""
+    checker = Checker(root)
+    if not _warm or checker.waiting():
+        return None
+    if jobs.observe(checker).state not in ACTIVE:
+        checker.path.mkdir(parents=True, exist_ok=True)
+        checker.write_status(Status(heartbeat=time.time(), message="starting"))
+        jobs.spawn(checker, ["checker", str(root), str(os.getpid())])
+    return checker
+
+
 def check(
     config: RunConfig,
     purpose: Literal["data", "cost"],
@@ -82,14 +126,29 @@ def check(
 ) -> Draft:
     """The draft of a run whose data are looked at, or whose cost is measured; starts its job.
 
-    A draft that failed is tried again when asked to, or when its data file has changed.
+    A draft that failed, or whose job is gone, is tried again when asked to, or when its data file
+    has changed: what was killed for its memory would be killed again.
     """
     _prune(runs_root(root))
     made = draft(config, purpose, root)
-    idle = {"queued", "interrupted", "stopped", *(["failed"] if again else [])}
-    if jobs.observe(made).state in idle:
+    status = jobs.observe(made)
+    fresh = status.state == "interrupted" and status.heartbeat is None  # never begun
+    if not fresh and not (again and status.state in ("failed", "interrupted", "stopped")):
+        return made
+    checker = _checker_at_hand(runs_root(root)) if purpose == "data" else None
+    if checker is None:
         jobs.start(made, at_once=True)
+    else:
+        made.stop_file.unlink(missing_ok=True)
+        made.write_status(Status(heartbeat=time.time(), message="starting"))
+        checker.ask(made)
     return made
+
+
+def give_up(made: Draft) -> None:
+    """Ask a look at data that nobody waits for any more to end."""
+    if jobs.observe(made).state in ACTIVE:
+        made.stop_file.touch()
 
 
 def _prune(root: Path) -> None:

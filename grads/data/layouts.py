@@ -4,10 +4,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from grads.config.run import RunConfig
 from grads.data.messages import messages_of, text_of
-from grads.data.sources import Row
+from grads.data.sources import Row, Source
 from grads.data.turns import Turn, Unusable
-from grads.errors import DataError
+from grads.errors import LayoutError
 
 # A layout is recognised by its columns; the first that fits wins. Roles -> column names.
 LAYOUTS: dict[str, dict[str, str]] = {
@@ -64,7 +65,7 @@ class Conversation:
 def recognise(
     columns: list[str], mapping: dict[str, str], wanted: str = "auto", row: Row = None
 ) -> Layout:
-    """The layout of these columns, or the mapping by hand; raises DataError if there is none.
+    """The layout of these columns, or the mapping by hand; raises LayoutError if there is none.
 
     `wanted` is the run's setting `layout`; `row` is any row that has values, to tell what a column
     of a known name holds.
@@ -72,7 +73,7 @@ def recognise(
     if mapping:
         missing = sorted(set(mapping.values()) - set(columns))
         if missing:
-            raise DataError(
+            raise LayoutError(
                 f"column '{missing[0]}' is mapped but not there: the columns are"
                 f" {', '.join(columns)}"
             )
@@ -83,14 +84,20 @@ def recognise(
         if _is_preference(roles, columns, row or {}):
             return _preference(name, roles, columns, wanted)
     if wanted == "chosen":
-        raise DataError(
+        raise LayoutError(
             f"--layout chosen needs columns chosen and rejected, or a label that is true or false:"
             f" the columns are {', '.join(columns)}"
         )
     for name, roles in LAYOUTS.items():
         if set(roles.values()) <= set(columns):
             return Layout(name, roles | _beside(roles, columns))
-    raise DataError(_no_layout(columns, row or {}))
+    raise LayoutError(_no_layout(columns, row or {}))
+
+
+def recognise_in(source: Source, config: RunConfig) -> Layout:
+    """The layout of a data set under a run's settings; raises LayoutError if there is none."""
+    first = next((row for row in source.rows if row), None)
+    return recognise(source.columns, config.columns, config.layout, first)
 
 
 def _beside(roles: dict[str, str], columns: list[str]) -> dict[str, str]:
@@ -105,7 +112,7 @@ def _beside(roles: dict[str, str], columns: list[str]) -> dict[str, str]:
 
 def _plain_text(columns: list[str]) -> Layout:
     if not set(PLAIN_TEXT.values()) <= set(columns):
-        raise DataError(
+        raise LayoutError(
             f"--layout text needs a column 'text': the columns are {', '.join(columns)}; map"
             " another one by hand, --map text=COLUMN"
         )
@@ -120,7 +127,7 @@ def _is_preference(roles: dict[str, str], columns: list[str], row: dict[str, Any
 
 def _preference(name: str, roles: dict[str, str], columns: list[str], wanted: str) -> Layout:
     if wanted != "chosen":
-        raise DataError(
+        raise LayoutError(
             f"the columns {', '.join(roles.values())} hold {name}: train the chosen ones with"
             " --layout chosen, or map columns by hand"
         )

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from grads.config.run import RunConfig
 from grads.data.chat import Encoded, encode
-from grads.data.layouts import OPTIONAL, Conversation, Layout, conversation, recognise, unused
+from grads.data.layouts import OPTIONAL, Conversation, Layout, conversation, recognise_in, unused
 from grads.data.sources import Source
 from grads.data.turns import Turn, Unusable
 from grads.errors import DataError
@@ -47,8 +47,7 @@ def prepare(
     Raises DataError if the layout is unknown, a needed column is empty throughout, nothing is
     usable, or fewer samples than `heldout` + 1 are.
     """
-    first = next((row for row in source.rows if row), None)
-    layout = recognise(source.columns, config.columns, config.layout, first)
+    layout = recognise_in(source, config)
     _refuse_empty_columns(source, layout)
     kept: list[Kept] = []
     rejects = []

@@ -6,6 +6,7 @@ Weights come as safetensors or GGUF only, and no code from a model's repository 
 import hashlib
 import importlib.util
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,20 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
 
 
 def load_tokenizer(model: str) -> Any:
-    """The model's tokenizer, with a chat template (the plain one where it brings none)."""
+    """The model's tokenizer, with a chat template (the plain one where it brings none).
+
+    The last few are kept for as long as their files stay the same.
+    """
     source, options = _resolve(model)
+    folder = Path(source)
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    stamp = tuple((file.name, file.stat().st_mtime_ns) for file in files)
+    return _load_tokenizer(model, source, options.get("gguf_file"), stamp)
+
+
+@lru_cache(maxsize=4)
+def _load_tokenizer(model: str, source: str, gguf_file: str | None, stamp: tuple[Any, ...]) -> Any:
+    options = {"gguf_file": gguf_file} if gguf_file else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # transformers raises many kinds; all mean the same to a user

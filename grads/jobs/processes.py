@@ -31,17 +31,21 @@ def start(folder: JobFolder, at_once: bool = False) -> bool:
             return False
         folder.stop_file.unlink(missing_ok=True)
         folder.write_status(Status(heartbeat=time.time(), message="starting"))
-        now = ["--at-once"] if at_once else []
-        with folder.log_file.open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "grads", "worker", str(folder.path), *now],
-                start_new_session=True,
-                env=HUGE_PAGES | os.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        spawn(folder, ["worker", str(folder.path), *(["--at-once"] if at_once else [])])
         return True
+
+
+def spawn(folder: JobFolder, command: list[str]) -> None:
+    """A detached process of this program that writes into the folder's log."""
+    with folder.log_file.open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "grads", *command],
+            start_new_session=True,
+            env=HUGE_PAGES | os.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
 
 def observe(folder: JobFolder) -> Status:

@@ -156,7 +156,7 @@ def _prepare(job: Job[Run]) -> None:
         config,
         tokenizer,
         max_length,
-        lambda done: job.progress(done, len(source.rows)),
+        lambda done: _row_read(job, done, len(source.rows)),
     )
     with replacing(run.rejects_file) as draft:
         lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in prepared.rejects]
@@ -186,6 +186,12 @@ def _prepare(job: Job[Run]) -> None:
         },
     )
     write_table(run.tokens_file, prepared.tokens, SINGLE_SAMPLES)
+
+
+def _row_read(job: Job[Run], done: int, rows: int) -> None:
+    if job.should_stop():
+        raise Stopped
+    job.progress(done, rows)
 
 
 def _refuse_other_source(run: Run, source: Source) -> None:

@@ -50,6 +50,28 @@ class Draft(Run):
         return self.path.parent.parent
 
 
+class Checker(JobFolder):
+    """Where the process that looks at data keeps its status, and what waits for it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root / DRAFTS / ".checker")
+        self.queue = self.path / "queue"
+
+    def ask(self, draft: Draft) -> None:
+        """Put a draft into the queue, behind the others."""
+        self.queue.mkdir(parents=True, exist_ok=True)
+        (self.queue / draft.id).touch()
+
+    def waiting(self) -> list[Path]:
+        """The drafts that wait, in the order of asking."""
+        marks = sorted(self.queue.glob("*"), key=lambda mark: mark.stat().st_mtime_ns)
+        return [self.path.parent / mark.name for mark in marks]
+
+    def done(self, draft: Path) -> None:
+        """Take a draft out of the queue."""
+        (self.queue / draft.name).unlink(missing_ok=True)
+
+
 class TokenRequest(JobFolder):
     """The wish for per-token signals of samples that the scoring pass kept none of."""
 
