@@ -3,27 +3,27 @@
 import base64
 import hashlib
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import numpy as np
 import pytest
-from chain import command
+from chain import ROOT, command
 from run_dirs import demo_run, headline, kept_ids, messages, open_page
 
 from grads import api
 
-MINE = """
-from grads.api import Criterion
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+(MINE,) = re.findall(r"```python\n(.*?)```", GUIDE, re.S)  # its module
+(PROJECT,) = map(tomllib.loads, re.findall(r"```toml\n(.*?)```", GUIDE, re.S))
 
-mine = Criterion(
-    "mine",
-    "Surprise per answer token",
-    "A high loss over few tokens.",
-    value=lambda scores: scores.loss / scores.response_tokens,
-)
-"""
+
+def test_the_package_of_the_document_names_its_module():
+    """What a build backend would make of it is what the wheel by hand holds."""
+    assert PROJECT["project"]["entry-points"] == {"grads.criteria": {"mine": "surprising:mine"}}
 
 
 def files_of(name: str, module: str) -> dict[str, str]:
@@ -59,7 +59,7 @@ def build_wheel(folder, name: str, module: str):
 def installed(tmp_path_factory):
     """A folder that pip has installed a package with a criterion into."""
     folder = tmp_path_factory.mktemp("package")
-    wheel = build_wheel(folder, "surprising", MINE)
+    wheel = build_wheel(folder, PROJECT["project"]["name"], MINE)
     target = folder / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(
