@@ -1,9 +1,8 @@
-"""The structure: direction of imports, what is lazy, and what the documents promise."""
+"""The structure: direction of imports, what is lazy, and what every command offers."""
 
 import ast
 import importlib.util
 import inspect
-import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -119,26 +118,6 @@ def test_the_mathematics_of_selection_knows_no_disk():
         assert not any(package_of(module) == "grads.store" for module in found), name
 
 
-def test_every_command_is_in_the_readme():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    names = [c.name or c.callback.__name__ for c in app.registered_commands if not c.hidden]
-    assert {
-        "run",
-        "select",
-        "export",
-        "list",
-        "status",
-        "stop",
-        "resume",
-        "bench",
-        "evaluate",
-        "tune",
-        "dashboard",
-    } <= set(names)
-    for name in names:
-        assert f"python -m grads {name}" in readme, name
-
-
 def test_help_gives_units_and_defaults():
     """Each setting's own docstring and default, as a user reads them."""
     done = subprocess.run(
@@ -153,29 +132,8 @@ def test_help_gives_units_and_defaults():
     assert "the clusters. [default: 0]" in words
 
 
-def test_readme_options_exist():
-    """Every option that the README names is one that some command has."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    known = set()
-    commands = "run select export evaluate tune list status stop resume bench dashboard".split()
-    for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "grads", command, "--help"],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env={"COLUMNS": "200", "PATH": "", "HOME": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stderr
-        known |= set(re.findall(r"--[a-z][a-z-]+", done.stdout))
-    blocks = "\n".join(re.findall(r"```.*?\n(.*?)```", readme, re.S))
-    used = set(re.findall(r"(?<=\s)--[a-z][a-z-]+", blocks))
-    assert used
-    assert used <= known
-
-
 def test_every_command_speaks_json():
-    """The README promises it of all but the dashboard."""
+    """docs/guide.md promises it of all but the dashboard."""
     for command in app.registered_commands:
         if command.hidden or command.callback.__name__ == "dashboard":
             continue

@@ -25,6 +25,7 @@ from grads.selection.filters import Filter, inside_polygon
 from grads.selection.options import Bound, SelectionConfig
 from grads.selection.pool import MOST_CATEGORIES, TOPIC, Pool
 from grads.selection.preview import Coverage, coverage, emptied, overlap, preview
+from grads.store.columns import SCORES, Column
 from grads.store.runs import Run, Status
 
 SQUARE = np.array([(0, 0), (2, 0), (2, 2), (0, 2)])
@@ -765,3 +766,12 @@ def test_the_machine_is_seen_only_while_the_job_lives(run):
     assert 0 < now.memory < now.total_memory
     set_state(run, "interrupted")
     assert watch.machine(run.read_status()) is None
+
+
+def test_a_run_from_before_a_column_opens_without_it(tmp_path, monkeypatch):
+    """A later version may measure more; what was scored before keeps its own columns."""
+    later = Column("later", "Later", "Measured since.", pa.float32(), measured=True)
+    monkeypatch.setitem(SCORES, "later", later)
+    numbers = Pool(demo_run(tmp_path)).numbers
+    assert "later" not in numbers
+    assert {"signal", "loss", "prompt_tokens"} <= numbers.keys()

@@ -37,6 +37,7 @@ from grads.api.runs import (
     stop_run,
     summaries,
     summary,
+    wait,
 )
 from grads.config.base import Flag, OneOf, Settings, read_yaml
 from grads.config.evaluation import ARMS, EvaluationConfig, TuneConfig
@@ -47,7 +48,7 @@ from grads.export.saved import bundle, bundle_name, export_selection
 from grads.export.write import FORMATS
 from grads.jobs import watch
 from grads.jobs.processes import observe
-from grads.selection.criteria import criteria
+from grads.selection.criteria import Criterion, criteria
 from grads.selection.decisions import decide, decisions, with_decisions
 from grads.selection.filters import Filter
 from grads.selection.options import Bound, SelectionConfig, usual_draw
@@ -71,6 +72,7 @@ __all__ = [
     "Bound",
     "Categories",
     "ConfigError",
+    "Criterion",
     "DataError",
     "Draft",
     "Evaluation",
@@ -140,6 +142,7 @@ __all__ = [
     "summaries",
     "summary",
     "usual_draw",
+    "wait",
     "watch",
     "with_decisions",
 ]

@@ -60,6 +60,14 @@ def resume_run(run: JobFolder) -> bool:
     return jobs.start(run)
 
 
+def wait(run: JobFolder) -> Status:
+    """Wait until the job of a run or of an evaluation has ended; its status.
+
+    Raises RunError where it has failed, was stopped, or was never started.
+    """
+    return jobs.wait(run)
+
+
 def stop_run(run: JobFolder) -> Status:
     """Stop the job of a run or of an evaluation; returns when its process tree is gone."""
     return jobs.stop(run)

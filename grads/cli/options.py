@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -10,7 +11,7 @@ import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from grads.api import Flag, OneOf, Settings, read_yaml
+from grads.api import ConfigError, Flag, OneOf, Settings, read_yaml
 
 RunDir = Annotated[str, typer.Option("--run-dir", help="The run's directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -96,7 +97,9 @@ def _choices(field: FieldInfo) -> tuple[str, ...]:
     """The values that a field can take, where they have names."""
     if get_origin(field.annotation) is Literal:
         return get_args(field.annotation)
-    return next((tuple(m.names()) for m in field.metadata if isinstance(m, OneOf)), ())
+    with suppress(ConfigError):  # an installed package's is broken: what needs it will say so
+        return next((tuple(m.names()) for m in field.metadata if isinstance(m, OneOf)), ())
+    return ()
 
 
 def _help(field: FieldInfo) -> str:

@@ -13,6 +13,7 @@ from grads.errors import RunError
 from grads.store.runs import ACTIVE, JobFolder, Status
 
 STALE_S = 60.0  # a heartbeat older than this is a dead job's
+LOOK_S = 0.2  # between two looks at a job that is waited for
 GRACE_S = 60.0  # for a job to stop by itself
 TERMINATE_S = 5.0  # from asking the process tree to end to killing it
 # Lets glibc take large blocks as huge pages where Linux allows it: a training step on a CPU asks
@@ -58,6 +59,16 @@ def observe(folder: JobFolder) -> Status:
     return status
 
 
+def wait(folder: JobFolder) -> Status:
+    """The job's status once it has ended; raises RunError unless it has finished its work."""
+    while (status := observe(folder)).state in ACTIVE:
+        time.sleep(LOOK_S)
+    if status.state != "finished":
+        why = status.error or status.message or "no reason is known"
+        raise RunError(f"{folder.path} is {status.state}: {why}")
+    return status
+
+
 def stop(folder: JobFolder, grace_s: float = GRACE_S) -> Status:
     """Ask the job to stop, then terminate and at last kill its process tree.
 
@@ -73,7 +84,7 @@ def stop(folder: JobFolder, grace_s: float = GRACE_S) -> Status:
         status = observe(folder)
         if status.state not in ACTIVE:
             return status
-        time.sleep(0.2)
+        time.sleep(LOOK_S)
     process = process_of(status)
     if process is not None:
         _end_tree(process)

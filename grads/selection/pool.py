@@ -66,7 +66,9 @@ class Pool:
     def __init__(self, run: Run) -> None:
         self.run = run
         table = run.read_table(run.scores_file)
-        numbers = [name for name, c in SCORES.items() if not pa.types.is_boolean(c.kind)]
+        # A run that was scored before a column came to be opens without it.
+        there = [SCORES[name] for name in table.column_names if name in SCORES]
+        numbers = [c.name for c in there if not pa.types.is_boolean(c.kind)]
         self._table = {name: table[name].to_numpy() for name in numbers}
         self.scores = Scores(**{field.name: self._table[field.name] for field in fields(Scores)})
         self.prompt_tokens: np.ndarray = self._table["prompt_tokens"]

@@ -1,0 +1,87 @@
+"""CONTRIBUTING.md cannot rot: what it adds is added to a copy, and shown to work there."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from chain import ROOT
+
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PARTS = "app.py assets grads pages pyproject.toml studio tests .streamlit".split()
+ADDED = {
+    "grads/selection/criteria.py",
+    "grads/export/trainers.py",
+    "grads/evaluation/metrics.py",
+    "grads/engine/gradients.py",
+    "grads/store/columns.py",
+    "pages/Lengths.py",
+    "studio/frame.py",
+}
+
+
+def diffs() -> dict[str, list[str]]:
+    """The hunks of each file that a diff of the document changes."""
+    blocks = "\n".join(re.findall(r"```diff\n(.*?)```", TEXT, re.S))
+    found = {}
+    for part in re.split(r"^--- .*\n", blocks, flags=re.M)[1:]:
+        name, *hunks = re.split(r"^@@ .*\n", part, flags=re.M)
+        found[name.removeprefix("+++ b/").strip()] = hunks
+    return found
+
+
+def apply(text: str, hunk: str) -> str:
+    """A text with a hunk's lines in the place of the lines that it names."""
+    lines = hunk.rstrip("\n").split("\n")
+    before, after = (
+        "".join(f"{line[1:]}\n" for line in lines if line[:1] not in skipped)
+        for skipped in ("+", "-")
+    )
+    assert text.count(before) == 1 or not before, f"no such place, or several:\n{before}"
+    return text.replace(before, after) if before else after
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """A copy of the project with everything that the document adds."""
+    copy = tmp_path_factory.mktemp("copy")
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(ROOT / part, copy / part)
+    for name, hunks in diffs().items():
+        file = copy / name
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        for hunk in hunks:
+            text = apply(text, hunk)
+        file.write_text(text, encoding="utf-8")
+    return copy
+
+
+def test_every_addition_is_a_diff():
+    assert set(diffs()) == ADDED
+
+
+def test_the_additions_are_well_formed(extended):
+    for check in (["format", "--check"], ["check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *check, *sorted(ADDED)],
+            capture_output=True,
+            text=True,
+            cwd=extended,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_commands_and_pages_show_them_and_they_are_right(extended):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "tests/contributed.py"],
+        capture_output=True,
+        text=True,
+        cwd=extended,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "....." in done.stdout
