@@ -15,7 +15,7 @@ from grads.errors import EvaluationError, WarmupError
 from grads.evaluation import arms, results
 from grads.evaluation.arms import Trial
 from grads.evaluation.measure import Probe, Reference, measure, response_counts, write_answer
-from grads.evaluation.metrics import Sums
+from grads.evaluation.metrics import SHOWN, Sums
 from grads.evaluation.probes import load_probes
 from grads.jobs.job import Job
 from grads.selection.pool import Pool
@@ -75,7 +75,9 @@ class Lab:
         by another recipe, do not count as done."""
         recipe = {name: getattr(self.recipe, name) for name in Recipe.model_fields}
         recipe.pop("seeds")
-        digest = hashlib.sha256(repr([sorted(recipe.items()), self.model_digest]).encode())
+        digest = hashlib.sha256(
+            repr([sorted(recipe.items()), self.model_digest, list(SHOWN)]).encode()
+        )
         for probe in probes:
             for pool in (probe.samples, probe.options):
                 digest.update(pool.input_ids.tobytes() + pool.trained.tobytes())

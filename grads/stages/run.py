@@ -24,6 +24,7 @@ from grads.jobs.job import Job, turn
 from grads.selection import topics
 from grads.stages import cost
 from grads.store import pipeline
+from grads.store.columns import MEASURED
 from grads.store.files import SINGLE_SAMPLES, digest_of, replacing, write_json, write_table
 from grads.store.folders import Draft, TokenRequest
 from grads.store.runs import Run
@@ -303,7 +304,7 @@ def _parts_source(run: Run, scorer: GradientScorer, token_signals: bool) -> str:
     manifest, config = run.read_manifest(), run.config()
     needed = {name: manifest["files"].get(name) for name in pipeline.STAGES["score"].needs}
     needed |= {"model": manifest["model_digest"], "dtype": str(scorer.model.dtype)}
-    return digest_of([needed, config.batch_tokens, config.seed, token_signals])
+    return digest_of([needed, MEASURED, config.batch_tokens, config.seed, token_signals])
 
 
 def check(job: Job[Draft]) -> None:
