@@ -10,7 +10,7 @@ from grads.api import ACTIVE, Draft, GradsError, RunConfig
 from studio import charts, frame, intake, job, setup, words
 
 REFUSED = "This data cannot be used yet"
-KINDS = ["jsonl", "json", "csv", "parquet"]
+KINDS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]
 
 
 def say(headline: str) -> None:
@@ -75,7 +75,7 @@ with frame.page("Data"):
     say("Which examples do you have?")
     field, upload = st.columns(2, gap="medium")
     upload.file_uploader(
-        "Or upload a file (JSONL, JSON, CSV or Parquet, up to 200 MB)",
+        "Or upload a file (JSONL, JSON, CSV, TSV or Parquet, also as .gz or .zst, up to 200 MB)",
         KINDS,
         key="upload",
         on_change=take_upload,
@@ -113,4 +113,6 @@ with frame.page("Data"):
         if st.button("Try again", icon=":material/refresh:"):
             api.check(settings, "data", again=True)
             st.rerun()
+        if rejects := draft.read_rejects():
+            intake.refused(rejects)
         job.log(draft)
