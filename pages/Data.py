@@ -10,7 +10,7 @@ from grads.api import ACTIVE, Draft, GradsError, LayoutError, RunConfig
 from studio import charts, frame, intake, job, setup, words
 
 REFUSED = "This data cannot be used yet"
-KINDS = ["jsonl", "json", "csv", "parquet"]
+KINDS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]
 
 
 def say(headline: str) -> None:
@@ -76,7 +76,7 @@ with frame.page("Data"):
     say("Which examples do you have?")
     field, upload = st.columns(2, gap="medium")
     upload.file_uploader(
-        "Or upload a file (JSONL, JSON, CSV or Parquet, up to 200 MB)",
+        "Or upload a file (JSONL, JSON, CSV, TSV or Parquet, also as .gz or .zst, up to 200 MB)",
         KINDS,
         key="upload",
         on_change=take_upload,

@@ -1,7 +1,6 @@
 """What was found in a data set: its first examples as the model sees them, and refused rows."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,24 +12,22 @@ from studio import job, reader, setup, words
 
 
 def columns(place: str) -> list[str]:
-    """The columns to map by hand; read again only after the file has changed."""
-    file = Path(place).expanduser()
-    return _columns(place, file.stat().st_mtime_ns) if file.is_file() else []
+    """The columns to map by hand; read again only after a file of the data has changed."""
+    return _columns(place, api.data_stamp(place))
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
-def _columns(place: str, stamp: int) -> list[str]:
+def _columns(place: str, stamp: str) -> list[str]:
     return api.columns_of(place)
 
 
 def problem(settings: RunConfig) -> DataError | None:
-    """What is plainly wrong with the data; looked at again only after the file has changed."""
-    file = Path(settings.dataset).expanduser()
-    return _problem(settings, file.stat().st_mtime_ns if file.exists() else 0)
+    """What is plainly wrong with the data; looked at again only after a file has changed."""
+    return _problem(settings, api.data_stamp(settings.dataset))
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def _problem(settings: RunConfig, stamp: int) -> DataError | None:
+def _problem(settings: RunConfig, stamp: str) -> DataError | None:
     try:
         api.look(settings)
     except DataError as error:
@@ -75,6 +72,8 @@ def failed(draft: Draft, settings: RunConfig) -> None:
     if st.button("Try again", icon=":material/refresh:"):
         api.check(settings, "data", again=True)
         st.rerun()
+    if rejects := draft.read_rejects():
+        refused(rejects)
     job.log(draft)
 
 
@@ -108,7 +107,10 @@ def refused(rejects: list[dict[str, object]]) -> None:
         st.success("Every row can be used.", icon=":material/check_circle:")
         return
     st.markdown(f"#### {words.count(len(rejects), 'row')} refused")
-    table = pd.DataFrame(rejects)[["row", "reason", "advice"]]
+    table = pd.DataFrame(rejects)
+    table["row"] = table["sample_id"]  # runs from before 0.5 counted rows from 1
+    names = [name for name in ("row", "line", "file", "reason", "advice") if name in table]
+    table = table[names].dropna(axis="columns", how="all")
     st.dataframe(table.head(500), hide_index=True, alt="Refused rows with their reasons")
     lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects)
     st.download_button(

@@ -256,24 +256,30 @@ def test_limit(tmp_path, suffix):
 def test_broken_json_names_its_line(tmp_path):
     good = lines(ROWS[:1])
     path = write(tmp_path / "d.jsonl", good * 15 + b"\n" + b'{"question": "a", \n' + good)
-    message = refusal(read, path)
-    assert "d.jsonl line 17 " in message
-    assert "JSON" in message
+    (broken,) = read(path).broken
+    assert (broken.sample_id, broken.line) == (16, 17)
+    assert "ends in the middle" in broken.reason
+    assert len(read(path).rows) == 16
     assert len(read(path, limit=15).rows) == 15
+    assert read(path, limit=16).count == 16, "the broken row is one of those read"
 
 
 def test_broken_array_names_its_line(tmp_path):
     path = write(tmp_path / "d.json", b'[\n{"a": 1},\n{"a": }\n]')
-    assert "d.json line 3 " in refusal(read, path)
+    (broken,) = read(path).broken
+    assert (broken.sample_id, broken.line) == (1, 3)
+    assert "line 3, column 7" in broken.reason
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "byte order mark"])
 def test_wrong_encoding_names_the_line_and_the_byte(tmp_path, suffix, mark):
     data = mark + b"a,b\n1,2\n" + "é,2\n".encode("latin-1")
-    message = refusal(read, write(tmp_path / f"d.{suffix}", data))
-    assert f"d.{suffix} line 3 " in message
-    assert "0xe9" in message
+    broken = read(write(tmp_path / f"d.{suffix}", data)).broken[-1]
+    assert broken.line == 3
+    assert "0xe9" in broken.reason
+    assert "looks like Latin-1" in broken.reason
+    assert "UTF-8" in broken.advice
 
 
 @pytest.mark.parametrize("name", ["no.jsonl", "no.PARQUET", "no/folder"])
@@ -290,12 +296,17 @@ def test_unknown_suffix(tmp_path):
 @pytest.mark.parametrize("row", [b"1,2,3", b"1"])
 def test_csv_with_a_wrong_number_of_fields_names_the_line(tmp_path, row):
     path = write(tmp_path / "d.csv", b'question,answer\n"a\nb",c\n' + row + b"\nd,e\n")
-    assert "d.csv line 4 " in refusal(read, path)
+    source = read(path)
+    (broken,) = source.broken
+    assert (broken.sample_id, broken.line) == (1, 4)
+    assert (source.ids, source.lines) == ([0, 2], [2, 5])
 
 
 def test_csv_with_an_open_quote_names_a_line(tmp_path):
     path = write(tmp_path / "d.csv", b'question,answer\na,"b\n')
-    assert "d.csv line 2 " in refusal(read, path)
+    (broken,) = read(path).broken
+    assert broken.line == 2
+    assert "from line 2 on" in broken.reason
 
 
 def test_csv_with_a_column_twice(tmp_path):
@@ -514,7 +525,7 @@ def test_a_bad_row_is_refused_and_the_rest_goes_on(bad, reason):
     (reject,) = done.rejects
     assert reason in reject["reason"]
     assert reject["advice"]
-    assert (reject["sample_id"], reject["row"]) == (1, 2)
+    assert (reject["sample_id"], reject["row"], reject["line"]) == (1, 1, None)
     assert done.samples["sample_id"].to_pylist() == [0, 2]
     assert done.tokens["sample_id"].to_pylist() == [0, 2]
 
@@ -522,7 +533,7 @@ def test_a_bad_row_is_refused_and_the_rest_goes_on(bad, reason):
 def test_half_a_character_is_refused_and_the_rest_goes_on():
     """A lone surrogate, valid in JSON but not as text, is one row's fault."""
     done = from_rows([GOOD, json.loads(r'{"question": "Q", "answer": "\ud83d"}'), GOOD])
-    assert [reject["row"] for reject in done.rejects] == [2]
+    assert [reject["row"] for reject in done.rejects] == [1]
 
 
 def test_half_a_character_in_another_column_stops_nothing():
@@ -553,28 +564,29 @@ def test_bad_messages_are_refused(messages, reason):
     (reject,) = from_rows([good, {"messages": messages}]).rejects
     assert reason in reject["reason"]
     assert reject["advice"]
-    assert reject["row"] == 2
+    assert reject["row"] == 1
 
 
 def test_an_empty_completion_is_refused_even_behind_earlier_answers():
     """The prompt's own answers do not stand in for the missing one."""
     prompt = said(("user", "Q"), ("assistant", "A"), ("user", "Q2"))
     rows = [{"prompt": prompt, "completion": c} for c in (said(("assistant", "A2")), [])]
-    assert [reject["row"] for reject in from_rows(rows).rejects] == [2]
+    assert [reject["row"] for reject in from_rows(rows).rejects] == [1]
 
 
 def test_rejects_name_the_line(tmp_path):
-    """Rows are counted from 1, and blank lines count."""
+    """Beside the row, which is counted from 0; blank lines count."""
     data = b"\n" + lines([GOOD]) + b"\n" + b'"text"\n' + lines([GOOD | {"answer": ""}])
     source = read(write(tmp_path / "d.jsonl", data))
     done = prepare(source, RunConfig(dataset="d"), PLAIN, 64)
-    assert [reject["row"] for reject in done.rejects] == [4, 5]
+    assert [reject["row"] for reject in done.rejects] == [3, 4]
+    assert [reject["line"] for reject in done.rejects] == [4, 5]
     assert done.samples["sample_id"].to_pylist() == [1]
 
 
 def test_nothing_usable_names_the_first_reason():
     message = refusal(from_rows, [{"question": "", "answer": "A"}, {"question": "Q", "answer": ""}])
-    assert "row 1" in message
+    assert "row 0" in message
     assert "'question' is empty" in message
 
 

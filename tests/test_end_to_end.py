@@ -118,7 +118,8 @@ def test_run_directory_is_as_the_contract_says(finished):
     }
     assert manifest["self_check"]["largest_relative_difference"] < 1e-4
     assert manifest["gradients_taken"] == "after the warm-up"
-    assert [reject["row"] for reject in finished.read_rejects()] == [4, 9]
+    rejects = finished.read_rejects()
+    assert [(reject["row"], reject["line"]) for reject in rejects] == [(3, 4), (8, 9)]
     signals = pq.read_table(finished.token_signal_file)
     lengths = [len(v) for v in signals["embed_token_norm"].to_pylist()]
     total = scores["prompt_tokens"].to_numpy() + scores["response_tokens"].to_numpy()

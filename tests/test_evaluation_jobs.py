@@ -165,7 +165,8 @@ def test_what_is_measured_and_noted(whole):
     assert whole["heldout"]["samples"] == 5
     (general,) = whole["general"]
     assert (general["samples"], general["refused"], general["with_options"]) == (12, 1, 5)
-    assert general["first_refused"]["row"] == 13
+    assert general["first_refused"]["row"] == 12
+    assert general["first_refused"]["line"] == 13
     assert any("1 general samples with options do not count" in note for note in whole["notes"])
     assert any("2 seeds give wide intervals" in note for note in whole["notes"])
     low, high = full["interval"]["heldout_loss"]
@@ -433,7 +434,10 @@ def test_a_leaked_row_is_refused_with_its_number(place, run, tmp_path):
     api.start_run(evaluation)
     status = wait_for(evaluation, "failed", "finished")
     assert status.state == "failed"
-    assert f"row 3 of heldout.jsonl also stands in the pool, as sample {sample}" in status.error
+    assert (
+        f"row 2 (line 3) of heldout.jsonl also stands in the pool, as sample {sample}"
+        in status.error
+    )
     assert "remove it" in status.error
 
 

@@ -1242,15 +1242,52 @@ def test_a_model_outside_the_allowed_folders_is_refused(root):
     assert drafts(root, "data") == []
 
 
-BROKEN = '{"question": "a", "answer": "b"}\n{"question": \n'
-
-
 def test_a_broken_file_names_the_line(root):
-    """At once: the page looks itself, and starts no process."""
-    (root / "a.jsonl").write_text(BROKEN)
+    """Also where it holds nothing else, which is an error: the refused rows are shown still."""
+    (root / "a.jsonl").write_text('\n{"question": \n')
+    open_page("Data", dataset=str(root / "a.jsonl"))
+    (draft,) = drafts(root, "data")
+    assert chain.wait_for(draft, "failed", "finished").state == "failed"
     at = open_page("Data", dataset=str(root / "a.jsonl"))
     assert headline(at) == "This data cannot be used yet"
-    assert "a.jsonl line 2 is not valid JSON" in messages(at)
+    assert "none of the 1 rows of a.jsonl can be used; row 1 (line 2): it ends" in messages(at)
+    (table,) = [t.value for t in at.dataframe]
+    assert (table["row"].tolist(), table["line"].tolist()) == ([1], [2])
+
+
+def test_a_folder_of_files_is_read_anew_when_one_has_changed(root, tiny_link):
+    """Its columns can be mapped, and rows are named with their file."""
+    folder = root / "parts"
+    folder.mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        chain.write_data(folder / name, 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADS_DATA_DIRS", os.pathsep.join([str(root), tiny_link["model"]]))
+        link = tiny_link | {"dataset": str(folder), "heldout": "0"}
+        at = open_page("Data", **link)
+        boxes = [box for box in at.selectbox if box.label == "Question column"]
+        assert all("age" in box.options for box in boxes)
+        assert boxes
+        (draft,) = drafts(root, "data")
+        assert chain.wait_for(draft, "finished", "failed").state == "finished"
+        at = open_page("Data", **link)
+        assert headline(at) == "36 of 40 rows can be used, 4 cannot"
+        (table,) = [t.value for t in at.dataframe]
+        places = table[["row", "line", "file"]].to_numpy().tolist()
+        assert places[1:3] == [[8, 9, "a.jsonl"], [23, 4, "b.jsonl"]]
+        chain.write_data(folder / "c.jsonl", 20)
+        assert headline(open_page("Data", **link)) == "Reading your data"
+
+
+def test_a_link_out_of_the_allowed_folders_is_refused_in_a_folder_too(root, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other") / "secret.jsonl"
+    other.write_text('{"question": "hidden words", "answer": "hidden words"}\n')
+    (root / "folder").mkdir()
+    (root / "folder" / "a.jsonl").symlink_to(other)
+    for place in (root / "folder", root / "folder" / "*.jsonl", root / "no" / ".." / ".." / "*"):
+        at = open_page("Data", dataset=str(place))
+        assert "lies outside the folders this dashboard may read" in messages(at), place
+        assert "hidden words" not in everything(at)
     assert drafts(root, "data") == []
 
 
@@ -1281,7 +1318,8 @@ def test_data_are_checked_and_shown(root, tiny_link):
     assert metrics["Set aside for evaluation"] == "5"
     assert metrics["Tokens to learn"] == f"{pc.sum(pool['response_tokens']).as_py():,}"
     (table,) = [t.value for t in at.dataframe]
-    assert table["row"].tolist() == [4, 9]
+    assert table["row"].tolist() == [3, 8]
+    assert table["line"].tolist() == [4, 9]
     assert table["advice"].str.len().min() > 0
     bodies = "".join(b.proto.body for b in at.get("html"))
     assert 'class="turn assistant"' in bodies

@@ -42,6 +42,7 @@ from grads.api.runs import (
 from grads.config.base import Flag, OneOf, Settings, read_yaml
 from grads.config.evaluation import ARMS, EvaluationConfig, TuneConfig
 from grads.config.run import RunConfig
+from grads.data.rejects import place as row_place
 from grads.errors import ConfigError, DataError, GradsError, LayoutError, RunError
 from grads.evaluation.metrics import SHOWN as METRICS
 from grads.export.saved import bundle, bundle_name, export_selection
@@ -57,7 +58,7 @@ from grads.selection.preview import Preview, coverage, emptied, overlap, preview
 from grads.selection.subsets import select_samples
 from grads.store.bundled import APP
 from grads.store.columns import SCORES
-from grads.store.folders import Draft, Evaluation, TokenRequest, open_folder
+from grads.store.folders import Draft, Evaluation, TokenRequest, data_stamp, open_folder
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, runs_root
 
 COLUMNS = SIGNALS | SCORES  # every number of a sample by name, with its label and meaning
@@ -107,6 +108,7 @@ __all__ = [
     "create_run",
     "criteria",
     "data_place",
+    "data_stamp",
     "decide",
     "decisions",
     "delete_run",
@@ -131,6 +133,7 @@ __all__ = [
     "read_evaluation",
     "read_yaml",
     "resume_run",
+    "row_place",
     "runs_root",
     "save_upload",
     "select_samples",

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from grads.config.base import is_path
+from grads.config.base import is_path, members
 from grads.config.run import RunConfig
 from grads.data.layouts import recognise_in
+from grads.data.places import data_files
 from grads.data.sources import read_source
 from grads.errors import DataError, GradsError, ModelError
 from grads.jobs import processes as jobs
@@ -33,8 +34,14 @@ def allowed_roots() -> list[Path]:
 
 
 def data_place(text: str) -> str:
-    """A path or hub id from a page; raises DataError for a path outside the allowed roots."""
-    return _held(text, DataError, "upload it, ")
+    """A path, glob or hub id from a page; raises DataError for a path outside the allowed roots.
+
+    So it does for a folder or glob of which one file is a link to outside.
+    """
+    text = _held(text, DataError, "upload it, ")
+    for file in members(text) if text else []:
+        _held(str(file), DataError, "upload it, ")
+    return text
 
 
 def model_place(text: str) -> str:
@@ -47,7 +54,7 @@ def _held(text: str, kind: type[GradsError], other_way: str = "") -> str:
     text = text.strip()
     try:
         path = Path(text).expanduser()
-        named = path.exists() or path.is_absolute() or text.startswith((".", "~"))
+        named = path.exists() or is_path(text)
         place = path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise kind(f"'{text[:80]}' is no path that can be read ({error}): check it") from None
@@ -85,9 +92,11 @@ def look(config: RunConfig) -> None:
     long to read, or lies elsewhere, is left to `check`.
     """
     config = config.absolute()
-    place = Path(config.dataset)
-    if is_path(config.dataset) and not (place.is_file() and place.stat().st_size > AT_ONCE_BYTES):
-        recognise_in(read_source(config.model_copy(update={"limit": FIRST_ROWS})), config)
+    size = sum(file.stat().st_size for file in members(config.dataset))
+    if is_path(config.dataset) and size <= AT_ONCE_BYTES:
+        source = read_source(config.model_copy(update={"limit": FIRST_ROWS}))
+        if source.rows:  # else each row's reason is listed
+            recognise_in(source, config)
 
 
 def first_rows(dataset: str, count: int = 5) -> list[dict[str, Any]]:
@@ -160,11 +169,12 @@ def _prune(root: Path) -> None:
 
 
 def columns_of(dataset: str) -> list[str]:
-    """The columns of a file's first rows; none for what is no readable file of this machine."""
-    if not Path(dataset).expanduser().is_file():
+    """The columns of the first rows; none for what names no readable files of this machine."""
+    if not members(dataset):
         return []
     try:
-        return read_source(RunConfig(dataset=dataset, limit=200).absolute()).columns
+        first = data_files(dataset, None)[0]
+        return read_source(RunConfig(dataset=str(first), limit=200).absolute()).columns
     except DataError:  # the check itself will say what is wrong
         return []
 

@@ -133,7 +133,7 @@ def run_lines(run: Run, summary: api.RunSummary) -> list[str]:
     if counts["refused"]:
         first = run.read_rejects()[0]
         lines.append(
-            f"first refused row: {first['row']}, {first['reason']}; {first['advice']}"
+            f"first refused: {api.row_place(first)}, {first['reason']}; {first['advice']}"
             f" (all in {run.rejects_file.name})"
         )
     if manifest.get("unused_columns"):

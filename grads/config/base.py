@@ -3,7 +3,9 @@
 Every field's docstring is its documentation: the command line shows it as `--help`.
 """
 
+import glob
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,10 @@ from grads.errors import ConfigError
 
 DEMO_MODEL = "demo"
 DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-FILE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gguf")
+FILE_SUFFIXES = (
+    *(".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"),
+    *(".gz", ".zst", ".gguf"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,34 @@ def is_path(text: str) -> bool:
         path.is_absolute()
         or text.startswith((".", "~"))
         or path.suffix.lower() in FILE_SUFFIXES
+        or is_glob(text)
         or text.count("/") > 1
     )
+
+
+def is_glob(text: str) -> bool:
+    """Whether it holds one of the marks that stand for many names; no hub id does."""
+    return any(mark in text for mark in "*?[")
+
+
+def members(place: str) -> list[Path]:
+    """The files that a path names: itself, those of a folder and its `data/`, or of a glob.
+
+    In the order of their names, numbers by value: part-2 stands before part-10.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        found = [*path.glob("*"), *path.glob("data/*")]
+    elif not path.exists() and is_glob(place):
+        found = [Path(name) for name in glob.glob(str(path))]  # noqa: PTH207 - absolute ones too
+    else:
+        found = [path]
+    return sorted((file for file in found if file.is_file()), key=_by_name)
+
+
+def _by_name(path: Path) -> list[str | int]:
+    parts = re.split(r"(\d+)", str(path))
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _absolute(text: str) -> str:

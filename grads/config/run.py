@@ -15,11 +15,12 @@ class RunConfig(Settings):
     PATHS = ("dataset", "model", "warmup_from")
 
     dataset: str
-    """JSONL, JSON, CSV or Parquet file, a save_to_disk folder, or a hub id."""
+    """JSONL, JSON, CSV, TSV or Parquet file, also as .gz or .zst; a folder or a quoted glob of
+    such files; a save_to_disk folder, or a hub id."""
     dataset_config: str | None = None
     """Configuration (subset) name of a hub data set."""
     split: str | None = None
-    """Split of a hub data set or a save_to_disk folder that holds several."""
+    """Split of a hub data set or of a folder that holds several; by default train."""
     revision: str | None = None
     """Git revision of a hub data set."""
     columns: Annotated[dict[str, str], Flag("--map")] = Field(default_factory=dict)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from grads.config.run import RunConfig
 from grads.data.chat import Encoded, encode
 from grads.data.layouts import OPTIONAL, Conversation, Layout, conversation, recognise_in, unused
+from grads.data.rejects import place
 from grads.data.sources import Source
 from grads.data.turns import Turn, Unusable
 from grads.errors import DataError
@@ -41,36 +42,33 @@ def prepare(
     tokenizer: Any,
     max_length: int,
     progress: Callable[[int], None] = lambda done: None,
+    refused: Callable[[list[dict[str, Any]]], None] = lambda rejects: None,
 ) -> Prepared:
     """Validate and tokenise every row, and set the held-out samples aside.
 
-    Raises DataError if the layout is unknown, a needed column is empty throughout, nothing is
-    usable, or fewer samples than `heldout` + 1 are.
+    `refused` is given the rows that cannot be used, also where an error follows. Raises DataError
+    if the layout is unknown, nothing is usable, or fewer samples than `heldout` + 1 are.
     """
-    layout = recognise_in(source, config)
-    _refuse_empty_columns(source, layout)
+    rejects = source.refused()
     kept: list[Kept] = []
-    rejects = []
-    for i, row in enumerate(source.rows):
-        try:
-            found = conversation(row, layout)
-            kept.append((i, found, encode(found.turns, tokenizer, max_length, found.tools)))
-        except Unusable as verdict:
-            rejects.append(
-                {
-                    "sample_id": source.ids[i],
-                    "row": source.ids[i] + 1,
-                    "reason": verdict.reason,
-                    "advice": verdict.advice,
-                }
-            )
-        progress(i + 1)
+    try:
+        if not source.rows:
+            raise _nothing_usable(source, rejects)
+        layout = recognise_in(source, config)
+        for i, row in enumerate(source.rows):
+            try:
+                found = conversation(row, layout)
+                kept.append((i, found, encode(found.turns, tokenizer, max_length, found.tools)))
+            except Unusable as verdict:
+                why = {"reason": verdict.reason, "advice": verdict.advice}
+                rejects.append(source.spot(i) | why)
+            progress(i + 1)
+    finally:
+        rejects.sort(key=lambda reject: reject["sample_id"])
+        refused(rejects)
     if not kept:
-        refused = rejects[0]
-        raise DataError(
-            f"none of the {len(source.rows)} rows of {source.name} can be used; row"
-            f" {refused['row']}: {refused['reason']}; {refused['advice']}"
-        )
+        _refuse_empty_columns(source, layout)
+        raise _nothing_usable(source, rejects)
     hashes = [_digest(found) for _, found, _ in kept]
     heldout = hold_out(hashes, config.heldout, config.seed)
     return Prepared(
@@ -107,6 +105,14 @@ def hold_out(hashes: list[str], count: int, seed: int) -> np.ndarray:
         )
     mask[np.random.default_rng(seed).permutation(single)[:count]] = True
     return mask
+
+
+def _nothing_usable(source: Source, rejects: list[dict[str, Any]]) -> DataError:
+    first = rejects[0]
+    return DataError(
+        f"none of the {source.count} rows of {source.name} can be used; {place(first)}:"
+        f" {first['reason']}; {first['advice']}"
+    )
 
 
 def _refuse_empty_columns(source: Source, layout: Layout) -> None:

@@ -16,6 +16,7 @@ from grads.config.run import RunConfig
 from grads.data.chat import Encoded
 from grads.data.layouts import recognise
 from grads.data.prepare import prepare
+from grads.data.rejects import Spot, place
 from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
 from grads.data.turns import Turn
@@ -34,6 +35,7 @@ class _Part:
     table: pa.Table  # sample_id, turns, hash
     tokens: TokenPool
     rows: list[dict[str, Any]]  # with their options, in the order of the table
+    spots: list[Spot]  # where the rows stand
     refused: list[dict[str, Any]]
 
 
@@ -98,7 +100,8 @@ def _heldout(run: Run, recipe: Recipe, tokenizer: Any, max_length: int) -> _Part
     else:
         rows = [json.loads(line) for line in table["raw"].to_pylist()]
     tokens = run.read_table(run.tokens_file, ["sample_id", "input_ids", "trained"])
-    return _Part("the run's held-out split", table, _tokens(tokens.take(index)), rows, [])
+    spots = [{"sample_id": sample} for sample in table["sample_id"].to_pylist()]
+    return _Part("the run's held-out split", table, _tokens(tokens.take(index)), rows, spots, [])
 
 
 def _read(
@@ -108,12 +111,15 @@ def _read(
     changed = {"dataset": file, "dataset_config": None, "split": None, "revision": None}
     config = run.config().model_copy(update=changed | {"limit": limit, "heldout": 0})
     source = read_source(config)
-    config = config.model_copy(update={"columns": _columns(run, config, source)})
+    if source.rows:  # without any, the reasons why they cannot be read are the better message
+        config = config.model_copy(update={"columns": _columns(run, config, source)})
     prepared = prepare(source, config, tokenizer, max_length)
-    place = {sample_id: i for i, sample_id in enumerate(source.ids)}
-    kept = prepared.samples["sample_id"].to_pylist()
-    rows = [source.rows[place[sample_id]] or {} for sample_id in kept]
-    return _Part(source.name, prepared.samples, _tokens(prepared.tokens), rows, prepared.rejects)
+    index = {sample_id: i for i, sample_id in enumerate(source.ids)}
+    kept = [index[sample_id] for sample_id in prepared.samples["sample_id"].to_pylist()]
+    rows = [source.rows[i] or {} for i in kept]
+    spots = [source.spot(i) for i in kept]
+    tokens = _tokens(prepared.tokens)
+    return _Part(source.name, prepared.samples, tokens, rows, spots, prepared.rejects)
 
 
 def _columns(run: Run, config: RunConfig, source: Source) -> dict[str, str]:
@@ -194,14 +200,15 @@ def _refuse_leaks(run: Run, part: _Part) -> None:
     samples = run.read_table(run.samples_file, ["sample_id", "hash", "heldout"])
     pool = samples.filter(pc.invert(samples["heldout"]))
     known = dict(zip(pool["hash"].to_pylist(), pool["sample_id"].to_pylist(), strict=True))
-    rows, hashes = part.table["sample_id"].to_pylist(), part.table["hash"].to_pylist()
-    both = [(row, known[text]) for row, text in zip(rows, hashes, strict=True) if text in known]
+    hashes = part.table["hash"].to_pylist()
+    both = [(i, known[text]) for i, text in enumerate(hashes) if text in known]
     if both:
-        row, sample = both[0]
+        i, sample = both[0]
+        where = f"{place(part.spots[i])} of {part.name}"
         more = f" ({len(both)} such rows in all)" if len(both) > 1 else ""
         raise EvaluationError(
-            f"row {row + 1} of {part.name} also stands in the pool, as sample {sample}{more}: a"
-            " model would be asked what it was taught; remove it from the held-out file"
+            f"{where} also stands in the pool, as sample {sample}{more}: a model would be asked"
+            " what it was taught; remove it from the held-out file"
         )
 
 

@@ -1,6 +1,5 @@
 """What each stage of a job does: read the run's files, call the engine, write the result."""
 
-import json
 import platform
 import shutil
 import time
@@ -158,10 +157,8 @@ def _prepare(job: Job[Run]) -> None:
         tokenizer,
         max_length,
         lambda done: _row_read(job, done, len(source.rows)),
+        run.write_rejects,
     )
-    with replacing(run.rejects_file) as draft:
-        lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in prepared.rejects]
-        draft.write_text("".join(lines), encoding="utf-8")
     if prepared.source is not None:
         write_table(run.source_file, prepared.source)
     write_table(run.samples_file, prepared.samples, SINGLE_SAMPLES)
@@ -178,7 +175,7 @@ def _prepare(job: Job[Run]) -> None:
         without_end_of_turn=prepared.unended,
         max_length=max_length,
         counts={
-            "rows": len(source.rows),
+            "rows": source.count,
             "usable": len(samples),
             "refused": len(prepared.rejects),
             "heldout": int(pc.sum(samples["heldout"]).as_py()),

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from grads.config.base import members
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.config.run import RunConfig
 from grads.errors import RunError
@@ -15,6 +16,12 @@ DRAFTS = ".drafts"
 DATA_SETTINGS = (  # all that decides what the prepared data are
     "dataset dataset_config split revision columns layout limit heldout max_length model seed"
 ).split()
+
+
+def data_stamp(place: str) -> str:
+    """What changes with any file that a data set's path, folder or glob names."""
+    changed = [(str(file), file.stat().st_mtime_ns) for file in members(place)]
+    return hashlib.sha256(json.dumps(changed).encode()).hexdigest()
 
 
 class Draft(Run):
@@ -32,9 +39,7 @@ class Draft(Run):
         if purpose == "data":
             config = RunConfig(**{name: getattr(config, name) for name in DATA_SETTINGS})
         values = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-        source = Path(config.dataset).expanduser()
-        changed = source.stat().st_mtime_ns if source.exists() else 0
-        digest = hashlib.sha256(f"{values}{changed}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{values}{data_stamp(config.dataset)}".encode()).hexdigest()[:16]
         draft = cls(root / DRAFTS / f"{purpose}-{digest}")
         cls.create(config, draft.path)
         return draft

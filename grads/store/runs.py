@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from grads.config.base import Settings
 from grads.config.run import RunConfig
 from grads.errors import RunError
-from grads.store.files import open_table, read_json, read_rows, write_json, write_table
+from grads.store.files import open_table, read_json, read_rows, replacing, write_json, write_table
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
 ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
@@ -208,8 +208,18 @@ class Run(JobFolder):
         """What was measured before the start: seconds by stage, memory and disk in bytes."""
         return read_json(self.estimate_file)
 
+    def write_rejects(self, rejects: list[dict[str, Any]]) -> None:
+        """Replace the list of rows that could not be used."""
+        lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects]
+        with replacing(self.rejects_file) as draft:
+            draft.write_text("".join(lines), encoding="utf-8")
+
     def read_rejects(self) -> list[dict[str, Any]]:
-        """Rows that could not be used: sample_id, row, reason, advice."""
+        """Rows that could not be used: sample_id, row, line, file, reason, advice.
+
+        `row` is the sample's id, and the file named where there are several; before 0.5 `row`
+        counted from 1, and there was no line.
+        """
         if not self.rejects_file.exists():
             return []
         lines = self.rejects_file.read_text(encoding="utf-8").split("\n")

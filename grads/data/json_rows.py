@@ -1,0 +1,190 @@
+"""JSON text -> rows: an object a line, objects one after the other, an array, or one in an object.
+
+Which of these a file holds is told by what is in it, as its suffix often says another.
+"""
+
+import io
+import json
+import re
+from typing import Any
+
+from grads.data.reading import ESCAPED, not_utf8, text_of
+from grads.data.rows import AS_OBJECT, Part, excerpt, is_turn
+
+DECODER = json.JSONDecoder()
+SPACE = re.compile(r"[ \t\r\n]*")
+APART = re.compile(r"[ \t\r\n,]*")  # what may stand between objects that follow each other
+FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*([^\n]*)")
+CORRECT = "correct or remove it"
+
+
+def read_json(data: bytes, limit: int | None) -> Part:
+    """The rows of a JSON or JSONL file."""
+    if _an_object_a_line(data):
+        return _from_lines(data, limit)
+    text = text_of(data)
+    if text.startswith("{", _behind(SPACE, text, 0)):
+        try:
+            return _from_object(json.loads(text), limit, ESCAPED.search(text) is not None)
+        except (ValueError, RecursionError):  # several objects, or a broken one
+            pass
+    return _from_values(text, limit)
+
+
+def _an_object_a_line(data: bytes) -> bool:
+    """Whether each line is a row: the first is a whole value, or broken by itself."""
+    found = FIRST_LINE.match(data)
+    assert found is not None  # the pattern fits anything
+    first = found[1].strip()
+    more = re.compile(rb"\S").search(data, found.end())
+    if first.startswith(b"[") and not more:
+        return False
+    try:
+        value = json.loads(first)
+    except (ValueError, RecursionError):
+        return not _goes_on(first, data)
+    return bool(more) or _key_of_rows(value) is None
+
+
+def _goes_on(first: bytes, data: bytes) -> bool:
+    """Whether a first line that is no value begins one of several lines, or several values."""
+    if not first.startswith(b"{") or first == b"{":
+        return first.startswith((b"[", b"{"))
+    text = text_of(data)
+    start = _behind(SPACE, text, 0)
+    try:
+        _, end = DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return False
+    behind = _behind(APART, text, end)
+    return "\n" in text[start:end] or behind == len(text) or text[behind] == "{"
+
+
+def _behind(pattern: re.Pattern[str], text: str, place: int) -> int:
+    found = pattern.match(text, place)
+    return found.end() if found else place
+
+
+def _key_of_rows(value: Any) -> str | None:
+    """The key of the one list of objects in an object that is no row itself."""
+    if not isinstance(value, dict):
+        return None
+    keys: list[str] = [
+        key
+        for key, rows in value.items()
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
+    ]
+    if len(keys) != 1 or all(is_turn(turn) for turn in value[keys[0]]):
+        return None  # a conversation is a row
+    return keys[0]
+
+
+def _from_lines(data: bytes, limit: int | None) -> Part:
+    part = Part(limit)
+    for number, line in enumerate(io.BytesIO(data)):  # cuts at \n only, unlike bytes.splitlines
+        if part.full:
+            break
+        part.size = number + 1
+        try:
+            text = line.decode("utf-8-sig" if number == 0 else "utf-8").strip()
+        except UnicodeDecodeError:
+            part.refuse(number, number + 1, *not_utf8(line))
+            continue
+        if not text:
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            place = f"character {getattr(error, 'colno', 1)}"
+            part.refuse(number, number + 1, *_why(text, 0, error, place))
+        else:
+            part.take(number, number + 1, value, line)
+    return part
+
+
+def _from_object(whole: dict[str, Any], limit: int | None, escaped: bool) -> Part:
+    """An object that is all there is: it holds the rows, or is one.
+
+    `escaped` tells that some of its bytes are no UTF-8.
+    """
+    key = _key_of_rows(whole)
+    part = Part(limit, key=key)
+    for number, row in enumerate(whole[key][:limit] if key else [whole]):
+        text = json.dumps(row, ensure_ascii=False) if escaped else ""
+        if ESCAPED.search(text):
+            part.refuse(number, None, *not_utf8(_bytes_of(text)))
+        else:
+            part.take(number, None, row)
+    return part
+
+
+def _bytes_of(text: str) -> bytes:
+    """The bytes that a text was read from by `text_of`."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _from_values(text: str, limit: int | None) -> Part:
+    """Values of an array, or one after the other.
+
+    Behind a broken one, the next that begins a line with the same indent is looked for.
+    """
+    part = Part(limit)
+    place = _behind(SPACE, text, 0)
+    array = text.startswith("[", place)
+    indent = None if array else ""
+    if array:
+        place = _behind(SPACE, text, place + 1)
+    number, line, end = 0, 1, 0
+    while not part.full:
+        gap = text[end:place]
+        line += gap.count("\n")
+        if "\n" in gap:
+            indent = gap.rpartition("\n")[2]
+        if array and text.startswith("]", place):
+            behind = _behind(SPACE, text, place + 1)
+            if behind < len(text):
+                line += text.count("\n", place, behind)
+                reason = f"behind the array follows {excerpt(text[behind : behind + 99])}"
+                part.refuse(number, line, reason, "put it into a file of its own")
+            break
+        if place == len(text):
+            if array:
+                reason = "the file ends inside the array, without its ]"
+                part.refuse(number, line, reason, "get the whole file")
+            break
+        try:
+            value, end = DECODER.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            at = f"line {getattr(error, 'lineno', line)}, column {getattr(error, 'colno', 1)}"
+            reason, advice = _why(text, place, error, at)
+            found = text.find(f"\n{indent}{{", place) if indent is not None else -1
+            if found < 0:
+                part.refuse(number, line, f"{reason}; nothing behind it is read", advice)
+                break
+            part.refuse(number, line, reason, advice)
+            line += text.count("\n", place, found)
+            end, place = found, found + 1 + len(indent or "")
+        else:
+            if ESCAPED.search(text, place, end):
+                part.refuse(number, line, *not_utf8(_bytes_of(text[place:end])))
+            else:
+                part.take(number, line, value)
+            line += text.count("\n", place, end)
+            place = _behind(APART, text, end)
+        number += 1
+    return part
+
+
+def _why(text: str, start: int, error: Exception, at: str) -> tuple[str, str]:
+    """Why the value that begins at `start` cannot be read, and what to do."""
+    if not isinstance(error, json.JSONDecodeError):
+        deep = isinstance(error, RecursionError)
+        return "it is nested too deeply" if deep else str(error).split(":")[0], CORRECT
+    if text.startswith(("{'", "[{'"), start):
+        return "it holds a Python dict", "write it as JSON, with json.dumps"
+    if text[start] not in '{["':
+        return f"it holds text, {excerpt(text[start : start + 99])}", AS_OBJECT
+    if error.msg.startswith("Unterminated") or _behind(SPACE, text, error.pos) == len(text):
+        return "it ends in the middle", "write it whole, or remove it"
+    there = excerpt(text[error.pos : error.pos + 20])
+    return f"its JSON breaks at {at}, before {there} ({error.msg})", CORRECT

@@ -1,0 +1,83 @@
+"""Tables with types of their own: Parquet, save_to_disk folders and hub data sets."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grads.config.run import RunConfig
+from grads.data.places import choose
+from grads.data.rows import Part
+from grads.errors import DataError
+
+
+def from_parquet(data: bytes, name: str, limit: int | None) -> Part:
+    """The rows of a Parquet file."""
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{name} is not a readable Parquet file ({reason})") from None
+    return _part(table.slice(0, limit))
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder is one that save_to_disk has written."""
+    return (path / "dataset_dict.json").exists() or (
+        (path / "dataset_info.json").exists() and (path / "state.json").exists()
+    )
+
+
+def from_saved(path: Path, config: RunConfig) -> tuple[Part, str]:
+    """The rows of a save_to_disk folder, and their fingerprint."""
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(path))
+    except Exception as error:  # datasets raises many kinds
+        raise DataError(f"cannot load the data set in {path}: {_first_line(error)}") from error
+    if isinstance(loaded, DatasetDict):
+        loaded = loaded[choose(path.name, list(loaded), config.split)]
+    table = loaded.with_format("arrow")[:]
+    return _part(table.slice(0, config.limit)), loaded._fingerprint
+
+
+def from_hub(config: RunConfig) -> tuple[Part, str]:
+    """The rows of a hub data set, and their fingerprint."""
+    from datasets import load_dataset
+
+    try:
+        loaded = load_dataset(
+            config.dataset, config.dataset_config, revision=config.revision, split=None
+        )
+    except Exception as error:  # datasets raises many kinds
+        raise DataError(
+            f"cannot load '{config.dataset}', which is no file here, from the hub:"
+            f" {_first_line(error)}; check the id, the network, --split and --revision"
+        ) from error
+    chosen = loaded[choose(config.dataset, list(loaded), config.split)]
+    return _part(chosen.with_format("arrow")[: config.limit]), chosen._fingerprint
+
+
+def joined(tables: dict[str, pa.Table]) -> pa.Table:
+    """The tables of several files as one, with the columns of all, by file name."""
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    try:
+        return pa.concat_tables(tables.values(), promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        names, reason = ", ".join(tables), str(error).splitlines()[0]
+        raise DataError(
+            f"the files {names} have columns of different types ({reason}): give those that are"
+            " alike"
+        ) from None
+
+
+def _part(table: pa.Table) -> Part:
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return Part(ids=list(range(len(rows))), rows=rows, size=len(rows), table=table)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
