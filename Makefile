@@ -6,7 +6,6 @@ PY := $(VENV)/bin/python
 .PHONY: run test lint browser demo bench study
 
 run: $(VENV)/run.done
-	@test -d runs/demo || { mkdir -p runs && cp -r assets/demo/run runs/demo; }
 	$(PY) -m grads dashboard
 
 test: $(VENV)/dev.done lint browser
