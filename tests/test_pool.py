@@ -583,6 +583,19 @@ def test_data_may_lie_below_the_allowed_folders(folders):
         assert api.data_place(text) == text.strip()
 
 
+def test_a_relative_path_lies_below_the_first_allowed_folder_that_has_it(folders):
+    """An installed dashboard works in its own folder: what its user names lies elsewhere."""
+    allowed, other = folders
+    for folder in (allowed, other, other.parent / "runs"):
+        (folder / "demo").mkdir()
+        (folder / "demo" / "a.jsonl").write_text("{}")
+    assert api.data_place("demo/a.jsonl") == str(allowed / "demo" / "a.jsonl")
+    assert api.data_place("demo/b.jsonl") == "demo/b.jsonl", "that it is nowhere, its reader says"
+    assert api.model_place("demo") == "demo", "the model of that name, not the run"
+    with pytest.raises(DataError, match="GRADS_DATA_DIRS"):
+        api.data_place("../other/demo/a.jsonl")
+
+
 def test_data_elsewhere_are_refused_with_what_to_do(folders):
     allowed, other = folders
     (other / "a.jsonl").write_text("{}")

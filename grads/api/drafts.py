@@ -50,23 +50,27 @@ def model_place(text: str) -> str:
 
 
 def _held(text: str, kind: type[GradsError], other_way: str = "") -> str:
-    """Text that is no path outside the allowed roots."""
+    """Text that is no path outside the allowed roots; a relative one, below the first that has it.
+
+    The server's own folder comes first, and holds nothing of the user's where it is installed.
+    """
     text = text.strip()
+    roots = allowed_roots()
     try:
         path = Path(text).expanduser()
+        if is_path(text):
+            path = next((place for root in roots if (place := root / path).exists()), path)
         named = path.exists() or is_path(text)
         place = path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise kind(f"'{text[:80]}' is no path that can be read ({error}): check it") from None
-    if text and named:
-        inside = [root for root in allowed_roots() if place.is_relative_to(root)]
-        if not inside:
-            roots = ", ".join(str(root) for root in allowed_roots())
-            raise kind(
-                f"{path} lies outside the folders this dashboard may read ({roots}): move it there,"
-                f" {other_way}or start the dashboard with GRADS_DATA_DIRS naming its folder"
-            )
-    return text
+    if text and named and not any(place.is_relative_to(root) for root in roots):
+        allowed = ", ".join(map(str, roots))
+        raise kind(
+            f"{path} lies outside the folders this dashboard may read ({allowed}): move it there,"
+            f" {other_way}or start the dashboard with GRADS_DATA_DIRS naming its folder"
+        )
+    return str(path) if is_path(text) and path.exists() else text
 
 
 def save_upload(name: str, content: bytes, root: str | None = None) -> str:

@@ -15,6 +15,8 @@ from grads.errors import RunError
 from grads.jobs import processes as jobs
 from grads.selection.pool import Pool
 from grads.store import pipeline
+from grads.store.bundled import DEMO
+from grads.store.files import replacing
 from grads.store.folders import Evaluation, TokenRequest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, new_run_path, runs_root
 
@@ -168,11 +170,29 @@ def ask_token_signals(run: Run, sample_ids: list[int]) -> TokenRequest:
     return request
 
 
-def bench(out: Path, dataset: str) -> dict[str, Any]:
+def place_demo(root: str | Path | None = None) -> None:
+    """Put the finished demo run into a runs folder, unless something called `demo` is there.
+
+    Raises RunError where the folder cannot be written to.
+    """
+    target = runs_root(root) / "demo"
+    try:
+        if not target.exists():
+            with replacing(target) as copy:
+                shutil.copytree(DEMO / "run", copy)
+    except OSError as error:
+        raise RunError(
+            f"the demo run cannot be put at {target} ({error}): give a --runs-dir that can be"
+            " written to"
+        ) from None
+
+
+def bench(out: Path, dataset: str | None = None) -> dict[str, Any]:
     """Measure speed and memory of scoring against its peers; writes `out`, a JSON file.
 
-    Raises GradsError where a peer is not installed.
+    The data are the demo's unless others are given. Raises GradsError where a peer is not
+    installed.
     """
     from grads.bench.scoring import main  # loads torch
 
-    return main(out, dataset)
+    return main(out, dataset or str(DEMO / "medical_qa.jsonl"))

@@ -91,7 +91,7 @@ def _refuse_without_peers() -> None:
     if importlib.util.find_spec("opacus") is None:
         raise GradsError(
             "the benchmark measures against Opacus, which is not installed: pip install"
-            " -r requirements-dev.txt, or call `make bench`"
+            " '.[bench]' in the source folder, or call `make bench` there"
         )
 
 

@@ -147,8 +147,9 @@ def dashboard(
 def bench(
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("build/bench.json"),
     dataset: Annotated[
-        str, typer.Option(help="Data file; its first 24 rows are measured on.")
-    ] = "assets/demo/medical_qa.jsonl",
+        str | None,
+        typer.Option(help="Data file; its first 24 rows are measured on [default: the demo's]."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure speed and memory of scoring, as ratios in one process."""

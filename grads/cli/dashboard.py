@@ -1,6 +1,7 @@
 """Serve the dashboard: a free port on 127.0.0.1, its address printed, a browser opened."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import urllib.request
 import webbrowser
 from pathlib import Path
 
+from grads import api
 from grads.api import APP, RunError, runs_root
 
 HOST = "127.0.0.1"
@@ -18,17 +20,20 @@ FIRST_PORT, LAST_PORT = 8501, 8600
 
 
 def main(port: int | None, runs_dir: str | None) -> int:
-    """Serve until Ctrl-C; the server's exit code. Jobs it started go on without it."""
+    """Serve until Ctrl-C or a SIGTERM; the server's exit code. Jobs it started go on without it."""
+    root = runs_root(runs_dir)
+    api.place_demo(root)
     port = port or free_port()
     url = f"http://{HOST}:{port}"
-    # Streamlit reads its settings beside the app, so it runs there; runs stay where they were.
-    environment = os.environ | {"GRADS_RUNS_DIR": str(runs_root(runs_dir))}
+    # The pages, their settings and the server's code lie beside the app; runs stay where they were.
+    environment = os.environ | {"GRADS_RUNS_DIR": str(root)}
     roots = [str(Path.cwd()), *filter(None, [os.environ.get("GRADS_DATA_DIRS")])]
     environment["GRADS_DATA_DIRS"] = os.pathsep.join(roots)
     command = [sys.executable, "-m", "studio.serve", "run", str(APP), "--server.port", str(port)]
     server = subprocess.Popen(
         command, cwd=APP.parent, env=environment, stdout=subprocess.DEVNULL, stderr=None
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the server would outlive this
     threading.Thread(target=_open_when_ready, args=(url, server), daemon=True).start()
     try:
         return server.wait()
