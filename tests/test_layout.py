@@ -6,16 +6,15 @@ import inspect
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from chain import PATIENCE, ROOT
 from typer.testing import CliRunner
 
 from grads.__main__ import app
 from grads.config.run import RunConfig
 from grads.errors import GradsError
 
-ROOT = Path(__file__).parents[1]
 ENGINE = sorted((ROOT / "grads").rglob("*.py"))
 HEAVY = ("torch", "transformers", "peft", "sklearn", "datasets")
 
@@ -34,7 +33,9 @@ def test_engine_never_imports_streamlit(path):
 def test_api_imports_without_torch():
     """Pages and the command line answer before any model library is loaded."""
     code = f"import sys, grads.api; print([m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE
+    )
     assert done.stdout.strip() == "[]", done.stderr
 
 
@@ -44,7 +45,7 @@ def test_selection_knows_neither_disk_nor_torch():
     imported = re.findall(r"^(?:from|import) (\S+)", text, re.M)
     allowed = {"dataclasses", "numpy", "scipy.special", "scipy.ndimage"}
     own = {"grads.config.run", "grads.selection.density", "grads.errors"}
-    assert set(imported) <= allowed | own
+    assert {"numpy", "grads.config.run"} <= set(imported) <= allowed | own
 
 
 def test_every_command_is_in_the_readme():
@@ -70,7 +71,11 @@ def test_every_command_is_in_the_readme():
 def test_help_gives_units_and_defaults():
     """Each setting's own docstring and default, as a user reads them."""
     done = subprocess.run(
-        [sys.executable, "-m", "grads", "run", "--help"], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "grads", "run", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=PATIENCE,
     )
     words = " ".join(done.stdout.split())
     for field in ("max_length", "batch_tokens", "lora_rank", "warmup", "dtype"):
@@ -87,14 +92,8 @@ def test_readme_options_exist():
     known = set()
     commands = "run select export evaluate tune list status stop resume bench dashboard".split()
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "grads", command, "--help"],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env={"COLUMNS": "200", "PATH": "", "HOME": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+        assert done.exit_code == 0, done.output
         known |= set(re.findall(r"--[a-z][a-z-]+", done.stdout))
     blocks = "\n".join(re.findall(r"```.*?\n(.*?)```", readme, re.S))
     used = set(re.findall(r"(?<=\s)--[a-z][a-z-]+", blocks))
@@ -104,10 +103,10 @@ def test_readme_options_exist():
 
 def test_every_command_speaks_json():
     """The README promises it of all but the dashboard."""
-    for command in app.registered_commands:
-        if command.hidden or command.callback.__name__ == "dashboard":
-            continue
-        assert "as_json" in inspect.signature(command.callback).parameters, command.callback
+    shown = [c.callback for c in app.registered_commands if not c.hidden]
+    silent = [c.__name__ for c in shown if "as_json" not in inspect.signature(c).parameters]
+    assert len(shown) > 9
+    assert silent == ["dashboard"]
 
 
 def test_bench_says_what_to_install(monkeypatch):
