@@ -1,19 +1,26 @@
-# The two commands of the README, each from a bare machine: make run, make test.
+# The commands of the README, each from a bare machine: make run, make check, make test.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# A file stays in one process, so that its fixtures are made once; in order of their names the
+# longest ones do not all come last.
+PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test lint browser demo bench study
+.PHONY: run check test lint browser demo bench study
 
 run: $(VENV)/run.done
 	$(PY) -m grads dashboard
 
+# What needs no job, no browser and no build: for every change, in under two minutes.
+check: $(VENV)/dev.done lint
+	$(PYTEST) -m "not (job or browser or wheel)"
+
 test: $(VENV)/dev.done lint browser
-	$(PY) -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/dev.done
-	$(VENV)/bin/ruff format --check grads studio pages app.py tests assets
-	$(VENV)/bin/ruff check grads studio pages app.py tests assets
+	$(VENV)/bin/ruff format --check grads studio pages app.py tests assets examples
+	$(VENV)/bin/ruff check grads studio pages app.py tests assets examples
 	$(VENV)/bin/mypy
 
 # The browser tests drive the system's Chromium; without it they are skipped, or fail where CI=true.

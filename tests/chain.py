@@ -3,16 +3,20 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import tiny
 
 from grads.config.run import RunConfig
 from grads.jobs import processes as jobs
-from grads.store.runs import JobFolder, Status
+from grads.store.runs import ACTIVE, JobFolder, Status
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 180  # seconds for what takes a few on a machine without other work
 WORDS = (
     "the heart lung blood fever cough pain rest drink water sleep doctor child skin rash".split()
 )
@@ -59,14 +63,50 @@ def config_for(place: Path, **values) -> RunConfig:
     return RunConfig.parse(settings | values)
 
 
-def wait_for(run: JobFolder, *states: str, seconds: float = 180) -> Status:
+def until(
+    condition: Callable[[], Any],
+    what: str,
+    seconds: float = PATIENCE,
+    during: Callable[[], object] = lambda: True,
+    pause: float = 0.05,
+) -> Any:
+    """Wait for the condition, and return what it returned; fail after `seconds`, or once what must
+    be so `during` the wait no longer is.
+    """
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while not (found := condition()):
+        # What was awaited may have come between the two looks, and ended the one thing it needed.
+        assert during() or condition(), f"can no longer come: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(pause)
+    return found
+
+
+def at_work(run: JobFolder) -> bool:
+    """Whether the run's job is queued or runs."""
+    return jobs.observe(run).state in ACTIVE
+
+
+def wait_for(run: JobFolder, *states: str, seconds: float = PATIENCE) -> Status:
+    """The run's status once it is in one of the states."""
+
+    def reached() -> Status | None:
         status = jobs.observe(run)
-        if status.state in states:
-            return status
-        time.sleep(0.05)
-    raise AssertionError(f"still {status} after {seconds} s: {run.log_file.read_text()}")
+        return status if status.state in states else None
+
+    try:
+        return until(reached, " or ".join(states), seconds)
+    except AssertionError as error:
+        log = run.log_file.read_text() if run.log_file.exists() else "no log"
+        raise AssertionError(f"{error}, but {jobs.observe(run)}: {log}") from None
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended; it may still wait for its parent to take note."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def command(*arguments: str, **kwargs) -> subprocess.CompletedProcess:

@@ -63,7 +63,7 @@ def set_state(run: Run, state: str, **values) -> None:
 def dead_pid() -> int:
     """The PID of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
+    process.wait(timeout=PATIENCE)
     return process.pid
 
 

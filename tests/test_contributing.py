@@ -75,6 +75,7 @@ def test_the_additions_are_well_formed(extended):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.job
 def test_commands_and_pages_show_them_and_they_are_right(extended):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "tests/contributed.py"],

@@ -83,6 +83,7 @@ def by_hand(run: api.Run) -> list[int]:
     return sorted(scores.sample_id[order[: len(scores) // 10]].tolist())
 
 
+@pytest.mark.job
 def test_the_command_line_selects_by_it(installed, tmp_path):
     run = demo_run(tmp_path)
     select = ["select", "--run-dir", str(run.path), "--name", "tenth", "--criterion", "mine"]
@@ -131,6 +132,7 @@ def broken(request, tmp_path):
     return tmp_path / "site", BROKEN[request.param]
 
 
+@pytest.mark.job
 def test_a_broken_one_is_named_where_criteria_are_needed(broken, tmp_path):
     """And there alone: the other commands, and the workers of jobs, do not care."""
     site, message = broken
@@ -145,6 +147,7 @@ def test_a_broken_one_is_named_where_criteria_are_needed(broken, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.job
 def test_a_broken_one_is_named_on_the_page(broken, tmp_path, monkeypatch):
     site, message = broken
     demo_run(tmp_path)

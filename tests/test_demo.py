@@ -120,7 +120,9 @@ def test_stored_run_fits_the_current_formats(run):
 
 def test_stored_selections_follow_from_the_stored_scores(run):
     """Nothing was edited by hand: recomputing a selection keeps the same samples."""
-    for name in run.selection_names():
+    names = run.selection_names()
+    assert len(names) >= 5
+    for name in names:
         record, table = run.read_selection(name)
         again = api.select_samples(run, "again", SelectionConfig.parse(record["options"]))
         assert again["samples"] == record["samples"]
@@ -131,8 +133,10 @@ def test_stored_run_exports_its_source_lines(run, tmp_path):
     out = tmp_path / "subset.jsonl"
     manifest = api.export_selection(run, "grads-10", "jsonl", out)
     lines = (DEMO / "medical_qa.jsonl").read_bytes().splitlines(keepends=True)
-    assert set(out.read_bytes().splitlines(keepends=True)) <= set(lines)
-    assert manifest["rows"] == 30
+    _, table = run.read_selection("grads-10")
+    kept = table.filter(table["kept"])["sample_id"].to_pylist()
+    assert out.read_bytes() == b"".join(lines[i] for i in sorted(kept))
+    assert manifest["rows"] == len(kept) == 30
 
 
 def test_stored_evaluation_is_finished_and_whole(run):
@@ -148,6 +152,7 @@ def test_stored_evaluation_is_finished_and_whole(run):
     assert result["general"][0]["with_options"] == 60
     assert not result["leaks"]["near_duplicates"]
     prompts = found["answers"]["prompts"]
+    assert len(prompts) == 4
     wrote = {"base", "full", "grads-10", "high-10"}
     assert all(set(prompt["answers"]) == wrote for prompt in prompts)
     first = result["comparisons"][0]

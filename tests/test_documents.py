@@ -93,6 +93,7 @@ def test_every_option_that_is_named_exists():
     assert named <= known | {"--help"}
 
 
+@pytest.mark.job
 def test_the_readme_goes_from_data_to_files(tmp_path):
     """Its first three commands as they stand, but with a tiny model and fewer rows."""
     save_tiny_model(tmp_path / "model")

@@ -13,6 +13,7 @@ from grads import api
 from grads.errors import RunError
 
 
+@pytest.mark.job
 def test_the_example_chooses_a_tenth(tmp_path):
     """The rows it writes are lines of the source, and those of the selection it saved."""
     save_tiny_model(tmp_path / "model")

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from chain import PATIENCE, ROOT
 
 from grads.config.run import RunConfig
 from grads.errors import ExportError
 from grads.export.rows import Subset
 from grads.export.write import FORMATS, export
 
-ROOT = Path(__file__).parents[1]
 ALONE = [name for name, form in FORMATS.items() if form.alone]
 LINES = [
     b'{"question" : "a, b?",   "answer":"caf\\u00e9", "n": 1}\r\n',
@@ -176,7 +176,7 @@ def test_csv_takes_a_long_document_in_a_fresh_process(tmp_path):
         "print(export(subset, 'csv', Path(sys.argv[1]), config, {})['rows'])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "out.csv")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
 
 
@@ -332,9 +332,9 @@ def model_in_config(folder: Path, kind: str) -> str:
 
 @pytest.mark.parametrize("kind", ["trl", "axolotl"])
 def test_trainers_are_told_where_the_demo_model_is(tmp_path, kind):
+    """By its public name: they know nothing of the bundled package, nor of this machine's files."""
     data = write(lines_subset(), kind, tmp_path / "out", model="demo")
-    model = model_in_config(data.parent, kind)
-    assert model == "HuggingFaceTB/SmolLM2-135M-Instruct" or Path(model).is_dir()
+    assert model_in_config(data.parent, kind) == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 @pytest.mark.parametrize("kind", ["trl", "axolotl"])

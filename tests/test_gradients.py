@@ -73,10 +73,11 @@ def test_padding_token_that_is_also_the_end_of_turn():
 def test_lora_adapter_in_place(name):
     """With an adapter whose weights are far from zero, and nothing merged."""
     adapted = add_lora(tiny.make_model(name), rank=4)
+    outer = [weight for key, weight in adapted.named_parameters() if "lora_B" in key]
+    assert len(outer) >= 4
     with torch.no_grad():
-        for key, parameter in adapted.named_parameters():
-            if "lora_B" in key:
-                parameter.normal_(std=0.2)
+        for weight in outer:
+            weight.normal_(std=0.2)
     model, samples = adapted.get_base_model(), tiny.make_samples()
     expected = [tiny.reference(model, sample) for sample in samples]
     assert_agree(GradientScorer(model).score(*tiny.collate(samples, 0)), expected)
@@ -153,7 +154,7 @@ def test_bfloat16_body_accumulates_in_float32():
     single = GradientScorer(copy.deepcopy(model).float()).score(*tiny.collate(samples, 0))
     assert half.head_grad_norm.dtype == torch.float32
     for name in NUMBERS:
-        np.testing.assert_allclose(getattr(half, name), getattr(single, name), rtol=0.1)
+        np.testing.assert_allclose(getattr(half, name), getattr(single, name), rtol=0.02)
 
 
 def test_self_check_reference_agrees_with_the_tests_own():

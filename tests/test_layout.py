@@ -6,16 +6,15 @@ import inspect
 import subprocess
 import sys
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
+from chain import PATIENCE, ROOT
 from typer.testing import CliRunner
 
 from grads.__main__ import app
 from grads.config.run import RunConfig
 from grads.errors import GradsError
 
-ROOT = Path(__file__).parents[1]
 SOURCES = [
     *sorted(p for folder in ("grads", "studio", "pages") for p in (ROOT / folder).rglob("*.py")),
     ROOT / "app.py",
@@ -107,7 +106,9 @@ def test_selection_loads_no_torch():
 def test_api_imports_without_torch():
     """Pages and the command line answer before any model library is loaded."""
     code = f"import sys, grads.api; print([m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE
+    )
     assert done.stdout.strip() == "[]", done.stderr
 
 
@@ -121,7 +122,11 @@ def test_the_mathematics_of_selection_knows_no_disk():
 def test_help_gives_units_and_defaults():
     """Each setting's own docstring and default, as a user reads them."""
     done = subprocess.run(
-        [sys.executable, "-m", "grads", "run", "--help"], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "grads", "run", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=PATIENCE,
     )
     words = " ".join(done.stdout.split())
     for field in ("max_length", "batch_tokens", "lora_rank", "warmup", "dtype"):

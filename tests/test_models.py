@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from test_end_to_end import save_tiny_model
+from chain import PATIENCE, save_tiny_model
 
 from grads.data.chat import PLAIN_TEMPLATE, encode
 from grads.data.turns import Turn
@@ -31,7 +31,7 @@ def test_local_folder(folder):
     assert models.position_limit(str(folder)) == 128
 
 
-def test_demo_is_a_float_model_that_trains_and_saves(tmp_path):
+def test_demo_is_a_float_model_that_trains_and_saves(demo_model, tmp_path):
     """Out of the package's GGUF file, converted once, its quantised mark gone."""
     model = models.load_model("demo", "cpu", torch.float32)
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
@@ -46,7 +46,7 @@ def test_demo_is_a_float_model_that_trains_and_saves(tmp_path):
     assert (tmp_path / "adapter_model.safetensors").exists()
 
 
-def test_a_gguf_file_gives_the_same_weights_as_the_demo():
+def test_a_gguf_file_gives_the_same_weights_as_the_demo(demo_model):
     gguf = next(models.demo_package().glob("*.gguf"))
     ours = models.load_model("demo", "cpu", torch.float32)
     theirs = models.load_model(str(gguf), "cpu", torch.float32)
@@ -102,11 +102,12 @@ def test_remote_code_is_never_run(folder, tmp_path):
     assert not mark.exists()
 
 
-def test_absent_device_and_dtype_choice():
-    if not torch.cuda.is_available():
-        with pytest.raises(ModelError, match="device 'cuda' is not on this machine"):
-            models.pick_device("cuda")
-        assert models.pick_dtype("auto", "cpu") == torch.float32
+def test_absent_device_and_dtype_choice(monkeypatch):
+    """Also on a machine that has such a device."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ModelError, match="device 'cuda' is not on this machine"):
+        models.pick_device("cuda")
+    assert models.pick_dtype("auto", "cpu") == torch.float32
     assert models.pick_device("cpu") == "cpu"
     assert models.pick_dtype("bfloat16", "cpu") == torch.bfloat16
 
@@ -115,6 +116,10 @@ def test_help_is_fast_and_loads_no_model_library():
     code = "import sys; sys.argv = ['grads', '--help']; from grads.__main__ import app\n"
     code += "try: app()\nexcept SystemExit: print('torch' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy()
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ.copy(),
+        timeout=PATIENCE,
     )
     assert done.stdout.strip().endswith("False"), done.stderr

@@ -20,9 +20,11 @@ def test_a_reader_at_any_moment_sees_a_valid_status(tmp_path):
     run, ended = make(tmp_path), threading.Event()
 
     def write():
-        for done in range(2000):
-            run.write_status(Status(state="running", stage="score" * 50, done=done))
-        ended.set()
+        try:
+            for done in range(2000):
+                run.write_status(Status(state="running", stage="score" * 50, done=done))
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -33,6 +35,7 @@ def test_a_reader_at_any_moment_sees_a_valid_status(tmp_path):
         seen = status.done
     thread.join()
     assert seen > 0
+    assert run.read_status().done == 1999
     assert [p.name for p in run.path.iterdir() if p.name.startswith(".status")] == []
 
 

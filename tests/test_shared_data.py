@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are
         ("general/gsm8k.jsonl", "Alpaca", 300, set()),
     ],
 )
-def test_real_data_load(name, layout, usable, extra):
+def test_real_data_load(demo_model, name, layout, usable, extra):
     config = RunConfig(dataset=str(SHARED / name), limit=300, heldout=20)
     prepared = data.prepare(read_source(config), config, models.load_tokenizer("demo"), 1024)
     assert prepared.layout.name == layout

@@ -53,6 +53,7 @@ def data(tmp_path, study, monkeypatch):
     return tmp_path / "data"
 
 
+@pytest.mark.job
 def test_a_part_goes_on_in_a_fresh_checkout(study, data):
     """What was kept of an unfinished part is taken over, though its run is gone."""
     arms = ("random", "selection")
@@ -98,6 +99,7 @@ def test_a_part_goes_on_in_a_fresh_checkout(study, data):
     assert f"{losses['base']:.3f}" in lines[4]
 
 
+@pytest.mark.job
 def test_settings_beyond_the_grid(study, data):
     """Half from either end; gradients of the model as it was before the warm-up."""
     run = study.scored_run(data, "medicine")
