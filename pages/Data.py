@@ -39,16 +39,16 @@ def take_upload() -> None:
 def show(draft: Draft, settings: RunConfig) -> None:
     """What was found in the data."""
     manifest, rejects = draft.read_manifest(), draft.read_rejects()
-    counts = manifest["counts"]
-    refused = f", {counts['refused']:,} cannot" if rejects else ""
-    say(f"{counts['usable']:,} of {words.count(counts['rows'], 'row')} can be used{refused}")
-    roles = ", ".join(f"{role} = {column}" for role, column in manifest["columns"].items())
-    st.markdown(f"Recognised as **{manifest['source']['layout']}**: {words.literal(roles)}.")
+    counts = manifest.counts
+    refused = f", {counts.refused:,} cannot" if rejects else ""
+    say(f"{counts.usable:,} of {words.count(counts.rows, 'row')} can be used{refused}")
+    roles = ", ".join(f"{role} = {column}" for role, column in manifest.columns.items())
+    st.markdown(f"Recognised as **{manifest.source.layout}**: {words.literal(roles)}.")
     tokens = api.lengths(draft)
     facts = {
-        "Examples to choose from": counts["usable"] - counts["heldout"],
-        "Set aside for evaluation": counts["heldout"],
-        "Cut at the longest length": counts["truncated"],
+        "Examples to choose from": counts.usable - counts.heldout,
+        "Set aside for evaluation": counts.heldout,
+        "Cut at the longest length": counts.truncated,
         "Tokens to learn": int(tokens["response_tokens"][~tokens["heldout"]].sum()),
     }
     for place, (name, value) in zip(st.columns(len(facts)), facts.items(), strict=True):

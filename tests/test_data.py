@@ -689,7 +689,7 @@ def test_token_counts_add_up():
 def test_progress_is_told_of_every_row():
     seen = []
     source = Source("rows", [0, 1], [GOOD, None], None, "digest")
-    prepare(source, RunConfig(dataset="d"), PLAIN, 64, seen.append)
+    prepare(source, RunConfig(dataset="d"), PLAIN, 64, progress=seen.append)
     assert seen == [1, 2]
 
 

@@ -12,6 +12,8 @@ from grads.api.drafts import (
     save_upload,
 )
 from grads.api.evaluations import (
+    EvaluationSummary,
+    FoundEvaluation,
     create_evaluation,
     estimate_evaluation,
     evaluations,
@@ -19,6 +21,7 @@ from grads.api.evaluations import (
     start_evaluation,
     subset_overlap,
 )
+from grads.api.exports import export_selection
 from grads.api.runs import (
     RunSummary,
     ask_token_signals,
@@ -35,11 +38,22 @@ from grads.api.runs import (
     summary,
 )
 from grads.config.base import Flag, OneOf, Settings, read_yaml
-from grads.config.evaluation import ARMS, EvaluationConfig, TuneConfig
+from grads.config.evaluation import ARM_KINDS, ARMS, ArmKind, EvaluationConfig, TuneConfig
 from grads.config.run import RunConfig
 from grads.errors import ConfigError, GradsError, RunError
+from grads.evaluation.cost import EvaluationCost
+from grads.evaluation.metrics import FORGETTING, LEARNING
 from grads.evaluation.metrics import SHOWN as METRICS
-from grads.export.saved import bundle, bundle_name, export_selection
+from grads.evaluation.result import (
+    Answers,
+    ArmResult,
+    Comparison,
+    EvaluationResult,
+    Overlap,
+    Spent,
+    TuneResult,
+)
+from grads.export.saved import bundle, bundle_name
 from grads.export.write import FORMATS
 from grads.jobs import watch
 from grads.jobs.processes import observe
@@ -49,10 +63,13 @@ from grads.selection.filters import Filter
 from grads.selection.options import Bound, SelectionConfig, usual_draw
 from grads.selection.pool import SIGNALS, Categories, Pool
 from grads.selection.preview import Preview, coverage, emptied, overlap, preview
+from grads.selection.record import Decision, SelectionRecord, read_record, read_selection
 from grads.selection.subsets import select_samples
 from grads.store.bundled import APP
 from grads.store.columns import SCORES
+from grads.store.cost import RunCost
 from grads.store.folders import Draft, Evaluation, TokenRequest, open_folder
+from grads.store.manifest import Manifest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, runs_root
 
 COLUMNS = SIGNALS | SCORES  # every number of a sample by name, with its label and meaning
@@ -61,31 +78,49 @@ __all__ = [
     "ACTIVE",
     "APP",
     "ARMS",
+    "ARM_KINDS",
     "COLUMNS",
+    "FORGETTING",
     "FORMATS",
+    "LEARNING",
     "METRICS",
+    "Answers",
+    "ArmKind",
+    "ArmResult",
     "Bound",
     "Categories",
+    "Comparison",
     "ConfigError",
+    "Decision",
     "Draft",
     "Evaluation",
     "EvaluationConfig",
+    "EvaluationCost",
+    "EvaluationResult",
+    "EvaluationSummary",
     "Filter",
     "Flag",
+    "FoundEvaluation",
     "GradsError",
     "JobFolder",
+    "Manifest",
     "OneOf",
+    "Overlap",
     "Pool",
     "Preview",
     "Run",
     "RunConfig",
+    "RunCost",
     "RunError",
     "RunSummary",
     "SelectionConfig",
+    "SelectionRecord",
     "Settings",
+    "Spent",
     "Status",
     "TokenRequest",
     "TuneConfig",
+    "TuneResult",
     "allowed_roots",
     "ask_token_signals",
     "bench",
@@ -117,6 +152,8 @@ __all__ = [
     "overlap",
     "preview",
     "read_evaluation",
+    "read_record",
+    "read_selection",
     "read_yaml",
     "resume_run",
     "runs_root",

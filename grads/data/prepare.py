@@ -36,6 +36,7 @@ def prepare(
     config: RunConfig,
     tokenizer: Any,
     max_length: int,
+    *,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Prepared:
     """Validate and tokenise every row, and set the held-out samples aside.
@@ -71,7 +72,7 @@ def prepare(
     heldout = hold_out(hashes, config.heldout, config.seed)
     return Prepared(
         layout=layout,
-        samples=_samples_table(source, layout, kept, hashes, heldout),
+        samples=_samples_table(source, layout, kept, hashes=hashes, heldout=heldout),
         tokens=_tokens_table(source, kept),
         source=_rows_of(source, [i for i, _, _ in kept]),
         rejects=rejects,
@@ -139,6 +140,7 @@ def _samples_table(
     source: Source,
     layout: Layout,
     kept: list[tuple[int, list[Turn], Encoded]],
+    *,
     hashes: list[str],
     heldout: np.ndarray,
 ) -> pa.Table:
