@@ -61,9 +61,7 @@ def show(draft: Draft, settings: RunConfig) -> None:
     with right:
         st.markdown("#### How long the examples are")
         st.plotly_chart(
-            charts.lengths(
-                tokens["prompt_tokens"], tokens["response_tokens"], manifest["max_length"]
-            ),
+            charts.lengths(tokens["prompt_tokens"], tokens["response_tokens"], manifest.longest),
             key="lengths",
             alt="Numbers of examples by length in tokens, questions and answers apart",
         )

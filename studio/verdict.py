@@ -47,12 +47,11 @@ def sentence(found: FoundEvaluation) -> str:
         if state in ACTIVE:
             return "Measuring whether it helped"
         return f"The measurement {'has' if state == 'failed' else 'is'} {words.STATES[state][0]}"
-    search = isinstance(result, TuneResult)
     confirmed = result.confirmation if isinstance(result, TuneResult) else None
     main = [confirmed] if confirmed else against_random(result)
     main = [one for one in main if not one.ours.as_long_as_full] or main  # a subset once
     if not main:
-        return "No setting beat random" if search else "Measured"
+        return "No setting beat random" if isinstance(result, TuneResult) else "Measured"
     first = main[0]
     if first.seeds < 2:
         return "Compared once only: that tells nothing yet"
