@@ -14,7 +14,6 @@ RECIPE["dtype"] to float32.
 """
 
 import argparse
-import json
 import shutil
 import sys
 import time
@@ -27,11 +26,13 @@ from grads.config.evaluation import EvaluationConfig
 from grads.config.run import RunConfig
 from grads.evaluation import arms, results
 from grads.evaluation.intervals import NONE
+from grads.evaluation.result import About, ArmResult, Comparison, EvaluationResult
+from grads.evaluation.trials import TrialResult, read_trials
 from grads.evaluation.tuning import GRID
 from grads.jobs import processes as jobs
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
-from grads.store.files import write_json
+from grads.store.files import read_json, write_json
 from grads.store.folders import Evaluation
 from grads.store.runs import ACTIVE, JobFolder, Run
 
@@ -126,7 +127,7 @@ def prepared(
             "selections": [f"{setting}-{budget}" for setting in settings],
         }
     )
-    cost = api.estimate_evaluation(run, config, pool)["seconds"]
+    cost = api.estimate_evaluation(run, config, pool).seconds
     print(f"{name}: about {(cost or 0) / 60:.0f} minutes in all", flush=True)
     return api.create_evaluation(run, name, config)
 
@@ -224,38 +225,43 @@ def stored(
     evaluation: Evaluation, settings: tuple[str, ...], recipe: dict[str, Any]
 ) -> dict[str, Any]:
     """What is kept of an evaluation: its last HELDOUT samples; no paths, no loss curves."""
-    found = api.read_evaluation(evaluation.run, evaluation.id)["result"]
+    found = api.read_evaluation(evaluation.run, evaluation.id).result
+    assert found is not None
     config = evaluation.config()
     assert isinstance(config, EvaluationConfig)
     planned = arms.plan(evaluation.run, config, len(Pool(evaluation.run)))
-    about = {name: found[name] for name in ("leaks", "heldout", "general")} | {"notes": []}
-    done = by_arm(evaluation, planned)
-    result = results.build(evaluation.run, planned, done, about, found["finished"])
-    for arm in result["arms"]:
+    about = About(heldout=found.heldout, general=found.general, leaks=found.leaks, notes=[])
+    done = results.by_arm(planned, map(last_heldout, read_trials(evaluation).values()))
+    result = results.build(evaluation.run, planned, done, about, finished=found.finished)
+    values = result.as_json()
+    for arm in values["arms"]:
         for row in arm["seeds"]:
             del row["curve"]
-    return {"settings": list(settings), "recipe": recipe, "result": result}
+    return {"settings": list(settings), "recipe": recipe, "result": values}
 
 
-def by_arm(evaluation: Evaluation, planned: list[arms.Arm]) -> dict[str, Any]:
-    """Finished files by arm and seed, of the last HELDOUT held-out samples alone."""
-    found: dict[str, Any] = {arm.label: {} for arm in planned}
-    for file in evaluation.read_arms().values():
-        if file["arm"] in found:
-            sums = {
-                name: [part[-HELDOUT:] for part in pair] if name.startswith("heldout") else pair
-                for name, pair in file["sums"].items()
-            }
-            found[file["arm"]][file["seed"]] = file | {"sums": sums}
-    return found
+def last_heldout(trial: TrialResult) -> TrialResult:
+    """A finished training as measured on the last HELDOUT held-out samples alone."""
+    sums = {
+        name: (over[-HELDOUT:], under[-HELDOUT:]) if name.startswith("heldout") else (over, under)
+        for name, (over, under) in trial.sums.items()
+    }
+    return trial.model_copy(update={"sums": sums})
+
+
+def read_part(name: str) -> tuple[dict[str, Any], EvaluationResult]:
+    """The recipe and the result of a finished part."""
+    path = RESULTS / f"{name}.json"
+    values = read_json(path)
+    return values["recipe"], EvaluationResult.checked(values["result"], path)
 
 
 def best_settings(name: str, count: int) -> tuple[str, ...]:
     """The settings of a part whose arms have the lowest mean held-out loss."""
-    found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    arms = [arm for arm in found["result"]["arms"] if arm["kind"] == "selection"]
-    arms.sort(key=lambda arm: arm["mean"]["heldout_loss"])
-    return tuple(arm["selection"].rpartition("-")[0] for arm in arms[:count])
+    _, result = read_part(name)
+    ranked = [arm for arm in result.arms if arm.selection and arm.declared.once]
+    ranked.sort(key=lambda arm: arm.mean[results.LEARNING])
+    return tuple(arm.selection.rpartition("-")[0] for arm in ranked[:count])
 
 
 def report() -> str:
@@ -266,14 +272,9 @@ def report() -> str:
 
 def table(path: Path) -> str:
     """A part: each arm's means, and its differences from random's under the same seeds."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    result, recipe = found["result"], found["recipe"]
+    recipe, result = read_part(path.stem)
     training = recipe.get("training", "lora")
-    against = {
-        pair["arm"]: pair
-        for pair in result["comparisons"]
-        if pair["against_kind"] in ("random", "random_steps")
-    }
+    against = {pair.arm: pair for pair in result.comparisons if pair.theirs.random}
     head = ["arm", "samples", *COLUMNS.values(), "held-out loss - random's", "general - random's"]
     lines = [
         f"### {path.stem}: {training}, {recipe['epochs']:g} epochs, {recipe['seeds']} seeds",
@@ -281,26 +282,26 @@ def table(path: Path) -> str:
         "| " + " | ".join(head) + " |",
         "|---" * len(head) + "|",
     ]
-    for arm in result["arms"]:
-        pair = against.get(arm["label"])
-        cells = [arm["label"], str(arm["samples"]), *(cell(arm, metric) for metric in COLUMNS)]
+    for arm in result.arms:
+        pair = against.get(arm.label)
+        cells = [arm.label, str(arm.samples), *(cell(arm, metric) for metric in COLUMNS)]
         cells += [difference(pair, metric) for metric in (results.LEARNING, results.FORGETTING)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def cell(arm: dict[str, Any], metric: str) -> str:
-    mean, interval = arm["mean"][metric], arm["interval"][metric]
+def cell(arm: ArmResult, metric: str) -> str:
+    mean, interval = arm.mean[metric], arm.interval[metric]
     return f"{mean:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
-def difference(pair: dict[str, Any] | None, metric: str) -> str:
+def difference(pair: Comparison | None, metric: str) -> str:
     """A difference with its interval, and the verdict where there is one."""
     if pair is None:
         return ""
-    found = pair["metrics"][metric]
-    verdict = "" if found["verdict"] == NONE else f" **{found['verdict']}**"
-    return f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}){verdict}"
+    found = pair.metrics[metric]
+    verdict = "" if found.verdict == NONE else f" **{found.verdict}**"
+    return f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f}){verdict}"
 
 
 if __name__ == "__main__":

@@ -39,17 +39,17 @@ def take_upload() -> None:
 def show(draft: Draft, settings: RunConfig) -> None:
     """What was found in the data."""
     manifest, rejects = draft.read_manifest(), draft.read_rejects()
-    counts = manifest["counts"]
-    refused = f", {counts['refused']:,} cannot" if rejects else ""
-    say(f"{counts['usable']:,} of {words.count(counts['rows'], 'row')} can be used{refused}")
-    roles = ", ".join(f"{role} = {column}" for role, column in manifest["columns"].items())
-    st.markdown(f"Recognised as **{manifest['source']['layout']}**: {words.literal(roles)}.")
+    counts = manifest.counts
+    refused = f", {counts.refused:,} cannot" if rejects else ""
+    say(f"{counts.usable:,} of {words.count(counts.rows, 'row')} can be used{refused}")
+    roles = ", ".join(f"{role} = {column}" for role, column in manifest.columns.items())
+    st.markdown(f"Recognised as **{manifest.source.layout}**: {words.literal(roles)}.")
     intake.remarks(manifest)
     tokens = api.lengths(draft)
     facts = {
-        "Examples to choose from": counts["usable"] - counts["heldout"],
-        "Set aside for evaluation": counts["heldout"],
-        "Cut at the longest length": counts["truncated"],
+        "Examples to choose from": counts.usable - counts.heldout,
+        "Set aside for evaluation": counts.heldout,
+        "Cut at the longest length": counts.truncated,
         "Tokens to learn": int(tokens["response_tokens"][~tokens["heldout"]].sum()),
     }
     for place, (name, value) in zip(st.columns(len(facts)), facts.items(), strict=True):
@@ -62,9 +62,7 @@ def show(draft: Draft, settings: RunConfig) -> None:
     with right:
         st.markdown("#### How long the examples are")
         st.plotly_chart(
-            charts.lengths(
-                tokens["prompt_tokens"], tokens["response_tokens"], manifest["max_length"]
-            ),
+            charts.lengths(tokens["prompt_tokens"], tokens["response_tokens"], manifest.longest),
             key="lengths",
             alt="Numbers of examples by length in tokens, questions and answers apart",
         )

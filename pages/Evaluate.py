@@ -30,10 +30,10 @@ def progress(evaluation: Evaluation) -> None:
 def show(run: Run, name: str) -> None:
     """One evaluation, as far as it has got."""
     found = api.read_evaluation(run, name)
-    result = found["result"]
+    result = found.result
     frame.headline(verdict.sentence(found))
     progress(Evaluation.open(run, name))
-    if result is None or not result["arms"]:
+    if result is None or not result.arms:
         st.info("The first result will appear here.", icon=":material/hourglass_top:")
         return
     verdict.verdicts(result)
@@ -53,7 +53,7 @@ def show(run: Run, name: str) -> None:
         st.plotly_chart(verdict.curves(result), key="curves", alt="Training loss by arm")
         st.markdown("#### What it cost")
         verdict.price(result)
-    table = verdict.table(result)
+    table = verdict.table(result.arms, result.price.training)
     st.dataframe(table, hide_index=True, alt="Every arm with its measurements")
     with st.container(horizontal=True):
         csv = table.to_csv(index=False)
@@ -66,14 +66,14 @@ def show(run: Run, name: str) -> None:
         )
     verdict.second_test(result)
     verdict.remarks(result)
-    if found["answers"] and found["answers"]["prompts"]:
+    if found.answers and found.answers.prompts:
         st.markdown("#### What they answer")
-        verdict.answers(found)
+        verdict.answers(found.answers)
 
 
 with frame.page("Evaluate"):
     run = frame.scored_run()
-    names = [one["name"] for one in api.evaluations(run)]
+    names = [one.name for one in api.evaluations(run)]
     if names:
         chosen = url.choose(st.selectbox, "Evaluation", names, "evaluation")
         st.query_params["evaluation"] = chosen  # a copied link shows this one, not the newest

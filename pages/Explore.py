@@ -29,7 +29,7 @@ with frame.page("Explore"):
     numbers, names = list(pool.numbers), run.selection_names()
     settings = st.columns(5)
     column, x, y = (
-        url.choose(place.selectbox, title, numbers, key, default, format_func=words.label)
+        url.choose(place.selectbox, title, numbers, key, default=default, format_func=words.label)
         for place, (title, key, default) in zip(settings, PICTURES, strict=False)
     )
     selection = settings[3].selectbox(
@@ -55,10 +55,10 @@ with frame.page("Explore"):
             pool.numbers[x],
             pool.numbers[y],
             shown,
-            group.names,
-            group.code,
-            pool.scores.sample_id,
-            labels,
+            names=group.names,
+            code=group.code,
+            sample_id=pool.scores.sample_id,
+            labels=labels,
         )
         st.plotly_chart(
             figure,
@@ -85,7 +85,7 @@ with frame.page("Explore"):
                 sizes = np.bincount(pool.cluster[shown], minlength=len(pool.clusters))
                 st.plotly_chart(
                     charts.topics(
-                        pool.cluster_names(), sizes.tolist(), [c["size"] for c in pool.clusters]
+                        pool.cluster_names(), sizes.tolist(), [c.size for c in pool.clusters]
                     ),
                     key="topic-sizes",
                     alt="Number of examples in each topic",

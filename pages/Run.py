@@ -64,8 +64,8 @@ def watch_run(run: Run) -> None:
     status = api.observe(run)
     state, icon, colour = words.STATES[status.state]
     config = run.config()
-    counts = run.read_manifest().get("counts", {})
-    size = words.count(counts["usable"] - counts["heldout"], "example") if counts else "data"
+    counts = run.read_manifest().counts
+    size = words.count(counts.usable - counts.heldout, "example") if counts.rows else "data"
     sentence = {
         "finished": f"All {size} are scored",
         "failed": "This run has failed",

@@ -152,6 +152,7 @@ def plane(
     x: np.ndarray,
     y: np.ndarray,
     shown: np.ndarray,
+    *,
     names: list[str],
     code: np.ndarray,
     sample_id: np.ndarray,

@@ -1,11 +1,9 @@
 """What a run will cost, measured before the start, and what it took."""
 
-from typing import Any
-
 import streamlit as st
 
 from grads import api
-from grads.api import ACTIVE, Run, RunConfig
+from grads.api import ACTIVE, Run, RunConfig, RunCost
 from studio import job, words
 
 
@@ -26,29 +24,31 @@ def price(settings: RunConfig) -> None:
             st.rerun()
 
 
-def sentence(estimate: dict[str, Any]) -> str:
+def sentence(estimate: RunCost) -> str:
     """An estimate in a sentence."""
-    total = sum(estimate["seconds"].values())
+    total = sum(estimate.seconds.values())
     parts = ", ".join(
-        f"{name} {words.duration(seconds)}" for name, seconds in estimate["seconds"].items()
+        f"{name} {words.duration(seconds)}" for name, seconds in estimate.seconds.items()
     )
     return (
         f"About **{words.duration(total)}** ({parts}),"
-        f" **{words.size(estimate['memory_bytes'])}** of memory and"
-        f" **{words.size(estimate['disk_bytes'])}** of disk for"
-        f" {words.count(estimate['samples'], 'example')} on {estimate['device']}."
+        f" **{words.size(estimate.memory_bytes)}** of memory and"
+        f" **{words.size(estimate.disk_bytes)}** of disk for"
+        f" {words.count(estimate.samples, 'example')} on {estimate.device}."
     )
 
 
 def taken(run: Run) -> None:
     """What the run took, beside what was estimated."""
     manifest = run.read_manifest()
-    seconds = sum(manifest["seconds"].values())
+    seconds = sum(manifest.seconds.values())
     text = f"It took {words.duration(seconds)}"
     if run.estimate_file.exists():
-        estimated = run.read_estimate()["seconds"]
+        estimated = run.read_estimate().seconds
         expected = sum(estimated.values())
-        alike = sum(manifest["seconds"].get(stage, 0.0) for stage in estimated)
+        alike = sum(manifest.seconds.get(stage, 0.0) for stage in estimated)
         text += f"; {words.duration(expected)} were estimated ({alike / expected - 1:+.0%})"
-    check = manifest["self_check"]["largest_relative_difference"]
-    st.caption(f"{text}. Gradients checked against the slow exact way: off by {check:.1e} at most.")
+    if manifest.self_check:
+        worst = manifest.self_check.largest_relative_difference
+        text += f". Gradients checked against the slow exact way: off by {worst:.1e} at most"
+    st.caption(f"{text}.")

@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from grads.api import ARM_KINDS
 from studio.charts import ASIDE, GROUPS, KEPT, NEUTRAL, SHOWN, SYMBOLS, layout, plain
 
 VERDICTS = {
@@ -16,23 +17,24 @@ VERDICTS = {
 }
 LEGEND = 6  # arms that a small figure has room to name
 FAR = 1.5  # times the spread of the other arms, beyond which the base model is left out of view
-ARMS = {
-    "base": (NEUTRAL, "x"),
-    "full": (SHOWN, "star"),
-    "random": (ASIDE, "circle"),
+STYLES = {  # of arms by what they train on; chosen subsets have one each
+    "nothing": (NEUTRAL, "x"),
+    "everything": (SHOWN, "star"),
+    "a random subset": (ASIDE, "circle"),
 }
 
 
 def arm_styles(kinds: Sequence[str]) -> list[tuple[str, str]]:
-    """Colour and symbol of each arm: the usual ones are fixed, the first chosen subset is blue."""
+    """Colour and symbol of each arm by its kind; the first chosen subset is blue."""
     colours, symbols = (KEPT, *GROUPS[3:]), ("diamond", *SYMBOLS[2:])
     palette = zip(itertools.cycle(colours), itertools.cycle(symbols), strict=False)
-    return [ARMS.get(kind.removesuffix("_steps")) or next(palette) for kind in kinds]
+    return [STYLES.get(ARM_KINDS[kind].trains_on) or next(palette) for kind in kinds]
 
 
 def trade_off(
     labels: Sequence[str],
     kinds: Sequence[str],
+    *,
     learning: Sequence[float],
     forgetting: Sequence[float],
     reach: Sequence[tuple[float, float]],
@@ -40,8 +42,9 @@ def trade_off(
 ) -> go.Figure:
     """One mark an arm: held-out loss upwards, rise of the general loss to the right.
 
-    `reach` holds half the width of each arm's two intervals (learning, forgetting), 0 for none.
-    A line joins the arms of the Pareto `front`, which no other beats in both.
+    `kinds` are names of ARM_KINDS. `reach` holds half the width of each arm's two intervals
+    (learning, forgetting), 0 for none. A line joins the arms of the Pareto `front`, which no other
+    beats in both.
     """
     figure = go.Figure()
     styles = arm_styles(kinds)
@@ -56,7 +59,7 @@ def trade_off(
             name=label,
             marker={
                 "color": colour,
-                "symbol": symbol + ("-open" if kind.endswith("_steps") else ""),
+                "symbol": symbol + ("-open" if ARM_KINDS[kind].as_long_as_full else ""),
                 "size": 12,
                 "line": {"width": 2, "color": colour},
             },
@@ -89,8 +92,12 @@ def _look_at_the_arms(
     figure: go.Figure, kinds: Sequence[str], learning: Sequence[float], reach: Sequence[float]
 ) -> None:
     """Where the trained arms lie close together and the base model far away, say where it lies."""
-    base = [loss for loss, kind in zip(learning, kinds, strict=True) if kind == "base"]
-    trained = [i for i, kind in enumerate(kinds) if kind != "base"]
+    base = [
+        loss
+        for loss, kind in zip(learning, kinds, strict=True)
+        if ARM_KINDS[kind].trains_on == "nothing"
+    ]
+    trained = [i for i, kind in enumerate(kinds) if ARM_KINDS[kind].trains_on != "nothing"]
     if not base or len(trained) < 2:
         return
     low = min(learning[i] - reach[i] for i in trained)

@@ -44,6 +44,7 @@ def brushed(
     key: str,
     x: str,
     y: str | None = None,
+    *,
     parameter: str = WITHIN,
     tails: np.ndarray | None = None,
 ) -> Any:

@@ -4,13 +4,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 import streamlit as st
 
 from grads import api
-from grads.api import ACTIVE, GradsError, Run, list_runs, runs_root
+from grads.api import ACTIVE, GradsError, Overlap, Run, list_runs, runs_root
 from studio import words
 
 PAGES = {
@@ -179,13 +178,13 @@ def scored_run() -> Run:
     st.stop()
 
 
-def overlap(run: Run) -> dict[str, Any]:
+def overlap(run: Run) -> Overlap:
     """How the subsets of the search's grid overlap, worked out once."""
     return _overlap(str(run.path), run.scores_file.stat().st_mtime_ns)
 
 
 @st.cache_data(max_entries=8, show_spinner="Comparing the settings")
-def _overlap(path: str, stamp: int) -> dict[str, Any]:
+def _overlap(path: str, stamp: int) -> Overlap:
     return api.subset_overlap(Run(path))
 
 

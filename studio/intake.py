@@ -1,13 +1,12 @@
 """What was found in a data set: its first examples as the model sees them, and refused rows."""
 
 import json
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.api import DataError, Draft, LayoutError, RunConfig
+from grads.api import DataError, Draft, LayoutError, Manifest, RunConfig
 from studio import job, reader, setup, words
 
 
@@ -88,13 +87,13 @@ def preview(draft: Draft) -> None:
         reader.tokens(row["pieces"], row["trained"])
 
 
-def remarks(manifest: dict[str, Any]) -> None:
+def remarks(manifest: Manifest) -> None:
     """What is in the data and not trained, and what is trained without an end."""
-    if manifest.get("unused_columns"):
-        names = ", ".join(manifest["unused_columns"])
+    if manifest.unused_columns:
+        names = ", ".join(manifest.unused_columns)
         st.caption(words.literal(f"Columns that nothing uses: {names}."))
-    if manifest.get("without_end_of_turn"):
-        count = words.count(manifest["without_end_of_turn"], "example")
+    if manifest.without_end_of_turn:
+        count = words.count(manifest.without_end_of_turn, "example")
         st.caption(
             f"The model's chat template shows no end of an answer: {count} will not teach it to"
             " stop."

@@ -14,9 +14,9 @@ def decide(run: Run, sample_id: int) -> None:
     """Always keep or never keep the open example, with a reason and a name."""
     made = api.decisions(run).get(sample_id)
     if made:
-        what = "always kept" if made["decision"] == "pin" else "never kept"
-        by = f" by {made['reviewer']}" if made["reviewer"] else ""
-        why = f": {made['reason']}" if made["reason"] else ""
+        what = "always kept" if made.decision == "pin" else "never kept"
+        by = f" by {made.reviewer}" if made.reviewer else ""
+        why = f": {made.reason}" if made.reason else ""
         note, undo = st.columns([4, 1], vertical_alignment="center")
         note.info(words.literal(f"Row {sample_id} is {what}{by}{why}"), icon=":material/gavel:")
         if undo.button("Undo", key="undo"):
@@ -27,16 +27,16 @@ def decide(run: Run, sample_id: int) -> None:
     why = reason.text_input("Why (optional)", key=f"reason-{sample_id}")
     who = reviewer.text_input("Your name (optional)", key="reviewer", persist_state="session")
     if pin.button("Always keep", icon=":material/push_pin:", width="stretch"):
-        api.decide(run, sample_id, "pin", why, who)
+        api.decide(run, sample_id, "pin", why, reviewer=who)
         st.rerun()
     if exclude.button("Never keep", icon=":material/block:", width="stretch"):
-        api.decide(run, sample_id, "exclude", why, who)
+        api.decide(run, sample_id, "exclude", why, reviewer=who)
         st.rerun()
 
 
 def decided(run: Run) -> None:
     """Everything that people have decided."""
-    rows = list(api.decisions(run).values())
+    rows = [made.as_json() for made in api.decisions(run).values()]
     if not rows:
         return
     with st.expander(f"{words.count(len(rows), 'example')} decided by people"):
@@ -59,7 +59,7 @@ def save(pool: Pool, options: SelectionConfig, count: int) -> None:
     ):
         record = api.select_samples(pool.run, name, options, pool)
         st.session_state["saved"] = name
-        st.toast(f"Saved {record['samples']['kept']:,} examples as {name}")
+        st.toast(f"Saved {record.samples.kept:,} examples as {name}")
         st.rerun()
 
 
@@ -111,13 +111,13 @@ def compare(pool: Pool) -> None:
         return
     a, b = pool.kept(one), pool.kept(two)
     found = overlap(a, b)
-    records = [pool.run.read_selection(name)[0]["options"] for name in (one, two)]
-    lots = [choice.seed for choice in map(SelectionConfig.parse, records) if choice.by_lot]
+    choices = [api.read_record(pool.run, name).options for name in (one, two)]
+    lots = [choice.seed for choice in choices if choice.by_lot]
     alike = len(lots) == 2 and lots[0] == lots[1]
     st.markdown(
-        f"They share **{words.count(found['both'], 'example')}**; {found['only_first']:,} are only"
-        f" in {words.literal(one)}, {found['only_second']:,} only in {words.literal(two)}. Two"
-        f" unrelated random subsets of these sizes would share about {found['by_chance']:.0f}"
+        f"They share **{words.count(found.both, 'example')}**; {found.only_first:,} are only"
+        f" in {words.literal(one)}, {found.only_second:,} only in {words.literal(two)}. Two"
+        f" unrelated random subsets of these sizes would share about {found.by_chance:.0f}"
         + ("; these two were drawn with one seed, which makes them share more." if alike else ".")
     )
     rows = {
@@ -126,10 +126,11 @@ def compare(pool: Pool) -> None:
     }
     table = pd.DataFrame(rows, index=[one, two]).T.reset_index(names="mean of")
     st.dataframe(table, hide_index=True, alt="Means of the two selections")
+    first, second = (choice.model_dump(mode="json") for choice in choices)
     differ = {
-        key: {one: str(value), two: str(records[1].get(key))}
-        for key, value in records[0].items()
-        if value != records[1].get(key)
+        key: {one: str(value), two: str(second[key])}
+        for key, value in first.items()
+        if value != second[key]
     }
     if differ:
         st.caption("Options that differ:")

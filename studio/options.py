@@ -130,7 +130,7 @@ def method(automatic: bool) -> dict[str, Any]:
 
 def _choice(key: str, label: str, names: dict[str, str], default: str | None = None) -> str:
     show = names.__getitem__
-    return str(url.choose(st.selectbox, label, list(names), key, default, format_func=show))
+    return str(url.choose(st.selectbox, label, list(names), key, default=default, format_func=show))
 
 
 def ranges(pool: Pool) -> dict[str, Any]:

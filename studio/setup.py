@@ -60,7 +60,7 @@ def widget(name: str, place: Any = st) -> Any:
             label,
             choices,
             name,
-            field.default,
+            default=field.default,
             format_func=lambda c: WARMUPS.get(c, c) if name == "warmup" else c,
             help=_help(name),
         )

@@ -6,22 +6,22 @@ from typing import Any
 import streamlit as st
 
 from grads import api
-from grads.api import ARMS, EvaluationConfig, GradsError, Pool, Run, TuneConfig
+from grads.api import (
+    ARM_KINDS,
+    ARMS,
+    EvaluationConfig,
+    EvaluationCost,
+    GradsError,
+    Pool,
+    Run,
+    TuneConfig,
+)
 from studio import words
-
-NAMES = {
-    "base": "untrained",
-    "full": "everything",
-    "random": "random subset",
-    "selection": "the chosen subsets",
-    "random_steps": "random subset, trained as long as everything",
-    "selection_steps": "chosen subsets, trained as long as everything",
-}
 
 
 def recipe(run: Run, key: str) -> dict[str, Any]:
     """How every arm is trained, and what it is measured on."""
-    own = run.read_manifest().get("counts", {}).get("heldout", 0)
+    own = run.read_manifest().counts.heldout
     test, general = st.columns(2)
     heldout = test.text_input(
         "Held-out examples",
@@ -68,7 +68,7 @@ def new_evaluation(run: Run) -> None:
         "Compare",
         list(ARMS),
         default=["base", "full", "random", "selection"],
-        format_func=NAMES.__getitem__,
+        format_func=lambda name: ARM_KINDS[name].label,
         key="arms",
     )
     settings = recipe(run, "evaluate")
@@ -98,13 +98,13 @@ def offer(run: Run, what: str, make: Any) -> None:
     except GradsError as error:
         st.warning(words.error(str(error)), icon=":material/warning:")
         return
-    time = "an unknown time" if cost["seconds"] is None else words.duration(cost["seconds"])
+    time = "an unknown time" if cost.seconds is None else words.duration(cost.seconds)
     between = ""
-    if cost["seconds"] is not None:
-        between = f" ({words.duration(cost['low'])} to {words.duration(cost['high'])})"
+    if cost.seconds is not None:
+        between = f" ({words.duration(cost.low)} to {words.duration(cost.high)})"
     st.markdown(
-        f"About **{time}**{between}: {words.count(cost['arms'], 'training')},"
-        f" {cost['tokens']:,} tokens, on this machine."
+        f"About **{time}**{between}: {words.count(cost.arms, 'training')},"
+        f" {cost.tokens:,} tokens, on this machine."
     )
     # Not a callback, whose arguments would be those of the last drawing, not of the screen.
     if st.button(
@@ -115,7 +115,7 @@ def offer(run: Run, what: str, make: Any) -> None:
         st.rerun()
 
 
-def _cost(run: Run, pool: Pool, config: EvaluationConfig | TuneConfig) -> dict[str, Any]:
+def _cost(run: Run, pool: Pool, config: EvaluationConfig | TuneConfig) -> EvaluationCost:
     """The estimate, worked out again only when the settings or a selection have changed."""
     stamps = tuple(run.selection_saved(name) for name in run.selection_names())
     key = (str(run.path), config.model_dump_json(), stamps)
@@ -123,5 +123,5 @@ def _cost(run: Run, pool: Pool, config: EvaluationConfig | TuneConfig) -> dict[s
     if kept is None or key not in kept:
         kept = {**(kept or {}), key: api.estimate_evaluation(run, config, pool)}
         st.session_state["evaluation-cost"] = kept
-    cost: dict[str, Any] = kept[key]
+    cost: EvaluationCost = kept[key]
     return cost

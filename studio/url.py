@@ -11,6 +11,7 @@ def choose(
     label: str,
     options: Sequence[Any],
     key: str,
+    *,
     default: Any = None,
     **more: Any,
 ) -> Any:

@@ -1,14 +1,23 @@
 """What an evaluation shows: the verdict in words, the picture, the table, answers, the price."""
 
 import html
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from grads import api
-from grads.api import ACTIVE
+from grads.api import (
+    ACTIVE,
+    Answers,
+    ArmResult,
+    Comparison,
+    EvaluationResult,
+    FoundEvaluation,
+    Overlap,
+    Spent,
+    TuneResult,
+)
 from studio import evaluation_charts as charts
 from studio import words
 
@@ -26,32 +35,32 @@ FORGOT = {
 }
 
 
-def against_random(result: dict[str, Any]) -> list[dict[str, Any]]:
+def against_random(result: EvaluationResult) -> list[Comparison]:
     """The comparisons that matter most: each chosen subset with a random one of its size."""
-    found = [c for c in result["comparisons"] if c["against_kind"].startswith("random")]
-    return [c for c in found if not c["kind"].startswith("random")]
+    return [one for one in result.comparisons if one.theirs.random and not one.ours.random]
 
 
-def sentence(found: dict[str, Any]) -> str:
+def sentence(found: FoundEvaluation) -> str:
     """The headline of an evaluation."""
-    result, state = found["result"], found["status"]["state"]
-    if result is None or not result["finished"]:
+    result, state = found.result, found.status.state
+    if result is None or not result.finished:
         if state in ACTIVE:
             return "Measuring whether it helped"
         return f"The measurement {'has' if state == 'failed' else 'is'} {words.STATES[state][0]}"
-    main = [result["confirmation"]] if result.get("confirmation") else against_random(result)
-    main = [one for one in main if not one["kind"].endswith("_steps")] or main  # a subset once
+    confirmed = result.confirmation if isinstance(result, TuneResult) else None
+    main = [confirmed] if confirmed else against_random(result)
+    main = [one for one in main if not one.ours.as_long_as_full] or main  # a subset once
     if not main:
-        return "No setting beat random" if result.get("kind") == "tune" else "Measured"
+        return "No setting beat random" if isinstance(result, TuneResult) else "Measured"
     first = main[0]
-    if first["seeds"] < 2:
+    if first.seeds < 2:
         return "Compared once only: that tells nothing yet"
     if len(main) > 1:
         return _counted(main)
-    return LEARNED[first["learning"]] + FORGOT[first["forgetting"]]
+    return LEARNED[first.learning] + FORGOT[first.forgetting]
 
 
-def _counted(compared: list[dict[str, Any]]) -> str:
+def _counted(compared: list[Comparison]) -> str:
     """How many of several subsets differ from random ones."""
     said = []
     for what, verdict, phrase in (
@@ -60,7 +69,7 @@ def _counted(compared: list[dict[str, Any]]) -> str:
         ("forgetting", "better", "forgot less"),
         ("forgetting", "worse", "forgot more"),
     ):
-        count = sum(one[what] == verdict for one in compared)
+        count = sum(getattr(one, what) == verdict for one in compared)
         if count:
             said.append(f"{count} {phrase}")
     if not said:
@@ -69,12 +78,12 @@ def _counted(compared: list[dict[str, Any]]) -> str:
     return f"Of {len(compared)} subsets, {', '.join(said)} than random ones"
 
 
-def verdicts(result: dict[str, Any]) -> None:
+def verdicts(result: EvaluationResult) -> None:
     """The verdicts, each in a sentence for people."""
-    if result.get("sentence"):
-        st.markdown(words.literal(result["sentence"]))
+    if isinstance(result, TuneResult):
+        st.markdown(words.literal(result.sentence))
         return
-    _listed("Each in a sentence", [one["sentence"] for one in against_random(result)])
+    _listed("Each in a sentence", [one.sentence for one in against_random(result)])
 
 
 def _listed(title: str, lines: list[str]) -> None:
@@ -84,148 +93,158 @@ def _listed(title: str, lines: list[str]) -> None:
             st.markdown("- " + words.literal(line))
 
 
-def against(result: dict[str, Any]) -> None:
+def against(result: EvaluationResult) -> None:
     """Each subset's difference from random ones, with its interval."""
-    compared = [one for one in against_random(result) if one["seeds"] > 1]
+    compared = [one for one in against_random(result) if one.seeds > 1]
     if not compared:
         return
-    compared.sort(key=lambda one: one["metrics"]["heldout_loss"]["difference"])
+    compared.sort(key=lambda one: one.metrics[api.LEARNING].difference)
     rows = [
         [
-            (found["difference"], found["low"], found["high"], found["verdict"])
-            for found in (one["metrics"][metric] for one in compared)
+            (found.difference, found.low or 0.0, found.high or 0.0, found.verdict)
+            for found in (one.metrics[metric] for one in compared)
         ]
-        for metric in ("heldout_loss", "general_loss")
+        for metric in (api.LEARNING, api.FORGETTING)
     ]
     st.markdown("#### Against random subsets of the same size")
     st.plotly_chart(
-        charts.differences([one["arm"] for one in compared], *rows),
+        charts.differences([one.arm for one in compared], *rows),
         key="against-random",
         alt="Held-out and general loss of each subset minus those of random subsets",
     )
     st.caption("Lines: 95% interval over repetitions. One that crosses zero shows no difference.")
 
 
-def picture(result: dict[str, Any]) -> go.Figure:
+def picture(result: EvaluationResult) -> go.Figure:
     """Learning against forgetting, one mark an arm with its interval."""
-    shown = [arm for arm in result["arms"] if arm["mean"]["heldout_loss"] is not None]
-    base = next(arm["mean"]["general_loss"] for arm in shown if arm["kind"] == "base")
-    noise = result.get("noise") or {}
+    points = {
+        arm.label: (learning, forgetting)
+        for arm in result.arms
+        if (learning := arm.mean.get(api.LEARNING)) is not None
+        and (forgetting := arm.mean.get(api.FORGETTING)) is not None
+    }
+    shown = [arm for arm in result.arms if arm.label in points]
+    base = next(points[arm.label][1] for arm in shown if arm.declared.trains_on == "nothing")
+    noise, front = None, []
+    if isinstance(result, TuneResult):
+        noise, front = result.noise, result.front
     return charts.trade_off(
-        [arm["label"] for arm in shown],
-        [arm["kind"] for arm in shown],
-        [arm["mean"]["heldout_loss"] for arm in shown],
-        [arm["mean"]["general_loss"] - base for arm in shown],
-        [
+        [arm.label for arm in shown],
+        [arm.kind for arm in shown],
+        learning=[points[arm.label][0] for arm in shown],
+        forgetting=[points[arm.label][1] - base for arm in shown],
+        reach=[
             (
-                _reach(arm, "heldout_loss", noise.get("learning")),
-                _reach(arm, "general_loss", noise.get("forgetting")),
+                _reach(arm, api.LEARNING, noise.learning if noise else None),
+                _reach(arm, api.FORGETTING, noise.forgetting if noise else None),
             )
             for arm in shown
         ],
-        result.get("front", ()),
+        front=front,
     )
 
 
-def second_test(result: dict[str, Any]) -> None:
+def second_test(result: EvaluationResult) -> None:
     """The winner of a search once more, with fresh seeds, on samples that no pilot saw."""
-    if result.get("confirmation_arms"):
+    if isinstance(result, TuneResult) and result.confirmation_arms:
         st.markdown("#### The second test of the winner")
-        shown = table({**result, "arms": result["confirmation_arms"]}).drop(
-            columns=["steps", "seconds"]
-        )
+        shown = table(result.confirmation_arms, {}).drop(columns=["steps", "seconds"])
         st.dataframe(shown, hide_index=True, alt="The winner and random under fresh seeds")
 
 
-def _reach(arm: dict[str, Any], metric: str, noise: float | None) -> float:
-    interval = arm["interval"][metric]
-    if interval:
-        return float(interval[1] - interval[0]) / 2
-    return float(noise or 0.0) if arm["kind"] == "criterion" else 0.0
+def _reach(arm: ArmResult, metric: str, noise: float | None) -> float:
+    """Half the width of what is drawn around a mark; of a single pilot, the noise of one."""
+    reach = arm.reach(metric)
+    if reach is not None:
+        return reach
+    return noise or 0.0 if arm.declared.chosen else 0.0
 
 
-def table(result: dict[str, Any]) -> pd.DataFrame:
-    """A row an arm: means with half the width of their 95% interval."""
+def table(arms: list[ArmResult], training: dict[str, Spent]) -> pd.DataFrame:
+    """A row an arm: means with half the width of their 95% interval, and the price by label."""
     rows = []
-    for arm in result["arms"]:
-        row = {"arm": arm["label"], "examples": arm["samples"], "trainings": len(arm["seeds"])}
+    for arm in arms:
+        row = {"arm": arm.label, "examples": arm.samples, "trainings": len(arm.seeds)}
         for metric, shown in api.METRICS.items():
-            mean, interval = arm["mean"].get(metric), arm["interval"].get(metric)
+            mean, reach = arm.mean.get(metric), arm.reach(metric)
             if mean is not None:
-                spread = f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval else ""
+                spread = f" ± {reach:.3f}" if reach is not None else ""
                 row[shown.label] = f"{mean:.3f}{spread}"
-        price = result["price"]["training"].get(arm["label"], {})
-        row |= {"steps": round(price.get("steps", 0)), "seconds": round(price.get("seconds", 0))}
+        price = training.get(arm.label)
+        row |= {
+            "steps": round(price.steps) if price else 0,
+            "seconds": round(price.seconds) if price else 0,
+        }
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def price(result: dict[str, Any]) -> None:
+def price(result: EvaluationResult) -> None:
     """What everything took, and when choosing pays for itself."""
-    costs = result["price"]
+    costs = result.price
     st.markdown(
-        f"Choosing cost a warm-up of {words.duration(costs['warm-up']['seconds'])} and a scoring of"
-        f" {words.duration(costs['scoring']['seconds'])}."
+        f"Choosing cost a warm-up of {words.duration(costs.warm_up.seconds)} and a scoring of"
+        f" {words.duration(costs.scoring.seconds)}."
     )
-    evens = result["break_even"].items()
-    _listed("When it pays", [f"{label}: {even['sentence']}." for label, even in evens])
+    evens = result.break_even.items()
+    _listed("When it pays", [f"{label}: {even.sentence}." for label, even in evens])
 
 
-def remarks(result: dict[str, Any]) -> None:
+def remarks(result: EvaluationResult) -> None:
     """What limits the verdict."""
-    near = len({pair["heldout"] for pair in result["leaks"]["near_duplicates"]})
+    near = len({pair.heldout for pair in result.leaks.near_duplicates})
     if near:
         st.warning(
             f"{words.count(near, 'held-out example')} nearly repeat examples to train on: they make"
             " every arm look better than it is.",
             icon=":material/warning:",
         )
-    measured = [result["heldout"], *result["general"]]
-    sets = "; ".join(f"{m['name']}: {words.count(m['samples'], 'example')}" for m in measured)
+    measured = [result.heldout, *result.general]
+    sets = "; ".join(f"{one.name}: {words.count(one.samples, 'example')}" for one in measured)
     st.caption(words.literal(f"Measured on {sets}."))
-    for note in result["notes"]:
+    for note in result.notes:
         st.caption(words.literal(f"Note: {note}."))
 
 
-def curves(result: dict[str, Any]) -> go.Figure:
+def curves(result: EvaluationResult) -> go.Figure:
     """Training loss of every arm, first seed."""
     return charts.training_curves(
-        {arm["label"]: arm["seeds"][0]["curve"] for arm in result["arms"]},
-        [arm["kind"] for arm in result["arms"]],
+        {arm.label: arm.seeds[0].curve for arm in result.arms},
+        [arm.kind for arm in result.arms],
     )
 
 
-def answers(found: dict[str, Any]) -> None:
+def answers(found: Answers) -> None:
     """What the trained models say to held-out questions, side by side."""
-    prompts = (found["answers"] or {}).get("prompts", [])
-    labels = list(prompts[0]["answers"]) if prompts else []
+    labels = list(found.prompts[0].answers) if found.prompts else []
     if len(labels) > ANSWERS:
         labels = st.multiselect(
             "Answers of", labels, default=labels[:ANSWERS], key="answering", max_selections=4
         )
-    for prompt in prompts:
-        st.markdown(f"**{words.literal(words.shorten(prompt['prompt'], 300))}**")
-        wrote = {label: prompt["answers"].get(label, "") for label in labels}
-        said = {"reference": prompt["reference"], **wrote}
+    for prompt in found.prompts:
+        st.markdown(f"**{words.literal(words.shorten(prompt.prompt, 300))}**")
+        wrote = {label: prompt.answers.get(label, "") for label in labels}
+        said = {"reference": prompt.reference, **wrote}
         for place, (label, text) in zip(st.columns(len(said)), said.items(), strict=True):
             own = html.escape(text) or "(nothing)"
             place.html(f'<div class="turn"><div class="who">{html.escape(label)}</div>{own}</div>')
 
 
-def overlaps(found: dict[str, Any]) -> None:
+def overlaps(found: Overlap) -> None:
     """How the grid's subsets relate, without any training."""
-    labels = found["labels"]
     st.plotly_chart(
-        charts.overlap(labels, found["jaccard"]),
+        charts.overlap(found.labels, found.jaccard),
         key="overlap",
         alt="Share of examples that each two settings have in common",
     )
     st.caption(
         f"Shared examples in percent of both; two unrelated random subsets would share"
-        f" {100 * found['by_chance']:.0f}%. Random draws (random, and all called “sample”) have one"
+        f" {100 * found.by_chance:.0f}%. Random draws (random, and all called “sample”) have one"
         " seed here, so they share more."
     )
-    rows = [*found["subsets"], {"label": "all examples", **found["pool"]}]
+    everything = {"label": "all examples", **found.pool.as_json()}
+    columns = list(everything)
+    rows = [*(row.as_json() for row in found.subsets), everything]
     names = {"label": "setting", "samples": "examples", "response_tokens": "mean answer tokens"}
-    shown = pd.DataFrame(rows).rename(columns=names | {"loss": "mean surprise"})
+    shown = pd.DataFrame(rows)[columns].rename(columns=names | {"loss": "mean surprise"})
     st.dataframe(shown.round(2), hide_index=True, alt="Length and loss of each setting")

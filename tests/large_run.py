@@ -103,10 +103,10 @@ def explore(pool: Pool, shown: np.ndarray) -> None:
         numbers["embed_signal"],
         numbers["head_signal"],
         shown,
-        group.names,
-        group.code,
-        pool.scores.sample_id,
-        ("a", "b"),
+        names=group.names,
+        code=group.code,
+        sample_id=pool.scores.sample_id,
+        labels=("a", "b"),
     )
     charts.distribution(numbers["signal"], shown, "signal")
 

@@ -1,6 +1,5 @@
 """Run directories in every state, and the dashboard's pages as AppTest draws them."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from streamlit.testing.v1 import AppTest
 
+from grads.selection.record import read_selection
 from grads.store.files import write_table
 from grads.store.runs import Run, Status
 
@@ -38,9 +38,7 @@ def run_in(root: Path, state: str, name: str = "") -> Run:
         path.unlink()
     for folder in (run.selections, run.token_signal_file.parent):
         shutil.rmtree(folder)
-    manifest = run.read_manifest()
-    manifest["seconds"] = {"prepare": 0.6, "warm-up": 95.0}
-    run.manifest_file.write_text(json.dumps(manifest))
+    run.update_manifest(seconds={"prepare": 0.6, "warm-up": 95.0})
     run.log_file.write_text("12:00:00 score\n")
     set_state(run, state)
     return run
@@ -97,7 +95,7 @@ def set_source_columns(run: Run, **columns: pa.Array) -> None:
 
 def kept_ids(run: Run, name: str) -> list[int]:
     """What a saved selection keeps."""
-    _, table = run.read_selection(name)
+    _, table = read_selection(run, name)
     return sorted(np.array(table["sample_id"])[np.array(table["kept"])].tolist())
 
 

@@ -58,7 +58,13 @@ def test_a_plane_labels_what_it_leaves_out():
     """The points say how many they are; hidden ones are not sent; ids travel with them."""
     shown = VALUES > 0.5
     figure, points = charts.plane(
-        VALUES, -VALUES, shown, ["a", "b"], (VALUES > 1).astype(int), np.arange(5000), ("x", "y")
+        VALUES,
+        -VALUES,
+        shown,
+        names=["a", "b"],
+        code=(VALUES > 1).astype(int),
+        sample_id=np.arange(5000),
+        labels=("x", "y"),
     )
     sent = np.concatenate([t.customdata for t in figure.data if t.type == "scatter"])
     assert points == len(sent) == shown.sum()
@@ -68,7 +74,8 @@ def test_a_plane_labels_what_it_leaves_out():
 def test_more_groups_than_colours_are_joined():
     names = [f"group {i}" for i in range(20)]
     code, few = np.arange(5000) % 20, np.arange(5000) < 1000
-    figure, _ = charts.plane(VALUES, VALUES, few, names, code, np.arange(5000), ("x", "y"))
+    named = {"names": names, "code": code, "sample_id": np.arange(5000), "labels": ("x", "y")}
+    figure, _ = charts.plane(VALUES, VALUES, few, **named)
     traces = [t for t in figure.data if t.type == "scatter"]
     assert len(traces) == len(charts.GROUPS)
     assert traces[-1].name == charts.OTHERS
@@ -86,9 +93,9 @@ def test_trade_off_has_a_mark_an_arm_with_its_interval():
     figure = evaluation_charts.trade_off(
         ["base", "random", "mine"],
         ["base", "random", "selection"],
-        [2.4, 2.0, 1.9],
-        [0.0, 0.1, 0.2],
-        [(0.0, 0.0), (0.02, 0.03), (0.01, 0.04)],
+        learning=[2.4, 2.0, 1.9],
+        forgetting=[0.0, 0.1, 0.2],
+        reach=[(0.0, 0.0), (0.02, 0.03), (0.01, 0.04)],
     )
     mine = next(trace for trace in figure.data if trace.name == "mine")
     assert (mine.x[0], mine.y[0]) == (0.2, 1.9)
@@ -104,12 +111,13 @@ def test_a_base_model_far_away_does_not_squeeze_the_others():
     """It is named with its loss; where it lies near, it stays in the picture."""
     values = (["base", "random", "mine"], ["base", "random", "selection"])
     reach = [(0.0, 0.0), (0.01, 0.01), (0.01, 0.01)]
-    far = evaluation_charts.trade_off(*values, [2.4, 2.0, 1.9], [0.0, 0.1, 0.2], reach)
+    more = {"forgetting": [0.0, 0.1, 0.2], "reach": reach}
+    far = evaluation_charts.trade_off(*values, learning=[2.4, 2.0, 1.9], **more)
     low, high = far.layout.yaxis.range[1], far.layout.yaxis.range[0]
     assert low < 1.89
     assert 2.01 < high < 2.1
     assert [a.text for a in far.layout.annotations] == ["base: 2.400, out of view"]
-    near = evaluation_charts.trade_off(*values, [2.1, 2.0, 1.9], [0.0, 0.1, 0.2], reach)
+    near = evaluation_charts.trade_off(*values, learning=[2.1, 2.0, 1.9], **more)
     assert near.layout.yaxis.range is None
     assert not near.layout.annotations
 

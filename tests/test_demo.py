@@ -114,8 +114,8 @@ def test_stored_run_fits_the_current_formats(run):
     assert size < 4 * 2**20
     assert not list((DEMO / "run").rglob("*.safetensors"))
     manifest = run.read_manifest()
-    assert manifest["self_check"]["largest_relative_difference"] < 1e-3
-    assert manifest["model"] == "demo"
+    assert manifest.self_check.largest_relative_difference < 1e-3
+    assert manifest.model == "demo"
 
 
 def test_stored_selections_follow_from_the_stored_scores(run):
@@ -123,17 +123,17 @@ def test_stored_selections_follow_from_the_stored_scores(run):
     names = run.selection_names()
     assert len(names) >= 5
     for name in names:
-        record, table = run.read_selection(name)
-        again = api.select_samples(run, "again", SelectionConfig.parse(record["options"]))
-        assert again["samples"] == record["samples"]
-        assert run.read_selection("again")[1]["kept"].equals(table["kept"]), name
+        record, table = api.read_selection(run, name)
+        again = api.select_samples(run, "again", record.options)
+        assert again.samples == record.samples
+        assert api.read_selection(run, "again")[1]["kept"].equals(table["kept"]), name
 
 
 def test_stored_run_exports_its_source_lines(run, tmp_path):
     out = tmp_path / "subset.jsonl"
     manifest = api.export_selection(run, "grads-10", "jsonl", out)
     lines = (DEMO / "medical_qa.jsonl").read_bytes().splitlines(keepends=True)
-    _, table = run.read_selection("grads-10")
+    _, table = api.read_selection(run, "grads-10")
     kept = table.filter(table["kept"])["sample_id"].to_pylist()
     assert out.read_bytes() == b"".join(lines[i] for i in sorted(kept))
     assert manifest["rows"] == len(kept) == 30
@@ -141,24 +141,24 @@ def test_stored_run_exports_its_source_lines(run, tmp_path):
 
 def test_stored_evaluation_is_finished_and_whole(run):
     """Every arm under three seeds, on the bundled held-out and general samples."""
-    (name,) = [one["name"] for one in api.evaluations(run)]
+    (name,) = [one.name for one in api.evaluations(run)]
     found = api.read_evaluation(run, name)
-    result = found["result"]
-    assert found["status"]["state"] == "finished"
-    assert result["finished"]
-    seeds = {arm["label"]: len(arm["seeds"]) for arm in result["arms"]}
+    result = found.result
+    assert found.status.state == "finished"
+    assert result.finished
+    seeds = {arm.label: len(arm.seeds) for arm in result.arms}
     assert seeds == {"base": 1, "full": 3, "random": 3, "grads-10": 3, "high-10": 3}
-    assert result["heldout"]["samples"] == 40
-    assert result["general"][0]["with_options"] == 60
-    assert not result["leaks"]["near_duplicates"]
-    prompts = found["answers"]["prompts"]
+    assert result.heldout.samples == 40
+    assert result.general[0].with_options == 60
+    assert not result.leaks.near_duplicates
+    prompts = found.answers.prompts
     assert len(prompts) == 4
     wrote = {"base", "full", "grads-10", "high-10"}
-    assert all(set(prompt["answers"]) == wrote for prompt in prompts)
-    first = result["comparisons"][0]
-    assert (first["arm"], first["against"]) == ("grads-10", "random")
-    low, high = first["metrics"]["heldout_loss"]["low"], first["metrics"]["heldout_loss"]["high"]
-    assert (first["learning"] == "no difference seen") == (low <= 0 <= high)
+    assert all(set(prompt.answers) == wrote for prompt in prompts)
+    first = result.comparisons[0]
+    assert (first.arm, first.against) == ("grads-10", "random")
+    low, high = first.metrics["heldout_loss"].low, first.metrics["heldout_loss"].high
+    assert (first.learning == "no difference seen") == (low <= 0 <= high)
 
 
 def test_the_dashboard_puts_the_run_where_there_is_none(tmp_path):

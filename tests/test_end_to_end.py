@@ -96,14 +96,14 @@ def test_a_cost_is_measured_before_the_start(place, finished, tmp_path):
         draft = api.check(config_for(place, warmup=warmup), "cost", str(tmp_path))
         assert wait_for(draft, "finished", "failed").state == "finished"
         found[warmup] = draft.read_estimate()
-    assert set(found["lora"]["seconds"]) == {"warm-up", "self-check", "score"}
-    assert set(found["none"]["seconds"]) == {"self-check", "score"}
+    assert set(found["lora"].seconds) == {"warm-up", "self-check", "score"}
+    assert set(found["none"].seconds) == {"self-check", "score"}
     for estimate in found.values():
-        assert estimate["samples"] == 60 - 2 - 5
-        assert sum(estimate["seconds"].values()) > 0
-        assert estimate["memory_bytes"] == pytest.approx(took, rel=0.2)
-    assert 1 < found["lora"]["disk_bytes"] / stored(finished) < 3
-    assert 0 < found["none"]["disk_bytes"] < found["lora"]["disk_bytes"]
+        assert estimate.samples == 60 - 2 - 5
+        assert sum(estimate.seconds.values()) > 0
+        assert estimate.memory_bytes == pytest.approx(took, rel=0.2)
+    assert 1 < found["lora"].disk_bytes / stored(finished) < 3
+    assert 0 < found["none"].disk_bytes < found["lora"].disk_bytes
     assert api.busy(str(tmp_path)) == [], "a draft is no run"
     assert api.summaries(str(tmp_path)) == []
 
@@ -181,16 +181,16 @@ def test_run_directory_is_as_the_contract_says(finished):
     assert (np.diff(ids) > 0).all()
     assert {3, 8}.isdisjoint(ids.tolist())
     manifest = finished.read_manifest()
-    assert manifest["counts"] == {
+    assert manifest.counts.as_json() == {
         "rows": 60,
         "usable": 58,
         "refused": 2,
         "heldout": 5,
-        "truncated": manifest["counts"]["truncated"],
-        "response_tokens": manifest["counts"]["response_tokens"],
+        "truncated": manifest.counts.truncated,
+        "response_tokens": manifest.counts.response_tokens,
     }
-    assert manifest["self_check"]["largest_relative_difference"] < 1e-4
-    assert manifest["gradients_taken"] == "after the warm-up"
+    assert manifest.self_check.largest_relative_difference < 1e-4
+    assert manifest.gradients_taken == "after the warm-up"
     rejects = finished.read_rejects()
     assert [(reject["row"], reject["line"]) for reject in rejects] == [(3, 4), (8, 9)]
     signals = pq.read_table(finished.token_signal_file)
@@ -228,8 +228,8 @@ def test_select_and_export_match_bytes_ids_and_counts(place, finished, tmp_path)
     lines = (place / "data.jsonl").read_bytes().splitlines(keepends=True)
     options = SelectionConfig.parse({"ratio": 0.2, "bounds": [{"column": "age", "high": 5}]})
     record = api.select_samples(finished, "fifth", options)
-    assert record["samples"] == {"kept": round(0.2 * 53), "pool": 53}
-    _, table = finished.read_selection("fifth")
+    assert record.samples.as_json() == {"kept": round(0.2 * 53), "pool": 53}
+    _, table = api.read_selection(finished, "fifth")
     kept = table.filter(table["kept"])["sample_id"].to_pylist()
     assert all(json.loads(lines[i])["age"] <= 5 for i in kept)
     (place / "data.jsonl").rename(place / "gone.jsonl")
@@ -241,7 +241,7 @@ def test_select_and_export_match_bytes_ids_and_counts(place, finished, tmp_path)
     assert out.read_bytes() == b"".join(lines[i] for i in sorted(kept))
     assert manifest["rows"] == len(kept)
     tokens = pq.read_table(finished.scores_file).filter(table["kept"])["response_tokens"]
-    assert record["response_tokens"]["kept"] == sum(tokens.to_pylist())
+    assert record.response_tokens.kept == sum(tokens.to_pylist())
 
 
 @pytest.mark.parametrize("stage", ["prepare", "warm-up", "self-check", "score", "cluster"])

@@ -98,17 +98,17 @@ def test_kl_against_brute_force_in_float64(model, moved, tmp_path):
     probe, samples = make_probe()
     reference = Reference(tmp_path / "reference.npy", probe)
     with reference.being_written():
-        measure(model, probe, 60, "cpu", reference)
+        measure(model, probe, 60, "cpu", reference=reference)
     total, positions = 0.0, 0
     for sample in samples:
         base, other = (by_hand(m, sample)[0] for m in (model, moved))
         total += (base.exp() * (base - other)).sum().item()
         positions += len(base)
-    found = measure(moved, probe, 1000, "cpu", Reference(reference.path, probe))["kl"]
+    found = measure(moved, probe, 1000, "cpu", reference=Reference(reference.path, probe))["kl"]
     assert found[1].sum() == positions
     assert total / positions > 0.01
     assert found[0].sum() == pytest.approx(total, rel=2e-3)
-    same = measure(model, probe, 1000, "cpu", Reference(reference.path, probe))["kl"]
+    same = measure(model, probe, 1000, "cpu", reference=Reference(reference.path, probe))["kl"]
     assert abs(same[0].sum() / positions) < 1e-5
 
 
@@ -130,9 +130,9 @@ def test_kl_takes_the_same_few_positions_for_every_model(model, moved, tmp_path,
     probe, samples = make_probe()
     reference = Reference(tmp_path / "reference.npy", probe)
     with reference.being_written():
-        measure(model, probe, 60, "cpu", reference)
+        measure(model, probe, 60, "cpu", reference=reference)
     assert np.load(reference.path).shape == (9, tiny.VOCAB)
-    found = measure(moved, probe, 60, "cpu", Reference(reference.path, probe))["kl"]
+    found = measure(moved, probe, 60, "cpu", reference=Reference(reference.path, probe))["kl"]
     base, other = (torch.cat([by_hand(m, s)[0] for s in samples]) for m in (model, moved))
     each = (base.exp() * (base - other)).sum(dim=-1)[reference.chosen]
     assert found[1].sum() == 9
@@ -196,9 +196,9 @@ def test_measuring_stops_between_batches(model):
     probe, _ = make_probe()
     tokens = []
     with pytest.raises(Stopped):
-        measure(model, probe, 30, "cpu", None, tokens.append, lambda: len(tokens) == 2)
+        measure(model, probe, 30, "cpu", report=tokens.append, should_stop=lambda: len(tokens) == 2)
     assert sum(tokens) < probe.tokens
-    measure(model, probe, 30, "cpu", None, tokens.append)
+    measure(model, probe, 30, "cpu", report=tokens.append)
     assert sum(tokens[2:]) == probe.tokens
 
 

@@ -26,6 +26,7 @@ from grads import api
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import EvaluationError, RunError, SelectionError
 from grads.evaluation import tuning
+from grads.evaluation.trials import read_trials
 from grads.jobs import processes as jobs
 from grads.selection.options import SelectionConfig
 from grads.store.folders import Evaluation, open_folder
@@ -79,7 +80,7 @@ def conduct(run, name, config):
     assert api.start_run(evaluation)
     status = wait_for(evaluation, "finished", "failed")
     assert status.state == "finished", status.error
-    return api.read_evaluation(run, name)["result"]
+    return api.read_evaluation(run, name).result
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +96,13 @@ ALL = ["base", "full", "random", "selection", "random_steps", "selection_steps"]
 
 
 def arm_of(result, label):
-    (arm,) = (arm for arm in result["arms"] if arm["label"] == label)
+    (arm,) = (arm for arm in result.arms if arm.label == label)
     return arm
 
 
 def test_every_arm_is_there_as_it_says(run, whole):
     """A fifth of 53 samples is 11; full takes 2 epochs of 14 steps."""
-    kinds = {arm["label"]: arm["kind"] for arm in whole["arms"]}
+    kinds = {arm.label: arm.kind for arm in whole.arms}
     assert kinds == {
         "base": "base",
         "full": "full",
@@ -115,18 +116,18 @@ def test_every_arm_is_there_as_it_says(run, whole):
         "everything-steps": "selection_steps",
         "magnitude": "criterion",
     }
-    assert whole["finished"]
-    steps = {arm["label"]: [row["steps"] for row in arm["seeds"]] for arm in whole["arms"]}
+    assert whole.finished
+    steps = {arm.label: [row.steps for row in arm.seeds] for arm in whole.arms}
     assert steps["base"] == [0]
     assert steps["full"] == steps["random-11-steps"] == steps["fifth-steps"] == [28, 28]
     assert steps["random-11"] == steps["fifth"] == steps["magnitude"] == [6, 6]
-    samples = {arm["label"]: arm["samples"] for arm in whole["arms"]}
+    samples = {arm.label: arm.samples for arm in whole.arms}
     assert samples["fifth"] == samples["random-11"] == samples["magnitude"] == 11
     assert samples["full"] == samples["everything"] == 53
-    curve = arm_of(whole, "full")["seeds"][0]["curve"]
+    curve = arm_of(whole, "full").seeds[0].curve
     assert [step for step, _ in curve] == list(range(1, 29))
     assert curve[-1][1] < curve[0][1]
-    assert arm_of(whole, "full")["seeds"][0]["tokens"] == 2 * _pool_tokens(run)
+    assert arm_of(whole, "full").seeds[0].tokens == 2 * _pool_tokens(run)
 
 
 def _pool_tokens(run):
@@ -138,56 +139,56 @@ def test_each_arm_trains_on_the_subset_it_names(run, whole):
     """By response tokens: the saved selection, and the random criterion under each seed."""
     pool = api.load_pool(run)
     scores = pool.scores
-    _, table = run.read_selection("fifth")
+    _, table = api.read_selection(run, "fifth")
     mask = table["kept"].to_numpy()
-    assert arm_of(whole, "fifth")["response_tokens"] == scores.response_tokens[mask].sum()
-    files = Evaluation.open(run, "whole").read_arms()
+    assert arm_of(whole, "fifth").response_tokens == scores.response_tokens[mask].sum()
+    files = read_trials(Evaluation.open(run, "whole"))
     drawn = []
     for seed in (0, 1):
         options = SelectionConfig(criterion="random", count=11, seed=seed)
         kept = pool.select(options).kept
         drawn.append(kept)
         tokens = scores.response_tokens[kept].sum()
-        assert files[f"random-11-{seed}"]["response_tokens"] == tokens
+        assert files[f"random-11-{seed}"].response_tokens == tokens
     assert not (drawn[0] == drawn[1]).all()
 
 
 def test_twins_are_trained_once(run, whole):
     """Everything selected is full; random of that size too; so are both for as many steps."""
     evaluation = Evaluation.open(run, "whole")
-    files = evaluation.read_arms()
-    keys = {files[f"{arm}-1"]["key"] for arm in ("full", "everything", "random-53")}
+    files = read_trials(evaluation)
+    keys = {files[f"{arm}-1"].key for arm in ("full", "everything", "random-53")}
     assert len(keys) == 1
-    assert files["full-0"]["key"] != files["full-1"]["key"]
+    assert files["full-0"].key != files["full-1"].key
     lines = [line for line in evaluation.read_metrics() if line["key"] in keys]
     assert [line["step"] for line in lines] == list(range(1, 29))
-    assert files["everything-1"]["sums"] == files["full-1"]["sums"]
+    assert files["everything-1"].sums == files["full-1"].sums
     assert [name for name in files if name.startswith("base")] == ["base-0"]
 
 
 def test_what_is_measured_and_noted(whole):
     base, full = arm_of(whole, "base"), arm_of(whole, "full")
-    assert base["mean"]["general_kl"] == 0
-    assert full["mean"]["general_kl"] > 0.01
-    assert full["mean"]["heldout_loss"] < base["mean"]["heldout_loss"]
-    assert base["mean"]["heldout_option_accuracy"] is None
-    right = base["mean"]["general_option_accuracy"]
+    assert base.mean["general_kl"] == 0
+    assert full.mean["general_kl"] > 0.01
+    assert full.mean["heldout_loss"] < base.mean["heldout_loss"]
+    assert base.mean["heldout_option_accuracy"] is None
+    right = base.mean["general_option_accuracy"]
     assert right * 5 == pytest.approx(round(right * 5))
-    assert whole["heldout"]["samples"] == 5
-    (general,) = whole["general"]
-    assert (general["samples"], general["refused"], general["with_options"]) == (12, 1, 5)
-    assert general["first_refused"]["row"] == 12
-    assert general["first_refused"]["line"] == 13
-    assert any("1 general samples with options do not count" in note for note in whole["notes"])
-    assert any("2 seeds give wide intervals" in note for note in whole["notes"])
-    low, high = full["interval"]["heldout_loss"]
-    values = [row["heldout_loss"] for row in full["seeds"]]
+    assert whole.heldout.samples == 5
+    (general,) = whole.general
+    assert (general.samples, general.refused, general.with_options) == (12, 1, 5)
+    assert general.first_refused.row == 12
+    assert general.first_refused.line == 13
+    assert any("1 general samples with options do not count" in note for note in whole.notes)
+    assert any("2 seeds give wide intervals" in note for note in whole.notes)
+    low, high = full.interval["heldout_loss"]
+    values = [row.heldout_loss for row in full.seeds]
     assert (low + high) / 2 == pytest.approx(np.mean(values))
     assert high - low == pytest.approx(2 * 12.7062 * abs(values[0] - values[1]) / 2, rel=1e-4)
 
 
 def test_comparisons_are_paired_and_told(whole):
-    pairs = {(c["arm"], c["against"]): c for c in whole["comparisons"]}
+    pairs = {(c.arm, c.against): c for c in whole.comparisons}
     assert {
         ("fifth", "random-11"),
         ("magnitude", "random-11"),
@@ -195,38 +196,38 @@ def test_comparisons_are_paired_and_told(whole):
         ("fifth", "full"),
         ("full", "base"),
     } <= pairs.keys()
-    twins = pairs["everything", "full"]["metrics"]["heldout_loss"]
-    assert (twins["difference"], twins["low"], twins["high"]) == (0, 0, 0)
-    assert twins["verdict"] == "no difference seen"
-    found = pairs["fifth", "random-11"]["metrics"]["general_loss"]
+    twins = pairs["everything", "full"].metrics["heldout_loss"]
+    assert (twins.difference, twins.low, twins.high) == (0, 0, 0)
+    assert twins.verdict == "no difference seen"
+    found = pairs["fifth", "random-11"].metrics["general_loss"]
     ours, theirs = arm_of(whole, "fifth"), arm_of(whole, "random-11")
-    both = zip(ours["seeds"], theirs["seeds"], strict=True)
-    gaps = [a["general_loss"] - b["general_loss"] for a, b in both]
-    assert found["difference"] == pytest.approx(np.mean(gaps))
-    assert found["bootstrap"][0] <= found["difference"] <= found["bootstrap"][1]
+    both = zip(ours.seeds, theirs.seeds, strict=True)
+    gaps = [a.general_loss - b.general_loss for a, b in both]
+    assert found.difference == pytest.approx(np.mean(gaps))
+    assert found.bootstrap[0] <= found.difference <= found.bootstrap[1]
 
 
 def test_the_whole_price_is_told(run, whole):
-    price = whole["price"]
-    assert price["warm-up"]["steps"] == 14
-    assert price["warm-up"]["tokens"] == price["scoring"]["tokens"] == _pool_tokens(run)
-    assert price["warm-up"]["seconds"] == run.read_manifest()["seconds"]["warm-up"]
-    assert price["training"]["full"]["steps"] == 28
-    even = whole["break_even"]["fifth"]
-    saved = price["training"]["full"]["seconds"] - price["training"]["fifth"]["seconds"]
-    choosing = price["warm-up"]["seconds"] + price["scoring"]["seconds"]
-    assert even["trainings"] == (pytest.approx(choosing / saved) if saved > 0 else None)
-    assert whole["break_even"]["everything"]["trainings"] is None
+    price = whole.price
+    assert price.warm_up.steps == 14
+    assert price.warm_up.tokens == price.scoring.tokens == _pool_tokens(run)
+    assert price.warm_up.seconds == run.read_manifest().seconds["warm-up"]
+    assert price.training["full"].steps == 28
+    even = whole.break_even["fifth"]
+    saved = price.training["full"].seconds - price.training["fifth"].seconds
+    choosing = price.warm_up.seconds + price.scoring.seconds
+    assert even.trainings == (pytest.approx(choosing / saved) if saved > 0 else None)
+    assert whole.break_even["everything"].trainings is None
 
 
 def test_answers_lie_side_by_side(run, whole):
-    answers = api.read_evaluation(run, "whole")["answers"]["prompts"]
+    answers = api.read_evaluation(run, "whole").answers.prompts
     assert len(answers) == 4
     for answer in answers:
-        assert set(answer["answers"]) >= {"base", "full", "fifth"}
-        assert answer["prompt"]
-        assert answer["reference"]
-    assert any(a["answers"]["base"] != a["answers"]["full"] for a in answers)
+        assert set(answer.answers) >= {"base", "full", "fifth"}
+        assert answer.prompt
+        assert answer.reference
+    assert any(a.answers["base"] != a.answers["full"] for a in answers)
 
 
 def test_nothing_large_is_left_behind(run, whole):
@@ -254,20 +255,20 @@ def test_killed_and_resumed_equals_undisturbed(place, run, whole):
     until(four, "four arms", during=lambda: at_work(evaluation), pause=0.02)
     os.kill(jobs.observe(evaluation).pid, signal.SIGKILL)
     wait_for(evaluation, "interrupted")
-    assert not api.read_evaluation(run, "killed")["result"]["finished"]
+    assert not api.read_evaluation(run, "killed").result.finished
     done = {path: path.stat().st_mtime_ns for path in evaluation.arms.glob("[!.]*.json")}
     assert len(done) >= 4
     assert open_folder(evaluation.path).path == evaluation.path
     api.resume_run(open_folder(evaluation.path))
     assert wait_for(evaluation, "finished", "failed").state == "finished"
     assert {path: path.stat().st_mtime_ns for path in done} == done
-    resumed = api.read_evaluation(run, "killed")["result"]
-    for mine, theirs in zip(resumed["arms"], whole["arms"], strict=True):
-        assert mine["label"] == theirs["label"]
-        measured = {name: value for name, value in theirs["mean"].items() if value is not None}
-        again = {name: mine["mean"][name] for name in measured}
+    resumed = api.read_evaluation(run, "killed").result
+    for mine, theirs in zip(resumed.arms, whole.arms, strict=True):
+        assert mine.label == theirs.label
+        measured = {name: value for name, value in theirs.mean.items() if value is not None}
+        again = {name: mine.mean[name] for name in measured}
         assert again == pytest.approx(measured, rel=1e-4, abs=1e-6)
-        assert [row["steps"] for row in mine["seeds"]] == [row["steps"] for row in theirs["seeds"]]
+        assert [row.steps for row in mine.seeds] == [row.steps for row in theirs.seeds]
     with pytest.raises(RunError, match="killed is finished"):
         api.resume_run(evaluation)
 
@@ -308,14 +309,14 @@ def test_a_selection_made_anew_is_trained_anew(place, run):
     config = settings(place, selections=["changing"], arms=["selection"], seeds=1)
     conduct(run, "changing", config)
     evaluation = Evaluation.open(run, "changing")
-    before = evaluation.read_arms()["changing-0"]
+    before = read_trials(evaluation)["changing-0"]
     api.select_samples(run, "changing", SelectionConfig(ratio=0.3))
     evaluation.write_status(evaluation.read_status().model_copy(update={"state": "stopped"}))
     api.resume_run(evaluation)
     assert wait_for(evaluation, "finished", "failed").state == "finished"
-    after = evaluation.read_arms()["changing-0"]
-    assert (before["samples"], after["samples"]) == (11, 16)
-    assert before["sums"]["heldout_loss"] != after["sums"]["heldout_loss"]
+    after = read_trials(evaluation)["changing-0"]
+    assert (before.samples, after.samples) == (11, 16)
+    assert before.sums["heldout_loss"] != after.sums["heldout_loss"]
 
 
 def test_a_finished_evaluation_does_not_speak_of_a_selection_saved_anew(place, run):
@@ -342,12 +343,12 @@ def test_arms_measured_on_other_samples_do_not_count(place, run):
     )
     conduct(run, "edited", config)
     evaluation = Evaluation.open(run, "edited")
-    before = {name: arm["sums"]["general_loss"] for name, arm in evaluation.read_arms().items()}
+    before = {name: arm.sums["general_loss"] for name, arm in read_trials(evaluation).items()}
     general.write_text('{"instruction": "the lung?", "output": "fever and cough."}\n' * 4)
     evaluation.write_status(evaluation.read_status().model_copy(update={"state": "stopped"}))
     api.resume_run(evaluation)
     assert wait_for(evaluation, "finished", "failed").state == "finished"
-    after = {name: arm["sums"]["general_loss"] for name, arm in evaluation.read_arms().items()}
+    after = {name: arm.sums["general_loss"] for name, arm in read_trials(evaluation).items()}
     assert before.keys() == after.keys() == {"base-0", "fifth-0"}
     assert all(before[name] != after[name] for name in before)
 
@@ -364,7 +365,7 @@ def test_stop_keeps_finished_arms_and_a_resume_goes_on_within_one(place, run):
     api.start_run(evaluation)
     await_steps(evaluation, 5)
     assert api.stop_run(evaluation).state == "stopped"
-    assert set(evaluation.read_arms()) == {"base-0"}
+    assert set(read_trials(evaluation)) == {"base-0"}
     assert list(evaluation.checkpoints.glob("*/checkpoint-*/complete"))
     before = max(line["step"] for line in evaluation.read_metrics())
     api.resume_run(evaluation)
@@ -395,12 +396,12 @@ def test_a_drawn_selection_is_drawn_anew_by_each_seed(place, run):
         place, selections=["drawn"], arms=["selection"], seeds=2, training="full", lr=1e-3
     )
     result = conduct(run, "drawn", config)
-    assert [arm["label"] for arm in result["arms"]] == ["base", "drawn"]
-    assert result["comparisons"][0]["against"] == "base"
-    keys = [file["key"] for file in Evaluation.open(run, "drawn").read_arms().values()]
+    assert [arm.label for arm in result.arms] == ["base", "drawn"]
+    assert result.comparisons[0].against == "base"
+    keys = [file.key for file in read_trials(Evaluation.open(run, "drawn")).values()]
     assert len(set(keys)) == 3
-    assert "random draws, which each seed draws anew: 'drawn'" in result["notes"]
-    first = {row["response_tokens"] for row in Evaluation.open(run, "drawn").read_arms().values()}
+    assert "random draws, which each seed draws anew: 'drawn'" in result.notes
+    first = {row.response_tokens for row in read_trials(Evaluation.open(run, "drawn")).values()}
     assert len(first) == 3  # none for base, another subset for each seed
 
 
@@ -410,13 +411,13 @@ def test_fresh_repetitions_are_other_seeds_of_the_same(place, run, whole):
     config = settings(place, selections=["fifth"], arms=arms, seeds=2, first_seed=1)
     result = conduct(run, "fresh", config)
     for label in ("fifth", "random"):
-        ours = {row["seed"]: row["heldout_loss"] for row in arm_of(result, label)["seeds"]}
+        ours = {row.seed: row.heldout_loss for row in arm_of(result, label).seeds}
         assert sorted(ours) == [1, 2]
-        earlier = arm_of(whole, "random-11" if label == "random" else label)["seeds"][1]
-        assert ours[1] == pytest.approx(earlier["heldout_loss"])
-    assert result["comparisons"][0]["seeds"] == 2
-    (prompt, *_) = api.read_evaluation(run, "fresh")["answers"]["prompts"]
-    assert set(prompt["answers"]) == {"base", "fifth"}
+        earlier = arm_of(whole, "random-11" if label == "random" else label).seeds[1]
+        assert ours[1] == pytest.approx(earlier.heldout_loss)
+    assert result.comparisons[0].seeds == 2
+    (prompt, *_) = api.read_evaluation(run, "fresh").answers.prompts
+    assert set(prompt.answers) == {"base", "fifth"}
 
 
 # -- held-out files
@@ -459,10 +460,10 @@ def test_a_near_duplicate_is_counted_and_measured(place, run, tmp_path):
     near = {"question": row["question"], "answer": row["answer"] + " water", "options": "none"}
     config = settings(place, heldout=heldout_file(tmp_path, place, [near]), arms=["base"])
     result = conduct(run, "near", config)
-    pairs = result["leaks"]["near_duplicates"]
-    assert [(p["heldout"], p["sample_id"]) for p in pairs if p["overlap"] > 0.9] == [(2, sample)]
-    assert result["heldout"]["samples"] == 5
-    assert any("1 heldout samples with options do not count" in note for note in result["notes"])
+    pairs = result.leaks.near_duplicates
+    assert [(p.heldout, p.sample_id) for p in pairs if p.overlap > 0.9] == [(2, sample)]
+    assert result.heldout.samples == 5
+    assert any("1 heldout samples with options do not count" in note for note in result.notes)
 
 
 def test_an_unknown_layout_says_what_to_rename(place, run, tmp_path):
@@ -499,16 +500,14 @@ def test_what_cannot_be_evaluated_is_refused_at_once(place, run, tmp_path):
 def test_an_estimate_needs_no_torch_and_follows_the_work(place, run):
     small = api.estimate_evaluation(run, settings(place, selections=["fifth"], seeds=1))
     large = api.estimate_evaluation(run, settings(place, selections=["fifth"], seeds=3))
-    assert small["arms"] == 6
-    assert large["arms"] == 16
-    assert 2 * small["tokens"] < large["tokens"] < 3 * small["tokens"]
-    assert small["low"] < small["seconds"] < small["high"]
+    assert small.arms == 6
+    assert large.arms == 16
+    assert 2 * small.tokens < large.tokens < 3 * small.tokens
+    assert small.low < small.seconds < small.high
     # Both twins of everything are one training.
     twins = settings(place, selections=["everything"], arms=["full", "selection"], seeds=2)
-    assert api.estimate_evaluation(run, twins)["arms"] == 3
-    assert (
-        api.estimate_evaluation(run, TuneConfig(seeds=2, settings=("typical-high",)))["arms"] == 10
-    )
+    assert api.estimate_evaluation(run, twins).arms == 3
+    assert api.estimate_evaluation(run, TuneConfig(seeds=2, settings=("typical-high",))).arms == 10
     code = (
         "import sys; from grads import api; from grads.store.runs import Run;"
         "from grads.config.evaluation import EvaluationConfig;"
@@ -529,26 +528,26 @@ def test_a_search_from_the_grid_to_the_second_test(place, run):
     chosen = ("typical-high", "high-sample", "loss-low")
     config = TuneConfig.parse(values | {"settings": chosen, "save_as": "best"})
     result = conduct(run, "search", config)
-    assert result["finished"]
-    assert set(result["points"]) == {"base", "full", "random", *chosen}
-    assert result["points"]["base"]["forgetting"] == 0
-    assert set(result["front"]) <= {"random", *chosen}
-    assert len(arm_of(result, "random")["seeds"]) == 2
-    assert len(arm_of(result, "typical-high")["seeds"]) == 1
-    assert result["noise"]["learning"] > 0
-    files = Evaluation.open(run, "search").read_arms()
-    if result["winner"] is None:
-        assert result["confirmation"] is None
-        assert "None of the settings" in result["sentence"]
+    assert result.finished
+    assert set(result.points) == {"base", "full", "random", *chosen}
+    assert result.points["base"].forgetting == 0
+    assert set(result.front) <= {"random", *chosen}
+    assert len(arm_of(result, "random").seeds) == 2
+    assert len(arm_of(result, "typical-high").seeds) == 1
+    assert result.noise.learning > 0
+    files = read_trials(Evaluation.open(run, "search"))
+    if result.winner is None:
+        assert result.confirmation is None
+        assert "None of the settings" in result.sentence
     else:
-        finals = [file for file in files.values() if file["phase"] == "final"]
-        assert {f["seed"] for f in finals if f["arm"] == result["winner"]} == {2, 3}
-        assert result["confirmation"]["against"] == "random"
-    named = result["selection"] is not None
+        finals = [file for file in files.values() if file.phase == "final"]
+        assert {f.seed for f in finals if f.arm == result.winner} == {2, 3}
+        assert result.confirmation.against == "random"
+    named = result.selection is not None
     assert named == ("best" in run.selection_names())
-    pilots = [file for file in files.values() if file["phase"] == "pilot"]
-    assert {len(file["sums"]["heldout_loss"][0]) for file in pilots} == {2}  # half of five
-    assert {len(file["sums"]["general_loss"][0]) for file in pilots} == {6}  # half of twelve
+    pilots = [file for file in files.values() if file.phase == "pilot"]
+    assert {len(file.sums["heldout_loss"][0]) for file in pilots} == {2}  # half of five
+    assert {len(file.sums["general_loss"][0]) for file in pilots} == {6}  # half of twelve
 
 
 def test_a_search_tests_what_it_would_save(run):
@@ -561,7 +560,7 @@ def test_a_search_tests_what_it_would_save(run):
     try:
         trials = tuning.trials(pool, config)
         saved = api.select_samples(run, "as-tuned", tuning.grid(config)["typical-high"])
-        table = run.read_selection("as-tuned")[1]
+        table = api.read_selection(run, "as-tuned")[1]
     finally:
         for sample in (pinned, excluded):
             api.decide(run, sample, "clear")
@@ -570,7 +569,7 @@ def test_a_search_tests_what_it_would_save(run):
     for trial in subsets:
         assert pinned in trial.sample_ids, trial.name
         assert excluded not in trial.sample_ids, trial.name
-        assert len(trial.sample_ids) == saved["samples"]["kept"]
+        assert len(trial.sample_ids) == saved.samples.kept
     (high,) = (trial for trial in subsets if trial.name == "pilot-typical-high-0")
     assert high.sample_ids.tolist() == table.filter(table["kept"])["sample_id"].to_pylist()
     full = [trial for trial in trials if trial.arm == "full"]
@@ -579,17 +578,17 @@ def test_a_search_tests_what_it_would_save(run):
 
 def test_subsets_of_the_grid_without_training(run):
     found = api.subset_overlap(run, 0.2)
-    matrix = np.array(found["jaccard"])
+    matrix = np.array(found.jaccard)
     np.testing.assert_array_equal(matrix, matrix.T)
     assert (np.diag(matrix) == 1).all()
-    assert found["by_chance"] == pytest.approx(1 / 9)
+    assert found.by_chance == pytest.approx(1 / 9)
     pool = api.load_pool(run)
     scores = pool.scores
-    mean = {row["label"]: row for row in found["subsets"]}
+    mean = {row.label: row for row in found.subsets}
     lowest = np.sort(scores.loss)[:11].mean()
-    assert mean["loss-low"]["loss"] == pytest.approx(lowest)
-    assert found["pool"]["samples"] == 53
-    a, b = (found["labels"].index(name) for name in ("typical-low-sample", "loss-low"))
+    assert mean["loss-low"].loss == pytest.approx(lowest)
+    assert found.pool.samples == 53
+    a, b = (found.labels.index(name) for name in ("typical-low-sample", "loss-low"))
     kept = [
         pool.select(SelectionConfig(ratio=0.2, **values)).kept
         for values in ({}, {"criterion": "loss_low"})

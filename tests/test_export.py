@@ -68,7 +68,7 @@ def config(**values) -> RunConfig:
 
 def write(subset: Subset, kind: str, out: Path, **values) -> Path:
     """Export, and the path of the data."""
-    export(subset, kind, out, config(**values), {"selection": subset.name})
+    export(subset, kind, out, config(**values), manifest={"selection": subset.name})
     return out if out.is_file() else out / FORMATS[kind].data_name.format(name=subset.name)
 
 
@@ -173,7 +173,7 @@ def test_csv_takes_a_long_document_in_a_fresh_process(tmp_path):
         "rows = [{'text': 'x' * 200_000}]\n"
         "subset = Subset('mine', None, rows, None, [[]], None)\n"
         "config = RunConfig(dataset='data.jsonl')\n"
-        "print(export(subset, 'csv', Path(sys.argv[1]), config, {})['rows'])\n"
+        "print(export(subset, 'csv', Path(sys.argv[1]), config, manifest={})['rows'])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "out.csv")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
@@ -355,7 +355,7 @@ def test_every_format_writes_a_manifest(tmp_path, kind, count):
     subset = typed_subset(rows=TABLE.to_pylist()[:count], table=TABLE.slice(0, count))
     subset = replace(subset, turns=subset.turns[:count])
     out = tmp_path / "deep" / "out"
-    returned = export(subset, kind, out, config(), {"selection": "mine"})
+    returned = export(subset, kind, out, config(), manifest={"selection": "mine"})
     assert json.loads((out / "manifest.json").read_text(encoding="utf-8")) == returned
     assert returned["selection"] == "mine"
     assert (returned["format"], returned["rows"]) == (kind, count)
@@ -369,7 +369,7 @@ def test_every_format_writes_a_manifest(tmp_path, kind, count):
 @pytest.mark.parametrize("kind", ALONE)
 def test_a_file_has_its_manifest_beside_it(tmp_path, kind):
     out = tmp_path / f"out.{kind}"
-    returned = export(lines_subset(), kind, out, config(), {})
+    returned = export(lines_subset(), kind, out, config(), manifest={})
     beside = tmp_path / f"out.{kind}.manifest.json"
     assert sorted(tmp_path.iterdir()) == [out, beside]
     assert json.loads(beside.read_text(encoding="utf-8")) == returned
@@ -409,7 +409,7 @@ def test_an_existing_file_is_refused_and_left_alone(tmp_path):
 def test_overwriting_replaces_a_file(tmp_path):
     out = tmp_path / "out.jsonl"
     write(rows_subset([{"old": 1}]), "jsonl", out)
-    export(lines_subset(), "jsonl", out, config(), {}, overwrite=True)
+    export(lines_subset(), "jsonl", out, config(), manifest={}, overwrite=True)
     assert out.read_bytes() == b"".join(LINES)
     manifest = json.loads((tmp_path / "out.jsonl.manifest.json").read_text(encoding="utf-8"))
     assert manifest["rows"] == 3
@@ -418,7 +418,7 @@ def test_overwriting_replaces_a_file(tmp_path):
 def test_overwriting_replaces_a_folder_as_a_whole(tmp_path):
     out = tmp_path / "out"
     write(lines_subset(), "trl", out)
-    export(lines_subset(), "axolotl", out, config(), {}, overwrite=True)
+    export(lines_subset(), "axolotl", out, config(), manifest={}, overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == [
         "axolotl.yaml",
         "manifest.json",
@@ -468,5 +468,5 @@ def test_a_failed_overwrite_keeps_the_earlier_export(tmp_path, monkeypatch, name
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     spoil(monkeypatch, "jsonl")
     with pytest.raises(ExportError, match=message):
-        export(lines_subset(), "jsonl", tmp_path / name, config(), {}, overwrite=True)
+        export(lines_subset(), "jsonl", tmp_path / name, config(), manifest={}, overwrite=True)
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before

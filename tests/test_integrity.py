@@ -275,7 +275,7 @@ def test_parts_made_from_other_tokens_are_made_anew(place, finished, copied):
     stages_made = copied.read_manifest()
     interrupted = Run(shutil.copytree(copied.path, copied.path.parent / "interrupted"))
     for run in (copied, interrupted):  # as a kill after the scoring pass leaves it
-        run.update_manifest(made={k: v for k, v in stages_made["made"].items() if k != "score"})
+        run.update_manifest(made={k: v for k, v in stages_made.made.items() if k != "score"})
         for file in (run.scores_file, run.features_file, run.clusters_file):
             file.unlink()
     wrong = pq.read_table(finished.scores_file)["loss"].to_numpy() + 1
@@ -326,7 +326,7 @@ def test_what_is_damaged_is_made_anew_by_a_resume(finished, copied, name, damage
         mine, theirs = (open_table(run.path / other).read() for run in (copied, finished))
         assert mine.column_names == theirs.column_names
         assert len(mine) == len(theirs)
-    assert api.select_samples(copied, "again", SelectionConfig(ratio=0.2))["samples"]["kept"] == 11
+    assert api.select_samples(copied, "again", SelectionConfig(ratio=0.2)).samples.kept == 11
     with pytest.raises(RunError, match="its files are whole"):
         api.resume_run(copied)
 

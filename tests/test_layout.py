@@ -97,6 +97,29 @@ def test_engine_never_imports_streamlit_or_plotly(path):
     assert not names & {"streamlit", "plotly"}
 
 
+POSITIONAL = 4  # the most parameters that a call can give without their names
+
+
+def with_many_positional(path):
+    """Functions of a file that take more than that by place; a command's are options by name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        taken = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+        taken = [name for name in taken if name not in ("self", "cls")]
+        decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+        is_command = any(text.startswith(("app.command", "with_settings")) for text in decorators)
+        if len(taken) > POSITIONAL and not is_command:
+            yield node.name
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if p.parts[len(ROOT.parts)] in ("grads", "studio")], ids=module_of
+)
+def test_long_calls_name_what_they_give(path):
+    assert list(with_many_positional(path)) == []
+
+
 def test_selection_loads_no_torch():
     code = "import sys, grads.selection.subsets; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -46,6 +46,7 @@ def test_demo_is_a_float_model_that_trains_and_saves(demo_model, tmp_path):
     assert (tmp_path / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.job
 def test_a_gguf_file_gives_the_same_weights_as_the_demo(demo_model):
     gguf = next(models.demo_package().glob("*.gguf"))
     ours = models.load_model("demo", "cpu", torch.float32)

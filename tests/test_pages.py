@@ -4,6 +4,7 @@ Brushes, tables and dialogs need a browser: test_browser.py.
 """
 
 import ast
+import dataclasses
 import json
 import os
 import re
@@ -329,7 +330,7 @@ def test_a_run_removed_behind_the_pages_back(run):
 
 
 def test_a_finished_run_says_how_long_it_took(run):
-    seconds = sum(run.read_manifest()["seconds"].values())
+    seconds = sum(run.read_manifest().seconds.values())
     text = everything(open_page("Run"))
     assert f"It took {words.duration(seconds)}." in text
     assert "estimated" not in text
@@ -338,7 +339,7 @@ def test_a_finished_run_says_how_long_it_took(run):
 
 def test_the_estimate_is_held_against_what_it_took(run):
     """Only the stages that were estimated count in how far it was off."""
-    spent = run.read_manifest()["seconds"]
+    spent = run.read_manifest().seconds
     half = (spent["score"] + spent["warm-up"]) / 2
     run.estimate_file.write_text(json.dumps({"seconds": {"score": half, "warm-up": 0.0}}))
     text = everything(open_page("Run"))
@@ -741,9 +742,9 @@ def test_options_in_the_link_keep_what_the_engine_keeps(run, pool, parameters, v
     save_as(at, "mine")
     assert_sound(at)
     assert kept_ids(run, "mine") == pool.scores.sample_id[expected].tolist()
-    record, _ = run.read_selection("mine")
-    assert SelectionConfig.parse(record["options"]) == options
-    assert record["samples"]["kept"] == shown_count(at)
+    record = api.read_record(run, "mine")
+    assert record.options == options
+    assert record.samples.kept == shown_count(at)
 
 
 def test_a_budget_in_tokens_is_not_exceeded(run, pool):
@@ -840,7 +841,7 @@ def test_without_a_name_there_is_nothing_to_save(run):
 
 def test_a_saved_selection_is_offered_for_export(run):
     at = save_as(open_page("Select", budget="5.0"), "first-try")
-    assert run.read_selection("first-try")[0]["samples"] == {"kept": 15, "pool": 300}
+    assert api.read_record(run, "first-try").samples.as_json() == {"kept": 15, "pool": 300}
     (box,) = [box for box in at.selectbox if box.label == "Saved selection"]
     assert box.value == "first-try"
 
@@ -871,12 +872,12 @@ def test_a_person_pins_an_example(run, pool):
     save_as(at, "reviewed")
     assert sample in kept_ids(run, "reviewed")
     assert len(kept_ids(run, "reviewed")) == 30
-    record, _ = run.read_selection("reviewed")
-    assert record["options"]["pins"] == [sample]
-    assert record["decisions"][0]["reviewer"] == "Dr Ada"
+    record = api.read_record(run, "reviewed")
+    assert record.options.pins == (sample,)
+    assert record.decisions[0].reviewer == "Dr Ada"
     press(at, "Make the files")
     manifest = json.loads((run.exports / "reviewed" / "jsonl" / "manifest.json").read_text())
-    assert manifest["decisions"] == record["decisions"]
+    assert manifest["decisions"] == [made.as_json() for made in record.decisions]
     assert manifest["options"]["pins"] == [sample]
 
 
@@ -899,7 +900,7 @@ def test_a_person_excludes_an_example_and_takes_it_back(run, pool):
 
 
 def test_everything_decided_is_listed(run):
-    api.decide(run, 5, "pin", "good", "Ada")
+    api.decide(run, 5, "pin", "good", reviewer="Ada")
     api.decide(run, 6, "exclude")
     api.decide(run, 7, "exclude")
     api.decide(run, 7, "clear")
@@ -1104,27 +1105,33 @@ def test_data_outside_the_allowed_folders_are_refused(root, tmp_path_factory):
         ),
     ],
 )
-def test_the_headline_counts_several_subsets(verdicts, expected):
+def test_the_headline_counts_several_subsets(run, verdicts, expected):
     compared = [
         {"kind": "selection", "against_kind": "random", "seeds": 3, "arm": f"s{i}"}
         | {"learning": learning, "forgetting": forgetting}
         for i, (learning, forgetting) in enumerate(verdicts)
     ]
-    result = {"finished": True, "comparisons": compared}
-    found = {"result": result, "status": {"state": "finished"}}
-    assert verdict.sentence(found) == expected
+    assert verdict.sentence(found_with(run, compared)) == expected
 
 
-def test_one_subset_with_its_longer_twin_is_one_subset():
+def found_with(run, compared):
+    """The demo's evaluation as if these were its comparisons, other fields as they were."""
+    found = api.read_evaluation(run, "tenth")
+    pair = found.result.comparisons[0]
+    result = found.result.model_copy(
+        update={"comparisons": [pair.model_copy(update=values) for values in compared]}
+    )
+    return dataclasses.replace(found, result=result)
+
+
+def test_one_subset_with_its_longer_twin_is_one_subset(run):
     """A selection trained as long as everything is no further subset."""
     compared = [
         {"kind": kind, "against_kind": kind.replace("selection", "random"), "seeds": 3, "arm": kind}
         | {"learning": "worse", "forgetting": "no difference seen"}
         for kind in ("selection", "selection_steps")
     ]
-    result = {"finished": True, "comparisons": compared}
-    found = {"result": result, "status": {"state": "finished"}}
-    assert verdict.sentence(found) == "It learned less than a random subset"
+    assert verdict.sentence(found_with(run, compared)) == "It learned less than a random subset"
 
 
 def several(run, copies=4):
@@ -1182,7 +1189,7 @@ def test_a_running_evaluation_shows_what_it_has_found_and_a_failed_one_its_log(r
 
 def test_nothing_can_be_started_without_samples_to_measure_on(run):
     """The demo holds none out: what to do is said in the words of the page."""
-    assert not run.read_manifest()["counts"]["heldout"]
+    assert not run.read_manifest().counts.heldout
     at = open_page("Evaluate", run="demo")
     assert not has_button(at, "Start the")
     for title in ("Test a selection", "Find a setting"):
@@ -1215,7 +1222,7 @@ def test_a_person_decides_wherever_an_example_is_open(root, page):
     assert at.query_params["sample"] == "7"
     at = press(at, "Never keep")
     assert_sound(at)
-    assert api.decisions(run)[7]["decision"] == "exclude"
+    assert api.decisions(run)[7].decision == "exclude"
     (explore,) = [link for link in at.get("page_link") if link.proto.label == "Start"]
     assert "sample=7" in explore.proto.query_string
     at = press(at, "Undo")

@@ -95,7 +95,7 @@ def test_categories_are_the_topics_and_the_source_columns(pool):
         named = [found.names[code] for code in found.code]
         assert named == [source[i][column] for i in pool.scores.sample_id]
     sizes = np.bincount(pool.categories[TOPIC].code).tolist()
-    assert sizes == [cluster["size"] for cluster in pool.clusters]
+    assert sizes == [cluster.size for cluster in pool.clusters]
 
 
 def test_cluster_names_tell_the_topics_apart(pool):
@@ -173,9 +173,9 @@ def test_positions_leave_out_strangers(pool):
 def test_kept_reads_a_saved_selection(pool):
     assert len(pool.run.selection_names()) >= 5
     for name in pool.run.selection_names():
-        record, table = pool.run.read_selection(name)
+        record, table = api.read_selection(pool.run, name)
         assert (pool.kept(name) == table["kept"].to_numpy()).all()
-        assert pool.kept(name).sum() == record["samples"]["kept"]
+        assert pool.kept(name).sum() == record.samples.kept
 
 
 # -- filter
@@ -425,7 +425,7 @@ def test_preview_numbers_by_hand(pool, percent):
 def test_price_by_hand(pool):
     """Seconds a token of the warm-up, times the tokens; what choosing cost, over what it saves."""
     shown = preview(pool, options(ratio=0.25))
-    seconds = pool.run.read_manifest()["seconds"]
+    seconds = pool.run.read_manifest().seconds
     tokens = pq.read_table(pool.run.scores_file, columns=["prompt_tokens", "response_tokens"])
     tokens = sum(column.to_numpy() for column in tokens.columns)
     each = seconds["warm-up"] / tokens.sum()  # one epoch over all samples
@@ -448,7 +448,7 @@ def test_price_of_part_of_the_pool_and_several_epochs(run):
     values = run.config_values() | {"epochs": 2.0, "warmup_fraction": 0.5}
     run.config_file.write_text(json.dumps(values))
     run.update_manifest(warmup={"kind": "lora", "samples": 150})
-    seconds = run.read_manifest()["seconds"]["warm-up"]
+    seconds = run.read_manifest().seconds["warm-up"]
     assert preview(Pool(run), options()).price.epoch_all == pytest.approx(seconds)
 
 
@@ -478,7 +478,7 @@ def test_emptied_says_how_many_a_random_subset_would_keep():
 def test_overlap_by_hand():
     first = np.array([1, 1, 1, 0, 0, 0, 0, 0], bool)
     second = np.array([0, 1, 1, 1, 1, 0, 0, 0], bool)
-    assert overlap(first, second) == {
+    assert vars(overlap(first, second)) == {
         "both": 2,
         "only_first": 1,
         "only_second": 2,
@@ -486,20 +486,20 @@ def test_overlap_by_hand():
         "by_chance": 3 * 4 / 8,
     }
     nothing = np.zeros(8, bool)
-    assert overlap(nothing, nothing)["jaccard"] == 1.0
-    assert overlap(first, nothing)["jaccard"] == 0.0
+    assert overlap(nothing, nothing).jaccard == 1.0
+    assert overlap(first, nothing).jaccard == 0.0
 
 
 # -- decisions by people
 
 
 def test_the_last_word_on_a_sample_counts(run):
-    api.decide(run, 5, "pin", " a fine answer ", " Dr Ada ")
+    api.decide(run, 5, "pin", " a fine answer ", reviewer=" Dr Ada ")
     api.decide(run, 6, "exclude", "wrong dose")
-    api.decide(run, 5, "exclude", "looked again", "Bo")
+    api.decide(run, 5, "exclude", "looked again", reviewer="Bo")
     found = api.decisions(run)
     assert sorted(found) == [5, 6]
-    assert (found[5]["decision"], found[5]["reason"], found[5]["reviewer"]) == (
+    assert (found[5].decision, found[5].reason, found[5].reviewer) == (
         "exclude",
         "looked again",
         "Bo",
@@ -541,18 +541,18 @@ def test_options_win_over_people(run):
 
 
 def test_decisions_go_into_the_record(run):
-    api.decide(run, 5, "pin", "clear", "Ada")
+    api.decide(run, 5, "pin", "clear", reviewer="Ada")
     api.decide(run, 6, "exclude")
     record = api.select_samples(run, "reviewed", options(excluded=[5]))
-    assert record["options"]["excluded"] == [5, 6]
-    assert record["options"]["pins"] == []
+    assert record.options.excluded == (5, 6)
+    assert record.options.pins == ()
 
 
 def test_a_record_holds_no_decision_that_was_overruled(run):
     """A pin that the options overrule is not what made the subset."""
-    api.decide(run, 5, "pin", "clear", "Ada")
+    api.decide(run, 5, "pin", "clear", reviewer="Ada")
     record = api.select_samples(run, "overruled", options(excluded=[5]))
-    assert record["decisions"] == []
+    assert record.decisions == []
 
 
 def test_no_decision_about_what_is_not_in_the_pool(small):
@@ -729,7 +729,7 @@ def test_stages_of_a_finished_run(run):
     found = watch.stages(run, run.read_status())
     assert [stage.name for stage in found] == list(watch.STAGES)
     assert {stage.state for stage in found} == {"done"}
-    seconds = run.read_manifest()["seconds"]
+    seconds = run.read_manifest().seconds
     assert {stage.name: stage.seconds for stage in found} == seconds
 
 

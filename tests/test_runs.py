@@ -8,6 +8,7 @@ import pytest
 from grads.config.base import read_yaml
 from grads.config.run import RunConfig
 from grads.errors import ConfigError, RunError
+from grads.selection.record import read_selection
 from grads.store.files import replacing, write_table
 from grads.store.runs import Run, Status, list_runs, new_run_path
 
@@ -102,7 +103,7 @@ def test_missing_and_damaged_files_say_what_to_do(tmp_path):
     with pytest.raises(RunError, match="cannot be read"):
         run.read_manifest()
     with pytest.raises(RunError, match="has no selection 'x': there are none yet"):
-        run.read_selection("x")
+        read_selection(run, "x")
 
 
 def test_metrics_survive_a_killed_writer(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from grads.evaluation import intervals, results
 from grads.evaluation.arms import Arm
 from grads.evaluation.intervals import NONE, Estimate
+from grads.evaluation.trials import TrialResult
 
 T_2 = 4.30265  # 97.5% point of Student's t with two degrees of freedom
 
@@ -99,20 +100,23 @@ def test_break_even():
 def trials(heldout, general, samples=10):
     """Files of an arm whose one held-out and one general sample have these losses, by seed."""
     return {
-        seed: {
-            "samples": samples,
-            "response_tokens": 50,
-            "sums": {
-                "heldout_loss": [[2 * a], [2.0]],
-                "general_loss": [[b, b], [1.0, 1.0]],
-                "general_kl": [[0.1], [1.0]],
+        seed: TrialResult(
+            arm="some",
+            seed=seed,
+            key=f"some-{seed}",
+            samples=samples,
+            response_tokens=50,
+            sums={
+                "heldout_loss": ([2 * a], [2.0]),
+                "general_loss": ([b, b], [1.0, 1.0]),
+                "general_kl": ([0.1], [1.0]),
             },
-            "general_losses": [b],
-            "steps": 3,
-            "tokens": 100,
-            "seconds": 2.0,
-            "curve": [[1, 3.0]],
-        }
+            general_losses=[b],
+            steps=3,
+            tokens=100,
+            seconds=2.0,
+            curve=[(1, 3.0)],
+        )
         for seed, (a, b) in enumerate(zip(heldout, general, strict=True))
     }
 
@@ -128,46 +132,46 @@ def compare(ours, theirs):
 def test_words_for_better_worse_and_none():
     flat = [2.0, 2.1, 2.2]
     found = compare(trials([1.50, 1.51, 1.49], [2.40, 2.51, 2.61]), trials([1.9] * 3, flat))
-    assert (found["learning"], found["forgetting"]) == ("better", "worse")
-    assert found["metrics"]["heldout_loss"]["difference"] == pytest.approx(-0.4)
-    assert "has learned more (error on held-out questions lower by 0.400" in found["sentence"]
-    assert "on general questions it does worse (error higher by 0.407" in found["sentence"]
+    assert (found.learning, found.forgetting) == ("better", "worse")
+    assert found.metrics["heldout_loss"].difference == pytest.approx(-0.4)
+    assert "has learned more (error on held-out questions lower by 0.400" in found.sentence
+    assert "on general questions it does worse (error higher by 0.407" in found.sentence
     found = compare(trials([1.9] * 3, flat), trials([1.50, 1.51, 1.49], [2.40, 2.51, 2.61]))
-    assert (found["learning"], found["forgetting"]) == ("worse", "better")
-    assert "has learned less" in found["sentence"]
-    assert "on general questions it does better" in found["sentence"]
+    assert (found.learning, found.forgetting) == ("worse", "better")
+    assert "has learned less" in found.sentence
+    assert "on general questions it does better" in found.sentence
     found = compare(trials([1.5, 1.9, 1.7], flat), trials([1.7, 1.5, 1.8], flat))
-    assert (found["learning"], found["forgetting"]) == (NONE, NONE)
-    assert found["sentence"].startswith("The model trained on the 10 samples of 'mine'")
-    assert "no difference in what was learned" in found["sentence"]
-    assert "chance alone can explain it" in found["sentence"]
+    assert (found.learning, found.forgetting) == (NONE, NONE)
+    assert found.sentence.startswith("The model trained on the 10 samples of 'mine'")
+    assert "no difference in what was learned" in found.sentence
+    assert "chance alone can explain it" in found.sentence
 
 
 def test_one_seed_gives_no_interval_and_says_so():
     found = compare(trials([1.0], [2.0]), trials([9.0], [3.0]))
-    assert (found["learning"], found["forgetting"]) == (NONE, NONE)
-    assert found["metrics"]["heldout_loss"]["low"] is None
-    assert "at least three seeds" in found["sentence"]
+    assert (found.learning, found.forgetting) == (NONE, NONE)
+    assert found.metrics["heldout_loss"].low is None
+    assert "at least three seeds" in found.sentence
     row = results.summary(MINE, trials([1.0], [2.0]))
-    assert row["interval"]["heldout_loss"] is None
-    assert row["mean"]["heldout_loss"] == 1
+    assert row.interval["heldout_loss"] is None
+    assert row.mean["heldout_loss"] == 1
 
 
 def test_kl_alone_is_no_forgetting():
     """The predictions moved far from the base model's, the general loss did not."""
     ours, theirs = trials([1.0, 1.1, 1.2], [2.0] * 3), trials([1.0, 1.2, 1.1], [2.0] * 3)
     for seed, file in ours.items():
-        file["sums"]["general_kl"] = [[5.0 + seed], [1.0]]
+        file.sums["general_kl"] = ([5.0 + seed], [1.0])
     found = compare(ours, theirs)
-    assert found["metrics"]["general_kl"]["verdict"] == "worse"
-    assert found["forgetting"] == NONE
+    assert found.metrics["general_kl"].verdict == "worse"
+    assert found.forgetting == NONE
 
 
 def test_base_is_paired_with_every_seed():
     found = results.compare(
         MINE, trials([1.0, 1.1, 1.2], [2.0] * 3), Arm("base", "base"), trials([3.0], [1.0])
     )
-    assert found["seeds"] == 3
-    assert found["metrics"]["heldout_loss"]["difference"] == pytest.approx(-1.9)
-    assert found["learning"] == "better"
-    assert found["forgetting"] == "worse"
+    assert found.seeds == 3
+    assert found.metrics["heldout_loss"].difference == pytest.approx(-1.9)
+    assert found.learning == "better"
+    assert found.forgetting == "worse"

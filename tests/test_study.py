@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from chain import WORDS, config_for, save_tiny_model
 
+from grads.evaluation.trials import read_trials
 from grads.evaluation.tuning import GRID
 from grads.selection.options import SelectionConfig
 
@@ -71,7 +72,7 @@ def test_a_part_goes_on_in_a_fresh_checkout(study, data):
 
     evaluation = study.Evaluation(study.Run(study.BUILD / "medicine"), "medicine-10")
     (base,) = (arm for arm in result["arms"] if arm["label"] == "base")
-    losses, tokens = evaluation.read_arms()["base-0"]["sums"]["heldout_loss"]
+    losses, tokens = read_trials(evaluation)["base-0"].sums["heldout_loss"]
     assert len(losses) == 6
     assert base["mean"]["heldout_loss"] == pytest.approx(sum(losses[2:]) / sum(tokens[2:]))
     kept = study.RESULTS / "unfinished" / "medicine-10"

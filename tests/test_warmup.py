@@ -44,11 +44,11 @@ def train(pool, folder, stop_at=None, **values):
         model,
         pool,
         config(**values),
-        torch.float32,
-        "cpu",
-        folder,
-        steps.append,
-        lambda: stop_at is not None and len(steps) == stop_at,
+        dtype=torch.float32,
+        device="cpu",
+        checkpoints=folder,
+        report=steps.append,
+        should_stop=lambda: stop_at is not None and len(steps) == stop_at,
     )
     weights = {k: v.detach().clone() for k, v in trained.named_parameters() if "lora" in k}
     return weights or dict(trained.named_parameters()), steps
@@ -100,10 +100,10 @@ def test_a_number_of_steps_overrules_the_epochs(pool, tmp_path):
         tiny.make_model("llama-tied"),
         pool,
         config(),
-        torch.float32,
-        "cpu",
-        tmp_path,
-        steps.append,
+        dtype=torch.float32,
+        device="cpu",
+        checkpoints=tmp_path,
+        report=steps.append,
         max_steps=17,
     )
     assert [step.step for step in steps] == list(range(1, 18))
@@ -133,7 +133,13 @@ def test_bfloat16_trains_float32_weights_and_comes_close(pool, tmp_path, monkeyp
 
     monkeypatch.setattr(layer, "forward", spied)
     trained = training.train(
-        model, pool, config(), torch.bfloat16, "cpu", tmp_path / "b", steps.append
+        model,
+        pool,
+        config(),
+        dtype=torch.bfloat16,
+        device="cpu",
+        checkpoints=tmp_path / "b",
+        report=steps.append,
     )
     assert seen == {"eager" if longest == 256 else usual}
     assert model.config._attn_implementation == usual
@@ -194,7 +200,8 @@ def test_token_batches_hold_each_sample_once_within_the_bound():
 
 def score(run, pool, **kwargs):
     scorer = GradientScorer(tiny.make_model("llama-tied"))
-    scoring.score_pool(run, scorer, pool, 60, "cpu", 0, True, **kwargs)
+    settings = {"batch_tokens": 60, "device": "cpu", "seed": 0, "with_tokens": True}
+    scoring.score_pool(run, scorer, pool, **settings | kwargs)
     return scoring.merge_parts(run, pool, 60)
 
 
@@ -228,8 +235,8 @@ def test_a_missing_sample_is_noticed(pool, tmp_path, monkeypatch):
 def test_self_check_stops_a_model_whose_gradients_differ(pool, monkeypatch):
     scorer = GradientScorer(tiny.make_model("llama-tied"))
     found = scoring.self_check(scorer, pool, "cpu")
-    assert found["largest_relative_difference"] < 1e-4
-    assert len(found["samples"]) == scoring.SELF_CHECK_SAMPLES
+    assert found.largest_relative_difference < 1e-4
+    assert len(found.samples) == scoring.SELF_CHECK_SAMPLES
     honest = scoring.autograd_norms
 
     def doubled(*args):

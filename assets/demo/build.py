@@ -17,6 +17,7 @@ from grads.config.evaluation import EvaluationConfig
 from grads.config.run import RunConfig
 from grads.jobs import processes as jobs
 from grads.selection.options import SelectionConfig
+from grads.selection.record import kept_ids
 from grads.store.runs import JobFolder, Run
 
 HERE = Path("assets/demo")
@@ -106,9 +107,7 @@ def kept_by_kind(run: Run) -> str:
     )
     columns = {"in the pool": kinds.value_counts()}
     for name in run.selection_names():
-        _, table = run.read_selection(name)
-        kept = table.filter(table["kept"])["sample_id"].to_pylist()
-        columns[name] = kinds[kept].value_counts()
+        columns[name] = kinds[kept_ids(run, name)].value_counts()
     frame = pd.DataFrame(columns).fillna(0).astype(int).sort_values("in the pool", ascending=False)
     lines = [
         "| kind | " + " | ".join(frame.columns) + " |",

@@ -16,6 +16,8 @@ from grads.api.drafts import (
     save_upload,
 )
 from grads.api.evaluations import (
+    EvaluationSummary,
+    FoundEvaluation,
     create_evaluation,
     estimate_evaluation,
     evaluations,
@@ -23,6 +25,7 @@ from grads.api.evaluations import (
     start_evaluation,
     subset_overlap,
 )
+from grads.api.exports import export_selection
 from grads.api.runs import (
     RunSummary,
     ask_token_signals,
@@ -41,12 +44,23 @@ from grads.api.runs import (
     wait,
 )
 from grads.config.base import Flag, OneOf, Settings, read_yaml
-from grads.config.evaluation import ARMS, EvaluationConfig, TuneConfig
+from grads.config.evaluation import ARM_KINDS, ARMS, ArmKind, EvaluationConfig, TuneConfig
 from grads.config.run import RunConfig
 from grads.data.rejects import place as row_place
 from grads.errors import ConfigError, DataError, GradsError, LayoutError, RunError
+from grads.evaluation.cost import EvaluationCost
+from grads.evaluation.metrics import FORGETTING, LEARNING
 from grads.evaluation.metrics import SHOWN as METRICS
-from grads.export.saved import bundle, bundle_name, export_selection
+from grads.evaluation.result import (
+    Answers,
+    ArmResult,
+    Comparison,
+    EvaluationResult,
+    Overlap,
+    Spent,
+    TuneResult,
+)
+from grads.export.saved import bundle, bundle_name
 from grads.export.write import FORMATS
 from grads.jobs import watch
 from grads.jobs.processes import observe
@@ -56,10 +70,13 @@ from grads.selection.filters import Filter
 from grads.selection.options import Bound, SelectionConfig, usual_draw
 from grads.selection.pool import SIGNALS, Categories, Pool
 from grads.selection.preview import Preview, coverage, emptied, overlap, preview
+from grads.selection.record import Decision, SelectionRecord, read_record, read_selection
 from grads.selection.subsets import select_samples
 from grads.store.bundled import APP
 from grads.store.columns import SCORES
+from grads.store.cost import RunCost
 from grads.store.folders import Draft, Evaluation, TokenRequest, data_stamp, open_folder
+from grads.store.manifest import Manifest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, runs_root
 
 COLUMNS = SIGNALS | SCORES  # every number of a sample by name, with its label and meaning
@@ -68,34 +85,52 @@ __all__ = [
     "ACTIVE",
     "APP",
     "ARMS",
+    "ARM_KINDS",
     "COLUMNS",
+    "FORGETTING",
     "FORMATS",
+    "LEARNING",
     "METRICS",
+    "Answers",
+    "ArmKind",
+    "ArmResult",
     "Bound",
     "Categories",
+    "Comparison",
     "ConfigError",
     "Criterion",
     "DataError",
+    "Decision",
     "Draft",
     "Evaluation",
     "EvaluationConfig",
+    "EvaluationCost",
+    "EvaluationResult",
+    "EvaluationSummary",
     "Filter",
     "Flag",
+    "FoundEvaluation",
     "GradsError",
     "JobFolder",
     "LayoutError",
+    "Manifest",
     "OneOf",
+    "Overlap",
     "Pool",
     "Preview",
     "Run",
     "RunConfig",
+    "RunCost",
     "RunError",
     "RunSummary",
     "SelectionConfig",
+    "SelectionRecord",
     "Settings",
+    "Spent",
     "Status",
     "TokenRequest",
     "TuneConfig",
+    "TuneResult",
     "allowed_roots",
     "ask_token_signals",
     "bench",
@@ -133,6 +168,8 @@ __all__ = [
     "place_demo",
     "preview",
     "read_evaluation",
+    "read_record",
+    "read_selection",
     "read_yaml",
     "resume_run",
     "row_place",

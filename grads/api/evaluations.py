@@ -1,5 +1,6 @@
 """The evaluations of a run: made, listed, read, and what one will cost before it starts."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ from filelock import FileLock
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import EvaluationError, RunError
 from grads.evaluation import arms, cost, tuning
+from grads.evaluation.result import Answers, EvaluationResult, Overlap, TuneResult, read_result
+from grads.evaluation.trials import read_trials
 from grads.jobs import processes as jobs
 from grads.selection.pool import Pool
 from grads.selection.subsets import NAME, check_name
-from grads.store.files import read_json
 from grads.store.folders import Evaluation
-from grads.store.runs import ACTIVE, Run
+from grads.store.runs import ACTIVE, Run, Status
 
 
 def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig) -> Evaluation:
@@ -56,7 +58,7 @@ def start_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig)
 def _refuse_without_samples(run: Run, config: EvaluationConfig | TuneConfig) -> None:
     if not run.scores_file.exists():
         return  # that is said first, where the scores are read
-    if config.heldout is None and not run.read_manifest()["counts"]["heldout"]:
+    if config.heldout is None and not run.read_manifest().counts.heldout:
         raise EvaluationError(
             f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"
             " data again with --heldout N"
@@ -68,47 +70,77 @@ def _refuse_without_samples(run: Run, config: EvaluationConfig | TuneConfig) -> 
 
 def _refuse_other_subsets(made: Evaluation, trials: list[arms.Trial]) -> None:
     """A finished evaluation must not speak of a selection that was saved anew since."""
-    stored = made.read_arms()
+    stored = read_trials(made)
     for trial in trials:
-        if trial.name in stored and stored[trial.name]["key"] != trial.key:
+        if trial.name in stored and stored[trial.name].key != trial.key:
             raise RunError(
                 f"evaluation '{made.id}' measured other samples of '{trial.arm}', which was saved"
                 " anew since: give another --name"
             )
 
 
-def evaluations(run: Run) -> list[dict[str, Any]]:
-    """Name, kind (evaluation or tune) and status of each evaluation of a run, newest first."""
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """What a list of evaluations shows of each."""
+
+    name: str
+    kind: str  # evaluation or tune
+    status: Status
+
+
+def evaluations(run: Run) -> list[EvaluationSummary]:
+    """Each evaluation of a run, newest first; raises RunError where one's config is damaged."""
     found = [Evaluation(run, name) for name in run.evaluation_names()]
     found.sort(key=lambda one: one.config_file.stat().st_mtime, reverse=True)
     return [
-        {
-            "name": one.id,
-            "kind": one.config_values().get("kind", "evaluation"),
-            "status": jobs.observe(one).model_dump(mode="json"),
-        }
+        EvaluationSummary(
+            name=one.id,
+            kind=one.config_values().get("kind", "evaluation"),
+            status=jobs.observe(one),
+        )
         for one in found
     ]
 
 
-def read_evaluation(run: Run, name: str) -> dict[str, Any]:
-    """Its name, config, status, and so far as they are there result and answers (else None)."""
+@dataclass(frozen=True)
+class FoundEvaluation:
+    """One evaluation or search, as far as it has got."""
+
+    name: str
+    config: dict[str, Any]  # config.json as it stands
+    status: Status
+    result: EvaluationResult | TuneResult | None  # None before the first training; so are answers
+    answers: Answers | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "name": self.name,
+            "config": self.config,
+            "status": self.status.model_dump(mode="json"),
+            "result": self.result and self.result.as_json(),
+            "answers": self.answers and self.answers.as_json(),
+        }
+
+
+def read_evaluation(run: Run, name: str) -> FoundEvaluation:
+    """An evaluation by its name; raises RunError where there is none, or a file is damaged."""
     found = Evaluation.open(run, name)
-    files = {"result": found.result_file, "answers": found.answers_file}
-    return {
-        "name": name,
-        "config": found.config_values(),
-        "status": jobs.observe(found).model_dump(mode="json"),
-    } | {key: read_json(file) if file.exists() else None for key, file in files.items()}
+    return FoundEvaluation(
+        name=name,
+        config=found.config_values(),
+        status=jobs.observe(found),
+        result=read_result(found.result_file) if found.result_file.exists() else None,
+        answers=Answers.read(found.answers_file) if found.answers_file.exists() else None,
+    )
 
 
 def estimate_evaluation(
     run: Run, config: EvaluationConfig | TuneConfig, pool: Pool | None = None
-) -> dict[str, Any]:
+) -> cost.EvaluationCost:
     """What it will take, before it starts, by the speed that the run itself has measured.
 
-    `seconds` with `low` and `high` (None without a measured speed), `tokens`, and `arms`: how many
-    models are trained and measured, each seed counted. Raises as `create_evaluation` does.
+    Raises as `create_evaluation` does.
     """
     config = config.absolute()
     _refuse_without_samples(run, config)
@@ -126,6 +158,6 @@ def _planned_trials(
     return arms.trials(pool, planned, config, config.repetitions)
 
 
-def subset_overlap(run: Run, ratio: float = 0.1) -> dict[str, Any]:
+def subset_overlap(run: Run, ratio: float = 0.1) -> Overlap:
     """How far the subsets of the tune grid overlap, and their length and loss; no training."""
     return tuning.overlap(Pool(run), ratio)

@@ -84,7 +84,7 @@ def summary(run: Run) -> RunSummary:
         dataset=str(config.get("dataset")),
         model=str(config.get("model")),
         status=jobs.observe(run),
-        counts=run.read_manifest().get("counts", {}),
+        counts=run.read_manifest().counts.as_json(),
         scored=run.scores_file.exists(),
         selections=run.selection_names(),
     )

@@ -84,7 +84,7 @@ def main(out: Path, dataset: str) -> dict[str, Any]:
                 flush=True,
             )
             del arm, results
-    return _report(out, dataset, pool, tokens, seconds, memory, norms)
+    return _report(out, dataset, pool, tokens=tokens, seconds=seconds, memory=memory, norms=norms)
 
 
 def _refuse_without_peers() -> None:
@@ -99,6 +99,7 @@ def _report(
     out: Path,
     dataset: str,
     pool: TokenPool,
+    *,
     tokens: int,
     seconds: dict[str, list[float]],
     memory: dict[str, float],

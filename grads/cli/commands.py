@@ -49,7 +49,7 @@ def select(
 ) -> None:
     """Choose a subset of a finished run's samples and save it under a name."""
     record = api.select_samples(Run.open(run_dir), name, SelectionConfig.parse(given))
-    show(record, as_json, selection_lines)
+    show(record.as_json(), as_json, lambda _: selection_lines(record))
 
 
 @app.command()
@@ -71,7 +71,9 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a selection as files a trainer reads, loaded back and counted."""
-    manifest = api.export_selection(Run.open(run_dir), selection, kind, out, with_scores)
+    manifest = api.export_selection(
+        Run.open(run_dir), selection, kind, out, with_scores=with_scores
+    )
     line = f"wrote {manifest['rows']:,} samples as {kind} to {manifest['path']}, loaded back"
     show(manifest, as_json, lambda _: [line])
 

@@ -10,7 +10,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from grads import api
-from grads.api import ACTIVE, Evaluation, GradsError, JobFolder, Run, Status
+from grads.api import (
+    ACTIVE,
+    ArmResult,
+    Evaluation,
+    EvaluationCost,
+    FoundEvaluation,
+    GradsError,
+    JobFolder,
+    Run,
+    SelectionRecord,
+    Status,
+    TuneResult,
+)
 
 console = Console(stderr=True)
 
@@ -23,7 +35,7 @@ def work(folder: JobFolder, as_json: bool) -> None:
         show(summary.as_dict(), as_json, lambda _: run_lines(run, summary))
     elif isinstance(folder, Evaluation):
         found = api.read_evaluation(folder.run, folder.id)
-        show(found, as_json, lambda _: evaluation_lines(found))
+        show(found.as_dict(), as_json, lambda _: evaluation_lines(found))
 
 
 def follow(folder: JobFolder) -> None:
@@ -102,45 +114,46 @@ def show(value: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
         print("\n".join(lines(value)))
 
 
-def selection_lines(record: dict[str, Any]) -> list[str]:
+def selection_lines(record: SelectionRecord) -> list[str]:
     """What `select` says of a subset."""
-    samples, tokens = record["samples"], record["response_tokens"]
+    samples, tokens = record.samples, record.response_tokens
     lines = [
-        f"selection {record['name']}: keeps {samples['kept']:,} of {samples['pool']:,} samples"
-        f" ({samples['kept'] / samples['pool']:.1%})",
-        f"response tokens: {tokens['kept']:,} of {tokens['pool']:,}"
-        f" ({tokens['kept'] / tokens['pool']:.1%}); a random subset of its size keeps"
-        f" {tokens['random']:,}",
+        f"selection {record.name}: keeps {samples.kept:,} of {samples.pool:,} samples"
+        f" ({samples.kept / samples.pool:.1%})",
+        f"response tokens: {tokens.kept:,} of {tokens.pool:,}"
+        f" ({tokens.kept / tokens.pool:.1%}); a random subset of its size keeps"
+        f" {tokens.random:,}",
     ]
-    lines += [f"note: {note}" for note in record["notes"]]
-    return lines + [f"warning: {warning}" for warning in record["warnings"]]
+    lines += [f"note: {note}" for note in record.notes]
+    return lines + [f"warning: {warning}" for warning in record.warnings]
 
 
 def run_lines(run: Run, summary: api.RunSummary) -> list[str]:
     """What `run` says at its end."""
-    manifest, counts = run.read_manifest(), summary.counts
-    check = manifest["self_check"]["largest_relative_difference"]
-    seconds = sum(manifest["seconds"].values())
+    manifest = run.read_manifest()
+    counts, check = manifest.counts, manifest.self_check
+    seconds = sum(manifest.seconds.values())
     lines = [
         f"run {run.path}",
-        f"{counts['usable']:,} of {counts['rows']:,} rows usable, {counts['refused']:,} refused,"
-        f" {counts['heldout']:,} held out, {counts['truncated']:,} cut to {manifest['max_length']}"
-        " tokens",
-        f"layout {manifest['source']['layout']}; model {summary.model} on {manifest['device']},"
-        f" {manifest['dtype']}; {duration(seconds)} in all",
-        f"self-check against plain autograd: largest relative difference {check:.1e}",
+        f"{counts.usable:,} of {counts.rows:,} rows usable, {counts.refused:,} refused,"
+        f" {counts.heldout:,} held out, {counts.truncated:,} cut to {manifest.max_length} tokens",
+        f"layout {manifest.source.layout}; model {summary.model} on {manifest.device},"
+        f" {manifest.dtype}; {duration(seconds)} in all",
     ]
-    if counts["refused"]:
+    if check:
+        worst = check.largest_relative_difference
+        lines.append(f"self-check against plain autograd: largest relative difference {worst:.1e}")
+    if counts.refused:
         first = run.read_rejects()[0]
         lines.append(
             f"first refused: {api.row_place(first)}, {first['reason']}; {first['advice']}"
             f" (all in {run.rejects_file.name})"
         )
-    if manifest.get("unused_columns"):
-        lines.append(f"columns that nothing uses: {', '.join(manifest['unused_columns'])}")
-    if manifest.get("without_end_of_turn"):
+    if manifest.unused_columns:
+        lines.append(f"columns that nothing uses: {', '.join(manifest.unused_columns)}")
+    if manifest.without_end_of_turn:
         lines.append(
-            f"{manifest['without_end_of_turn']:,} samples train no end-of-turn token: the model's"
+            f"{manifest.without_end_of_turn:,} samples train no end-of-turn token: the model's"
             " chat template shows none"
         )
     return [*lines, f"next: python -m grads select --run-dir {run.path} --name mine --ratio 0.1"]
@@ -162,13 +175,13 @@ def state_lines(name: str, now: Status) -> list[str]:
     return [f"{name}: {now.state}{place}{left}", *(t for t in (now.error, now.message) if t)]
 
 
-def estimate_line(cost: dict[str, Any]) -> str:
+def estimate_line(cost: EvaluationCost) -> str:
     """What an evaluation will take, before it starts."""
-    work = f"{cost['arms']} trainings and measurements, {cost['tokens']:,} tokens"
-    if cost["seconds"] is None:
+    work = f"{cost.arms} trainings and measurements, {cost.tokens:,} tokens"
+    if cost.seconds is None:
         return f"{work}; the run has no measured speed to tell the time from"
-    low, high = duration(cost["low"]), duration(cost["high"])
-    return f"{work}; about {duration(cost['seconds'])} ({low} to {high})"
+    low, high = duration(cost.low), duration(cost.high)
+    return f"{work}; about {duration(cost.seconds)} ({low} to {high})"
 
 
 def bench_lines(result: dict[str, Any]) -> list[str]:
@@ -183,17 +196,19 @@ def bench_lines(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def evaluation_lines(found: dict[str, Any]) -> list[str]:
+def evaluation_lines(found: FoundEvaluation) -> list[str]:
     """What `evaluate` and `tune` say at their end: a table of arms, then sentences."""
-    result = found["result"]
+    result = found.result
+    if result is None:
+        return [f"{found.name}: nothing is measured yet"]
     measured = {
         metric: shown.label.lower()
         for metric, shown in api.METRICS.items()
-        if any(arm["mean"].get(metric) is not None for arm in result["arms"])
+        if any(arm.mean.get(metric) is not None for arm in result.arms)
     }
     rows = [
-        (arm["label"], f"{arm['samples']:,}", *(_cell(arm, metric) for metric in measured))
-        for arm in result["arms"]
+        (arm.label, f"{arm.samples:,}", *(_cell(arm, metric) for metric in measured))
+        for arm in result.arms
     ]
     head = ("arm", "samples", *measured.values())
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -201,22 +216,21 @@ def evaluation_lines(found: dict[str, Any]) -> list[str]:
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
         for row in [head, *rows]
     ]
-    if "sentence" in result:
-        lines.append(result["sentence"])
+    if isinstance(result, TuneResult):
+        lines.append(result.sentence)
     else:
-        told = [c for c in result["comparisons"] if c["kind"] != "random"]
-        lines += [c["sentence"] for c in told if c["against_kind"] != "base"]
-        lines += [f"{label}: {even['sentence']}" for label, even in result["break_even"].items()]
-    lines += [f"note: {note}" for note in result["notes"]]
-    near = len({pair["heldout"] for pair in result["leaks"]["near_duplicates"]})
+        told = [one for one in result.comparisons if not one.ours.random]
+        lines += [one.sentence for one in told if one.theirs.trains_on != "nothing"]
+        lines += [f"{label}: {even.sentence}" for label, even in result.break_even.items()]
+    lines += [f"note: {note}" for note in result.notes]
+    near = len({pair.heldout for pair in result.leaks.near_duplicates})
     if near:
         lines.append(f"note: {near} held-out samples are near-duplicates of samples in the pool")
     return lines
 
 
-def _cell(arm: dict[str, Any], metric: str) -> str:
-    mean, interval = arm["mean"][metric], arm["interval"][metric]
+def _cell(arm: ArmResult, metric: str) -> str:
+    mean, reach = arm.mean.get(metric), arm.reach(metric)
     if mean is None:
         return "-"
-    spread = f" ±{(interval[1] - interval[0]) / 2:.3f}" if interval else ""
-    return f"{mean:.3f}{spread}"
+    return f"{mean:.3f}" + (f" ±{reach:.3f}" if reach is not None else "")

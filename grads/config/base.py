@@ -64,7 +64,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = "; ".join(_describe(problem) for problem in error.errors())
+            problems = "; ".join(describe(problem) for problem in error.errors())
             raise ConfigError(problems) from None
 
 
@@ -113,7 +113,8 @@ def _absolute(text: str) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - a link's target may lack the suffix
 
 
-def _describe(problem: Any) -> str:
+def describe(problem: Any) -> str:
+    """One problem of a pydantic ValidationError in words: field, value, what is wrong."""
     name = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":

@@ -1,14 +1,77 @@
 """What an evaluation and a search for a setting are: validated settings, to and from a file."""
 
-from typing import Annotated, Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from grads.config.base import Flag, Settings
 from grads.config.run import RunConfig
 
-ArmKind = Literal["base", "full", "random", "selection", "random_steps", "selection_steps"]
-ARMS: tuple[ArmKind, ...] = get_args(ArmKind)
+
+@dataclass(frozen=True)
+class ArmKind:
+    """A kind of arm, declared once: for what is trained, said, drawn and offered."""
+
+    name: str
+    label: str  # for people
+    trains_on: Literal["nothing", "everything", "a random subset", "a chosen subset"]
+    as_long_as_full: bool = False
+    """Whether it is trained for as many optimizer steps as everything, not as many epochs."""
+    answers: bool = False
+    """Whether it writes answers to held-out prompts, under the first seed."""
+    by_name: bool = True
+    """Whether `arms` can name it; else a setting of its own brings it in."""
+
+    @property
+    def random(self) -> bool:
+        """Whether it is what the chosen subsets must beat."""
+        return self.trains_on == "a random subset"
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it trains on samples that a selection or a criterion has chosen."""
+        return self.trains_on == "a chosen subset"
+
+    @property
+    def once(self) -> bool:
+        """Whether it passes over a subset as often as the recipe says: a usual training."""
+        return (self.random or self.chosen) and not self.as_long_as_full
+
+    def called(self, subset: str) -> str:
+        """The label of its arm on a subset of this name."""
+        return f"{subset}-steps" if self.as_long_as_full else subset
+
+
+ARM_KINDS = {
+    kind.name: kind
+    for kind in (
+        ArmKind("base", "untrained", "nothing", answers=True),
+        ArmKind("full", "everything", "everything", answers=True),
+        ArmKind("random", "random subset", "a random subset"),
+        ArmKind("selection", "the chosen subsets", "a chosen subset", answers=True),
+        ArmKind(
+            "random_steps",
+            "random subset, trained as long as everything",
+            "a random subset",
+            as_long_as_full=True,
+        ),
+        ArmKind(
+            "selection_steps",
+            "chosen subsets, trained as long as everything",
+            "a chosen subset",
+            as_long_as_full=True,
+        ),
+        ArmKind("criterion", "subsets by further criteria", "a chosen subset", by_name=False),
+    )
+}
+ARMS = tuple(kind.name for kind in ARM_KINDS.values() if kind.by_name)
+
+
+def _known_arm(name: str) -> str:
+    if name not in ARMS:
+        raise ValueError(f"there is no such arm: choose among {', '.join(ARMS)}")
+    return name
 
 
 class Recipe(Settings):
@@ -71,7 +134,7 @@ class EvaluationConfig(Recipe):
     """Size of the criteria's subsets as a share of the pool; by default the first selection's."""
     first_seed: int = Field(0, ge=0)
     """Number of the first repetition: others make a fresh test of what was found under 0, 1, 2."""
-    arms: tuple[ArmKind, ...] = ARMS
+    arms: tuple[Annotated[str, AfterValidator(_known_arm)], ...] = ARMS
     """Which arms to train: base, full, random, selection, random_steps, selection_steps."""
 
     @property

@@ -41,6 +41,7 @@ def prepare(
     config: RunConfig,
     tokenizer: Any,
     max_length: int,
+    *,
     progress: Callable[[int], None] = lambda done: None,
     refused: Callable[[list[dict[str, Any]]], None] = lambda rejects: None,
 ) -> Prepared:
@@ -73,7 +74,7 @@ def prepare(
     heldout = hold_out(hashes, config.heldout, config.seed)
     return Prepared(
         layout=layout,
-        samples=_samples_table(source, layout, kept, hashes, heldout),
+        samples=_samples_table(source, layout, kept, hashes=hashes, heldout=heldout),
         tokens=_tokens_table(source, kept),
         source=_rows_of(source, [i for i, _, _ in kept]),
         rejects=rejects,
@@ -151,6 +152,7 @@ def _samples_table(
     source: Source,
     layout: Layout,
     kept: list[Kept],
+    *,
     hashes: list[str],
     heldout: np.ndarray,
 ) -> pa.Table:

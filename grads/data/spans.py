@@ -148,7 +148,7 @@ def _refuse_dropped(turns: list[Turn], tools: list[Any] | None, text: str) -> No
     shown = _Shown(text)
     for n, turn in enumerate(turns):
         if turn.role != "assistant":
-            _refuse_unless(shown, "words", turn.content, turns, n)
+            _refuse_unless(shown, turns, n, what="words", words=turn.content)
     for tool in tools or ():
         name = tool.get("function", tool).get("name", "") if isinstance(tool, dict) else ""
         if not shown.has(str(name)):
@@ -166,13 +166,13 @@ def _refuse_dropped_in(turns: list[Turn], n: int, text: str) -> None:
     """
     shown, (reasoning, answer) = _Shown(text), turns[n].thought()
     if not any(turn.role == "assistant" for turn in turns[n + 1 :]):
-        _refuse_unless(shown, "reasoning", reasoning, turns, n)
-    _refuse_unless(shown, "words", answer, turns, n)
+        _refuse_unless(shown, turns, n, what="reasoning", words=reasoning)
+    _refuse_unless(shown, turns, n, what="words", words=answer)
     for word in _words_of(turns[n].tool_calls):
-        _refuse_unless(shown, "tool calls", word, turns, n)
+        _refuse_unless(shown, turns, n, what="tool calls", words=word)
 
 
-def _refuse_unless(shown: "_Shown", what: str, words: str, turns: list[Turn], n: int) -> None:
+def _refuse_unless(shown: "_Shown", turns: list[Turn], n: int, *, what: str, words: str) -> None:
     if not shown.has(words):
         raise _LeftOut(
             f"the model's chat template leaves out the {what} of turn {n + 1} ({turns[n].role}):"
@@ -226,7 +226,7 @@ def _marked(turns: list[Turn], template: _Template, text: str) -> Rendered:
     for n, turn in enumerate(turns):
         if turn.role != "assistant":
             continue
-        begin, end, closed = _place(turns, n, template, text, end)
+        begin, end, closed = _place(turns, n, template, text, after=end)
         _refuse_dropped_in(turns, n, text[begin:end])
         ends &= closed
         places.append((turn, (begin, end)))
@@ -240,7 +240,7 @@ def _marked(turns: list[Turn], template: _Template, text: str) -> Rendered:
 
 
 def _place(
-    turns: list[Turn], n: int, template: _Template, text: str, after: int
+    turns: list[Turn], n: int, template: _Template, text: str, *, after: int
 ) -> tuple[int, int, bool]:
     """Begin and end of what assistant turn n says, and whether a token ends it.
 

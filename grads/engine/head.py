@@ -91,7 +91,7 @@ class HeadResult(NamedTuple):
 def head_pass(head: Head, h: Tensor, labels: Tensor, groups: list[Group]) -> HeadResult:
     # Above |R| = d a second pass that builds blocks of the gradient beats the Gram matrix.
     wide = {i for i, group in enumerate(groups) if group.size > h.shape[1]}
-    state = _walk_vocabulary(head, h, labels, groups, wide)
+    state = _walk_vocabulary(head, h, labels, groups, wide=wide)
     label_z, label_slope = head.label_logits(h, labels)
     log_others = state.peak + state.mass.log()
     log_norm = torch.logaddexp(log_others, label_z)
@@ -106,7 +106,7 @@ def head_pass(head: Head, h: Tensor, labels: Tensor, groups: list[Group]) -> Hea
         rows = group.rows
         if i in wide:
             norms[i] = _norm_by_blocks(
-                head, h[rows], labels[rows], log_norm[rows], label_grad[rows]
+                head, h[rows], labels[rows], log_norm[rows], label_grad=label_grad[rows]
             )
             continue
         off_label = probabilities(head, h[rows], group, log_norm[rows])
@@ -122,7 +122,7 @@ def head_pass(head: Head, h: Tensor, labels: Tensor, groups: list[Group]) -> Hea
 
 
 def _walk_vocabulary(
-    head: Head, h: Tensor, labels: Tensor, groups: list[Group], wide: set[int]
+    head: Head, h: Tensor, labels: Tensor, groups: list[Group], *, wide: set[int]
 ) -> _HeadState:
     n = len(h)
     state = _HeadState(
@@ -165,7 +165,7 @@ def probabilities(head: Head, h: Tensor, group: Group, log_norm: Tensor) -> Tens
 
 
 def _norm_by_blocks(
-    head: Head, h: Tensor, labels: Tensor, log_norm: Tensor, label_grad: Tensor
+    head: Head, h: Tensor, labels: Tensor, log_norm: Tensor, *, label_grad: Tensor
 ) -> Tensor:
     """head_grad_norm of one sample from blocks (C, d) of its weight gradient."""
     total = h.new_zeros(())

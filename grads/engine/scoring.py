@@ -21,6 +21,7 @@ from grads.engine.gradients import GradientScorer, SampleGradients
 from grads.errors import ScoringError, Stopped
 from grads.store.columns import MEASURED, SCORES
 from grads.store.files import open_table, write_table
+from grads.store.manifest import SelfCheck
 from grads.store.runs import Run
 
 PART_TOKENS = 32_768
@@ -60,6 +61,7 @@ def score_pool(
     run: Run,
     scorer: GradientScorer,
     pool: TokenPool,
+    *,
     batch_tokens: int,
     device: str,
     seed: int,
@@ -131,7 +133,7 @@ def scores_table(merged: pa.Table, samples: pa.Table) -> pa.Table:
     )
 
 
-def self_check(scorer: GradientScorer, pool: TokenPool, device: str) -> dict[str, Any]:
+def self_check(scorer: GradientScorer, pool: TokenPool, device: str) -> SelfCheck:
     """Score a few samples, spread over the lengths, both ways; the differences, for the manifest.
 
     Raises ScoringError if they differ by more than the tolerance.
@@ -163,11 +165,11 @@ def self_check(scorer: GradientScorer, pool: TokenPool, device: str) -> dict[str
             f" {tolerance:.2%}: this model's gradients would be wrong; use another model or"
             " --dtype float32"
         )
-    return {
-        "samples": pool.sample_ids[chosen].tolist(),
-        "largest_relative_difference": worst,
-        "tolerance": tolerance,
-    }
+    return SelfCheck(
+        samples=pool.sample_ids[chosen].tolist(),
+        largest_relative_difference=worst,
+        tolerance=tolerance,
+    )
 
 
 def random_projection(width: int, seed: int) -> np.ndarray | None:

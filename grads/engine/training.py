@@ -165,6 +165,7 @@ def train(
     model: Any,
     pool: TokenPool,
     config: RunConfig,
+    *,
     dtype: torch.dtype,
     device: str,
     checkpoints: Path,

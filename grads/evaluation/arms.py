@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grads.config.evaluation import EvaluationConfig, Recipe
+from grads.config.evaluation import ARM_KINDS, ArmKind, EvaluationConfig, Recipe
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
+from grads.selection.record import kept_ids, read_record
 from grads.store.runs import Run
 
-BASE = "base"
+BASE, CRITERION = "base", ARM_KINDS["criterion"]
 TRAINED = 3  # passes of a trained token: one forward, and a backward that costs two
 
 
@@ -24,11 +25,15 @@ class Arm:
     """One arm: a subset and how long it is trained."""
 
     label: str
-    kind: str  # base, full, random, selection, criterion, random_steps or selection_steps
+    kind: str  # a name of ARM_KINDS
     selection: str | None = None  # name of the saved selection
     options: SelectionConfig | None = None  # how the subset is drawn; None takes everything
     rival: str | None = None  # label of the random arm of the same size
-    as_long_as_full: bool = False  # as many optimizer steps as full
+
+    @property
+    def declared(self) -> ArmKind:
+        """What its kind means."""
+        return ARM_KINDS[self.kind]
 
     @property
     def redrawn(self) -> bool:
@@ -65,35 +70,39 @@ def plan(run: Run, config: EvaluationConfig, pool: int) -> list[Arm]:
 
     Raises RunError where a selection is missing.
     """
-    records = {name: run.read_selection(name)[0] for name in config.selections}
-    counts = {name: int(record["samples"]["kept"]) for name, record in records.items()}
+    records = {name: read_record(run, name) for name in config.selections}
+    counts = {name: record.samples.kept for name, record in records.items()}
     criteria_count = _criteria_count(config, counts, pool)
     sizes = list(dict.fromkeys([*counts.values(), *([criteria_count] if criteria_count else [])]))
     randoms = {size: "random" if len(sizes) == 1 else f"random-{size}" for size in sizes}
-    reserved = {BASE, "full", *randoms.values(), *(_label(r, True) for r in randoms.values())}
+    kinds = [kind for kind in ARM_KINDS.values() if kind.name in config.arms]
+    rivals = {kind.as_long_as_full: kind for kind in kinds if kind.random}
+    reserved = {BASE, "full"}
+    reserved |= {k.called(r) for k in ARM_KINDS.values() if k.random for r in randoms.values()}
     arms = [Arm(BASE, BASE)]
-    if "full" in config.arms:
-        arms.append(Arm("full", "full"))
-    for kind, longer in (("", False), ("_steps", True)):
-        if f"random{kind}" in config.arms:
-            arms += [_random(size, label, longer) for size, label in randoms.items()]
-        if f"selection{kind}" in config.arms:
-            for name, record in records.items():
-                rival = _label(randoms[counts[name]], longer)
-                rival = rival if f"random{kind}" in config.arms else ""
-                taken = reserved | {arm.label for arm in arms}
-                arms.append(_selection(name, record, longer, rival, taken))
-    for criterion in config.criteria:
-        options = SelectionConfig.parse({"criterion": criterion, "count": criteria_count})
-        assert criteria_count is not None
-        arms.append(
-            Arm(
-                label=_unused(criterion, reserved | {arm.label for arm in arms}),
-                kind="criterion",
-                options=options,
-                rival=randoms[criteria_count] if "random" in config.arms else None,
-            )
+
+    def choose(kind: ArmKind, name: str, options: SelectionConfig, size: int) -> Arm:
+        rival = rivals.get(kind.as_long_as_full)
+        return Arm(
+            label=_unused(kind.called(name), reserved | {arm.label for arm in arms}),
+            kind=kind.name,
+            selection=None if kind is CRITERION else name,
+            options=options,
+            rival=rival.called(randoms[size]) if rival else None,
         )
+
+    for kind in kinds:
+        if kind.trains_on == "everything":
+            arms.append(Arm("full", kind.name))
+        for size, label in randoms.items() if kind.random else ():
+            options = SelectionConfig(criterion="random", count=size)
+            arms.append(Arm(kind.called(label), kind.name, options=options))
+        for name, record in records.items() if kind.chosen else ():
+            arms.append(choose(kind, name, record.options, counts[name]))
+    for criterion in config.criteria:
+        assert criteria_count is not None
+        options = SelectionConfig.parse({"criterion": criterion, "count": criteria_count})
+        arms.append(choose(CRITERION, criterion, options, criteria_count))
     return arms
 
 
@@ -105,36 +114,11 @@ def _criteria_count(config: EvaluationConfig, counts: dict[str, int], pool: int)
     return counts[config.selections[0]]
 
 
-def _label(label: str, longer: bool) -> str:
-    return f"{label}-steps" if longer else label
-
-
 def _unused(label: str, taken: set[str]) -> str:
     """The label, or one that is free: a selection may be called `full`."""
     while label in taken:
         label = f"selection-{label}"
     return label
-
-
-def _random(size: int, label: str, longer: bool) -> Arm:
-    return Arm(
-        label=_label(label, longer),
-        kind="random_steps" if longer else "random",
-        options=SelectionConfig(criterion="random", count=size),
-        as_long_as_full=longer,
-    )
-
-
-def _selection(name: str, record: dict, longer: bool, rival: str, taken: set[str]) -> Arm:
-    options = SelectionConfig.parse(record["options"])
-    return Arm(
-        label=_unused(_label(name, longer), taken),
-        kind="selection_steps" if longer else "selection",
-        selection=name,
-        options=options,
-        rival=rival or None,
-        as_long_as_full=longer,
-    )
 
 
 def members(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
@@ -144,9 +128,7 @@ def members(pool: Pool, arm: Arm, seed: int) -> np.ndarray:
     if arm.options is None:
         return pool.scores.sample_id
     if arm.selection and not (arm.redrawn and seed):
-        _, table = pool.run.read_selection(arm.selection)
-        saved: np.ndarray = table.filter(table["kept"])["sample_id"].to_numpy()
-        return saved
+        return kept_ids(pool.run, arm.selection)
     options = arm.options
     if arm.redrawn:
         options = options.model_copy(update={"seed": options.seed + seed})
@@ -160,7 +142,7 @@ def steps(samples: int, recipe: Recipe) -> int:
 
 
 def trials(
-    pool: Pool, arms: list[Arm], recipe: Recipe, seeds: range, phase: str = ""
+    pool: Pool, arms: list[Arm], recipe: Recipe, seeds: range, *, phase: str = ""
 ) -> list[Trial]:
     """Every arm under every seed, seed by seed, so that each arm soon has a first value."""
     full = steps(len(pool), recipe)
@@ -170,7 +152,7 @@ def trials(
             if arm.kind == BASE and seed != seeds.start:
                 continue  # nothing in it varies
             ids = members(pool, arm, seed)
-            longer = arm.as_long_as_full and steps(len(ids), recipe) != full
+            longer = arm.declared.as_long_as_full and steps(len(ids), recipe) != full
             found.append(Trial(arm.label, seed, ids, full if longer else None, phase))
     return found
 

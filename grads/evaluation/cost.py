@@ -1,8 +1,8 @@
 """What an evaluation will take, from the run's own measured speed; no model is loaded."""
 
 import json
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -24,10 +24,21 @@ def general_files(recipe: Recipe) -> list[str]:
     return list(recipe.general) or [str(GENERAL)]
 
 
-def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> dict[str, Any]:
-    """Seconds, low, high (None where the run has measured no speed), tokens, arms.
+@dataclass(frozen=True)
+class EvaluationCost:
+    """What an evaluation will take."""
 
-    A training that several arms share counts once.
+    seconds: float | None  # None where the run has measured no speed; so are low and high
+    low: float | None
+    high: float | None
+    tokens: int  # that pass through a training or a measurement
+    arms: int  # models that are trained and measured, each seed counted
+
+
+def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> EvaluationCost:
+    """What these trials will take; a training that several arms share counts once.
+
+    Raises RunError where the run is not scored, and DataError where a file cannot be read.
     """
     table = run.read_table(run.scores_file, ["sample_id", "prompt_tokens", "response_tokens"])
     ids, prompt, response = (table[name].to_numpy() for name in table.column_names)
@@ -42,13 +53,13 @@ def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> dict[str, Any]:
     passes = training + measured * len(unique)
     rate, (low, high) = _passes_a_second(run, recipe)
     seconds = passes / rate if rate else None
-    return {
-        "seconds": seconds and round(seconds, 1),
-        "low": seconds and round(seconds * low, 1),
-        "high": seconds and round(seconds * high, 1),
-        "tokens": round(training / TRAINED) + measured * len(unique),
-        "arms": len(unique),
-    }
+    return EvaluationCost(
+        seconds=seconds and round(seconds, 1),
+        low=seconds and round(seconds * low, 1),
+        high=seconds and round(seconds * high, 1),
+        tokens=round(training / TRAINED) + measured * len(unique),
+        arms=len(unique),
+    )
 
 
 def _passes_a_second(run: Run, recipe: Recipe) -> tuple[float | None, tuple[float, float]]:
@@ -78,7 +89,7 @@ def _file_tokens(run: Run, recipe: Recipe, file: str) -> int:
     limit = recipe.heldout_limit if file == recipe.heldout else recipe.general_limit
     changed = {"dataset": file, "dataset_config": None, "split": None, "revision": None}
     source = read_source(run.config().model_copy(update=changed | {"limit": limit}))
-    longest, tokens = run.read_manifest()["max_length"], 0.0
+    longest, tokens = run.read_manifest().longest, 0.0
     for row in source.rows:
         options = (row or {}).get("options")
         copies = 1 + (len(options) if isinstance(options, list) else 0)

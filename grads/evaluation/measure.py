@@ -178,6 +178,7 @@ def measure(
     probe: Probe,
     batch_tokens: int,
     device: str,
+    *,
     reference: Reference | None = None,
     report: Callable[[int], None] = lambda tokens: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -194,14 +195,17 @@ def measure(
         if metric.of_batch and (reference is not None or not metric.against_base)
     }
     found = {name: (np.zeros(len(probe)), np.zeros(len(probe))) for name in wanted}
-    passes = _passes(model, probe.samples, batch_tokens, device, report, should_stop)
-    for batch in passes:
+
+    def passes(pool: TokenPool) -> Iterator[Batch]:
+        return _passes(model, pool, batch_tokens, device, report=report, should_stop=should_stop)
+
+    for batch in passes(probe.samples):
         batch = replace(batch, reference=reference)
         for name, of_batch in wanted.items():
             for whole, part in zip(found[name], of_batch(batch), strict=True):
                 whole[batch.samples] = part
     if probe.answers:
-        scores = _option_scores(model, probe, batch_tokens, device, report, should_stop)
+        scores = _option_scores(probe, passes(probe.options))
         for metric in METRICS:
             if metric.of_question:
                 found[metric.name] = _by_question(probe, scores, metric.of_question)
@@ -218,17 +222,10 @@ def _by_question(
     return sums, asked
 
 
-def _option_scores(
-    model: Any,
-    probe: Probe,
-    batch_tokens: int,
-    device: str,
-    report: Callable[[int], None],
-    should_stop: Callable[[], bool],
-) -> np.ndarray:
-    """Mean log-likelihood per token of each option."""
+def _option_scores(probe: Probe, batches: Iterator[Batch]) -> np.ndarray:
+    """(options,) mean log-likelihood per token of each option, in nats."""
     scores = np.zeros(len(probe.options))
-    for batch in _passes(model, probe.options, batch_tokens, device, report, should_stop):
+    for batch in batches:
         likely = batch.log_probs.gather(1, batch.targets[:, None])[:, 0]
         sums, counts = batch.summed(likely)
         scores[batch.samples] = sums / counts
@@ -240,6 +237,7 @@ def _passes(
     pool: TokenPool,
     batch_tokens: int,
     device: str,
+    *,
     report: Callable[[int], None],
     should_stop: Callable[[], bool],
 ) -> Iterator[Batch]:

@@ -100,6 +100,7 @@ METRICS = (
     ),
 )
 PROBES = ("heldout", "general")
+LEARNING, FORGETTING = "heldout_loss", "general_loss"  # what the two verdicts go by
 
 
 @dataclass(frozen=True)

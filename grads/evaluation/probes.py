@@ -23,6 +23,7 @@ from grads.data.turns import Turn
 from grads.errors import DataError, EvaluationError
 from grads.evaluation.cost import general_files
 from grads.evaluation.measure import Probe, encode_options, pool_of
+from grads.evaluation.result import About, Leaks, MeasuredOn, NearDuplicate, Refused
 from grads.selection.topics import alike_between
 from grads.store.runs import Run
 
@@ -45,7 +46,7 @@ class Probes:
 
     heldout: Probe
     general: Probe
-    about: dict[str, Any]  # for result.json: heldout, general, leaks, notes
+    about: About
 
 
 def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
@@ -53,39 +54,41 @@ def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
 
     Raises EvaluationError where there is nothing held out, or a held-out sample stands in the pool.
     """
-    max_length = run.read_manifest()["max_length"]
+    max_length = run.read_manifest().longest
     notes: list[str] = []
     part = _heldout(run, recipe, tokenizer, max_length)
     _refuse_leaks(run, part)
-    heldout = _probe("heldout", [part], tokenizer, max_length, notes)
+    heldout = _probe("heldout", [part], tokenizer, max_length=max_length, notes=notes)
     files = general_files(recipe)
-    parts = [_read(run, recipe, f, recipe.general_limit, tokenizer, max_length) for f in files]
-    general = _probe("general", parts, tokenizer, max_length, notes)
-    about = {
-        "heldout": _facts(part, heldout, 0),
-        "general": [_facts(part, general, i) for i, part in enumerate(parts)],
-        "leaks": {"near_duplicates": _near_duplicates(run, part)},
-        "notes": notes,
-    }
+    limit = recipe.general_limit
+    parts = [_read(run, file, tokenizer, limit=limit, max_length=max_length) for file in files]
+    general = _probe("general", parts, tokenizer, max_length=max_length, notes=notes)
+    about = About(
+        heldout=_facts(part, heldout, 0),
+        general=[_facts(part, general, i) for i, part in enumerate(parts)],
+        leaks=Leaks(near_duplicates=_near_duplicates(run, part)),
+        notes=notes,
+    )
     return Probes(heldout, general, about)
 
 
-def _facts(part: _Part, probe: Probe, number: int) -> dict[str, Any]:
+def _facts(part: _Part, probe: Probe, number: int) -> MeasuredOn:
+    """What is said of a probe's part, the one of this number."""
     positions = set(np.flatnonzero(probe.source == number).tolist())
-    return {
-        "name": part.name,
-        "samples": len(part.table),
-        "response_tokens": int(pc.sum(part.table["response_tokens"]).as_py()),
-        "with_options": len(positions & set(probe.answers)),
-        "refused": len(part.refused),
-        "first_refused": part.refused[0] if part.refused else None,
-    }
+    return MeasuredOn(
+        name=part.name,
+        samples=len(part.table),
+        response_tokens=int(pc.sum(part.table["response_tokens"]).as_py()),
+        with_options=len(positions & set(probe.answers)),
+        refused=len(part.refused),
+        first_refused=Refused(**part.refused[0]) if part.refused else None,
+    )
 
 
 def _heldout(run: Run, recipe: Recipe, tokenizer: Any, max_length: int) -> _Part:
     if recipe.heldout is not None:
         limit = recipe.heldout_limit
-        return _read(run, recipe, recipe.heldout, limit, tokenizer, max_length)
+        return _read(run, recipe.heldout, tokenizer, limit=limit, max_length=max_length)
     samples = run.read_table(run.samples_file)
     index = np.flatnonzero(samples["heldout"].to_numpy(zero_copy_only=False))
     index = index[: recipe.heldout_limit]
@@ -104,9 +107,7 @@ def _heldout(run: Run, recipe: Recipe, tokenizer: Any, max_length: int) -> _Part
     return _Part("the run's held-out split", table, _tokens(tokens.take(index)), rows, spots, [])
 
 
-def _read(
-    run: Run, recipe: Recipe, file: str, limit: int | None, tokenizer: Any, max_length: int
-) -> _Part:
+def _read(run: Run, file: str, tokenizer: Any, *, limit: int | None, max_length: int) -> _Part:
     """A file's usable rows, by the run's column mapping if it fits, else by recognition."""
     changed = {"dataset": file, "dataset_config": None, "split": None, "revision": None}
     config = run.config().model_copy(update=changed | {"limit": limit, "heldout": 0})
@@ -123,7 +124,7 @@ def _read(
 
 
 def _columns(run: Run, config: RunConfig, source: Source) -> dict[str, str]:
-    for mapping in (run.read_manifest()["columns"], config.columns):
+    for mapping in (run.read_manifest().columns, config.columns):
         if mapping and set(mapping.values()) <= set(source.columns):
             return dict(mapping)
     try:
@@ -146,7 +147,7 @@ def _tokens(table: pa.Table) -> TokenPool:
 
 
 def _probe(
-    name: str, parts: list[_Part], tokenizer: Any, max_length: int, notes: list[str]
+    name: str, parts: list[_Part], tokenizer: Any, *, max_length: int, notes: list[str]
 ) -> Probe:
     """Parts as one probe, with their options."""
     turns = [
@@ -212,14 +213,14 @@ def _refuse_leaks(run: Run, part: _Part) -> None:
         )
 
 
-def _near_duplicates(run: Run, part: _Part) -> list[dict[str, Any]]:
+def _near_duplicates(run: Run, part: _Part) -> list[NearDuplicate]:
     samples = run.read_table(run.samples_file, ["sample_id", "turns", "heldout"])
     pool = samples.filter(pc.invert(samples["heldout"]))
     ids = pool["sample_id"].to_pylist()
     rows = part.table["sample_id"].to_pylist()
     pairs = alike_between(_texts(part.table), _texts(pool))
     return [
-        {"heldout": rows[i], "sample_id": ids[j], "overlap": round(overlap, 3)}
+        NearDuplicate(heldout=rows[i], sample_id=ids[j], overlap=round(overlap, 3))
         for i, j, overlap in pairs
     ]
 

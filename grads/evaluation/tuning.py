@@ -15,6 +15,7 @@ from grads.config.evaluation import TuneConfig
 from grads.errors import EvaluationError
 from grads.evaluation import arms
 from grads.evaluation.arms import BASE, Arm, Trial
+from grads.evaluation.result import LabelledMeans, Overlap, SubsetMeans
 from grads.selection.decisions import with_decisions
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
@@ -74,16 +75,16 @@ def decided(pool: Pool, planned: list[Arm]) -> list[Arm]:
 def pilot_trials(pool: Pool, config: TuneConfig) -> list[Trial]:
     """Every arm once; random under every seed, for its spread is the noise of a pilot."""
     tried = decided(pool, planned(config))
-    once = arms.trials(pool, tried, config, range(1), PILOT)
-    random = [arm for arm in tried if arm.kind == "random"]
-    return once + arms.trials(pool, random, config, range(1, config.seeds), PILOT)
+    once = arms.trials(pool, tried, config, range(1), phase=PILOT)
+    random = [arm for arm in tried if arm.declared.random]
+    return once + arms.trials(pool, random, config, range(1, config.seeds), phase=PILOT)
 
 
 def final_trials(pool: Pool, config: TuneConfig, winner: str) -> list[Trial]:
     """The winner and random under seeds that no pilot has had."""
     again = [arm for arm in decided(pool, planned(config)) if arm.label in (BASE, "random", winner)]
     fresh = range(config.seeds, 2 * config.seeds)
-    return arms.trials(pool, again, config, fresh, FINAL)
+    return arms.trials(pool, again, config, fresh, phase=FINAL)
 
 
 def trials(pool: Pool, config: TuneConfig) -> list[Trial]:
@@ -139,7 +140,7 @@ def pick(
     return min(able, key=lambda label: able[label]) if able else None
 
 
-def overlap(pool: Pool, ratio: float) -> dict[str, Any]:
+def overlap(pool: Pool, ratio: float) -> Overlap:
     """How far the grid's subsets overlap, and how each relates to length and loss; no training.
 
     `jaccard[i][j]` is the share of shared samples in the union of two subsets; two random draws
@@ -151,19 +152,19 @@ def overlap(pool: Pool, ratio: float) -> dict[str, Any]:
     sizes = kept.sum(axis=1)
     jaccard = shared / (sizes[:, None] + sizes[None, :] - shared)
     everything = np.ones(len(pool), bool)
-    rows = {name: _means(pool.scores, mask) for name, mask in zip(options, kept, strict=True)}
-    return {
-        "labels": list(options),
-        "jaccard": np.round(jaccard, 4).tolist(),
-        "by_chance": ratio / (2 - ratio),
-        "subsets": [{"label": name} | row for name, row in rows.items()],
-        "pool": _means(pool.scores, everything),
-    }
+    means = [_means(pool.scores, mask).as_json() for mask in kept]
+    return Overlap(
+        labels=list(options),
+        jaccard=np.round(jaccard, 4).tolist(),
+        by_chance=ratio / (2 - ratio),
+        subsets=[LabelledMeans(label=n, **m) for n, m in zip(options, means, strict=True)],
+        pool=_means(pool.scores, everything),
+    )
 
 
-def _means(scores: Scores, mask: np.ndarray) -> dict[str, float]:
-    return {
-        "samples": int(mask.sum()),
-        "response_tokens": float(scores.response_tokens[mask].mean()),
-        "loss": float(scores.loss[mask].mean()),
-    }
+def _means(scores: Scores, mask: np.ndarray) -> SubsetMeans:
+    return SubsetMeans(
+        samples=int(mask.sum()),
+        response_tokens=float(scores.response_tokens[mask].mean()),
+        loss=float(scores.loss[mask].mean()),
+    )

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,39 +17,42 @@ from grads.export.write import export
 from grads.store.runs import Run
 
 
-def export_selection(
-    run: Run, name: str, kind: str, out: Path | None = None, with_scores: bool = False
+def export_kept(
+    run: Run,
+    name: str,
+    ids: np.ndarray,
+    kind: str,
+    *,
+    out: Path | None = None,
+    with_scores: bool = False,
+    record: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write a saved selection as `kind` to `out`, or into the run; returns the manifest.
+    """Write the samples of these ids (n,) as `kind` to `out`, or into the run; the manifest.
 
-    An export into the run replaces an earlier one of the same name and format.
+    `record` holds what the manifest is to say of the selection called `name`. An export into the
+    run replaces an earlier one of the same name and format. Raises ExportError as `export` does.
     """
-    record, table = run.read_selection(name)
     target = out or run.exports / name / kind
     config, manifest = run.config(), run.read_manifest()
-    ids = table.filter(table["kept"])["sample_id"]
     subset = _subset(run, name, ids, with_scores)
     about = {
         "selection": name,
-        "options": record["options"],
-        "decisions": record.get("decisions", []),
+        **record,
         "run": run.id,
         "config": run.config_values(),
         "model": config.model,
-        "source": manifest.get("source", {}),
-        "gradients_taken": manifest.get("gradients_taken"),
-        "samples": record["samples"],
-        "response_tokens": record["response_tokens"],
-        "versions": manifest.get("versions", {}) | {"grads": __version__},
+        "source": manifest.source.as_json(),
+        "gradients_taken": manifest.gradients_taken,
+        "versions": manifest.versions | {"grads": __version__},
     }
-    return export(subset, kind, target, config, about, overwrite=out is None) | {
+    return export(subset, kind, target, config, manifest=about, overwrite=out is None) | {
         "path": str(target)
     }
 
 
-def _subset(run: Run, name: str, ids: pa.ChunkedArray, with_scores: bool) -> Subset:
+def _subset(run: Run, name: str, ids: np.ndarray, with_scores: bool) -> Subset:
     samples = run.read_table(run.samples_file, ["sample_id", "raw", "turns"])
-    mask = pc.is_in(samples["sample_id"], ids)
+    mask = pc.is_in(samples["sample_id"], pa.array(ids))
     samples = samples.filter(mask)
     table = run.read_table(run.source_file).filter(mask) if run.source_file.exists() else None
     raw = samples["raw"].to_pylist()
@@ -56,10 +60,10 @@ def _subset(run: Run, name: str, ids: pa.ChunkedArray, with_scores: bool) -> Sub
     scores = None
     if with_scores:
         scored = run.read_table(run.scores_file)
-        scores = scored.filter(pc.is_in(scored["sample_id"], ids)).to_pylist()
+        scores = scored.filter(pc.is_in(scored["sample_id"], pa.array(ids))).to_pylist()
     return Subset(
         name=name,
-        lines=raw if run.read_manifest()["source"]["lines"] else None,
+        lines=raw if run.read_manifest().source.lines else None,
         rows=rows,
         table=table,
         turns=samples["turns"].to_pylist(),

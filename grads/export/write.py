@@ -25,6 +25,7 @@ def export(
     kind: str,
     out: Path,
     config: RunConfig,
+    *,
     manifest: dict[str, Any],
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -39,14 +40,14 @@ def export(
         raise ExportError(f"{out} exists already: give another --out, or remove it first")
     manifest = manifest | {"format": kind, "rows": len(subset)}
     try:
-        _write_and_check(subset, kind, out, config, manifest)
+        _write_and_check(subset, kind, out, config, manifest=manifest)
     except (OSError, ValueError, TypeError, OverflowError, csv.Error, pa.ArrowException) as error:
         raise ExportError(f"cannot write {kind} to {out}: {error}") from error
     return manifest
 
 
 def _write_and_check(
-    subset: Subset, kind: str, out: Path, config: RunConfig, manifest: dict[str, Any]
+    subset: Subset, kind: str, out: Path, config: RunConfig, *, manifest: dict[str, Any]
 ) -> None:
     """Write data and manifest beside their place, and move them there once they load back."""
     form = FORMATS[kind]

@@ -36,7 +36,7 @@ class Machine:
 
 def stages(run: Run, status: Status) -> list[Step]:
     """The run's stages with their state."""
-    spent = run.read_manifest().get("seconds", {})
+    spent = run.read_manifest().seconds
     skipped = {"warm-up"} if run.config_values().get("warmup") == "none" else set()
     names = list(STAGES)
     at = names.index(status.stage) if status.stage in names else -1

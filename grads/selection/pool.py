@@ -11,12 +11,14 @@ import pyarrow.compute as pc
 
 from grads.selection.filters import Filter, inside_polygon, within_bound
 from grads.selection.options import SelectionConfig
+from grads.selection.record import kept_ids
 from grads.selection.scores import Scores
 from grads.selection.select import Selection, gumbel, needs_signal, select
 from grads.selection.signal import Signal, measure_signal, unitless_signal
 from grads.store.columns import SCORES
 from grads.store.files import open_table
 from grads.store.runs import Run
+from grads.store.topics import Topic
 
 MOST_CATEGORIES = 40  # distinct values up to which a column of the source counts as categories
 TOPIC = "found topic"  # the name of the clusters among the columns of categories
@@ -143,13 +145,13 @@ class Pool:
         return np.asarray(table["cluster"].to_numpy())
 
     @cached_property
-    def clusters(self) -> list[dict[str, Any]]:
-        """Number, size and terms of each topic, largest first."""
+    def clusters(self) -> list[Topic]:
+        """The topics, largest first."""
         return self.run.read_clusters()
 
     def cluster_names(self) -> list[str]:
         """A name for each topic: its first terms, with its number where they do not tell apart."""
-        names = [" · ".join(c["terms"][:3]) or f"topic {c['cluster']}" for c in self.clusters]
+        names = [" · ".join(c.terms[:3]) or f"topic {c.cluster}" for c in self.clusters]
         return [n if names.count(n) == 1 else f"{n} ({i})" for i, n in enumerate(names)]
 
     @cached_property
@@ -184,7 +186,8 @@ class Pool:
     def select(self, options: SelectionConfig) -> Selection:
         """The subset under these options."""
         columns = self.numbers if options.bounds else {}
-        return select(self.scores, options, columns, self.cluster, self.signal(options))
+        signal = self.signal(options)
+        return select(self.scores, options, columns, self.cluster, signal=signal)
 
     def random(self, count: int, seed: int) -> np.ndarray:
         """(n,) bool: the random subset of `count` samples, as criterion `random` draws it."""
@@ -197,9 +200,8 @@ class Pool:
 
     def kept(self, name: str) -> np.ndarray:
         """(n,) bool: what a saved selection keeps."""
-        _, table = self.run.read_selection(name)
         mask = np.zeros(len(self), bool)
-        mask[self.positions(table.filter(table["kept"])["sample_id"].to_numpy())] = True
+        mask[self.positions(kept_ids(self.run, name))] = True
         return mask
 
     # -- looking

@@ -1,7 +1,6 @@
 """What a choice of samples amounts to: counts, price, coverage, and what enters and leaves."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -85,9 +84,9 @@ def preview(pool: Pool, options: SelectionConfig) -> Preview:
 def price(pool: Pool, kept: np.ndarray) -> Price:
     """What choosing has cost, and what an epoch on the subset and on everything takes."""
     manifest = pool.run.read_manifest()
-    seconds = manifest.get("seconds", {})
+    seconds = manifest.seconds
     choosing = sum(seconds.get(name, 0.0) for name, stage in STAGES.items() if stage.chooses)
-    trained = manifest.get("warmup", {}).get("samples")
+    trained = manifest.warmup.samples if manifest.warmup else None
     if not trained or not seconds.get("warm-up"):
         return Price(choosing, None, None)
     epochs = pool.run.config().epochs
@@ -114,15 +113,25 @@ def emptied(rows: list[Coverage]) -> dict[str, float]:
     return {row.name: row.pool * share for row in rows if row.kept == 0 and row.pool}
 
 
-def overlap(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """How two subsets of one pool relate; masks (n,)."""
+@dataclass(frozen=True)
+class Shared:
+    """How two subsets of one pool relate, in samples."""
+
+    both: int
+    only_first: int
+    only_second: int
+    jaccard: float  # shared ones among those of either
+    by_chance: float  # how many two random subsets of these sizes would share
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> Shared:
+    """How two subsets of one pool relate; masks (n,) bool."""
     both = int((first & second).sum())
     either = int((first | second).sum())
-    return {
-        "both": both,
-        "only_first": int((first & ~second).sum()),
-        "only_second": int((~first & second).sum()),
-        "jaccard": both / either if either else 1.0,
-        # Two random subsets of these sizes would share this many.
-        "by_chance": float(first.sum()) * float(second.sum()) / len(first),
-    }
+    return Shared(
+        both=both,
+        only_first=int((first & ~second).sum()),
+        only_second=int((~first & second).sum()),
+        jaccard=both / either if either else 1.0,
+        by_chance=float(first.sum()) * float(second.sum()) / len(first),
+    )

@@ -46,6 +46,7 @@ def select(
     options: SelectionConfig,
     columns: dict[str, np.ndarray] | None = None,
     cluster: np.ndarray | None = None,
+    *,
     signal: Signal | None = None,
 ) -> Selection:
     """Choose the subset. `columns` are what bounds name, `cluster` (n,) labels, both optional.
@@ -79,13 +80,16 @@ def select(
             else f"a budget of {budget:.0f} tokens does not hold the best sample, which has"
             f" {cost[order[0]]}: raise it"
         )
-    return Selection(kept, ranking, _warnings(kept, pinned, ranking, cost, order, left))
+    return Selection(
+        kept, ranking, _warnings(kept, pinned, ranking, cost=cost, order=order, left=left)
+    )
 
 
 def _warnings(
     kept: np.ndarray,
     pinned: np.ndarray,
     ranking: Ranking,
+    *,
     cost: np.ndarray,
     order: np.ndarray,
     left: float,

@@ -3,7 +3,6 @@
 import hashlib
 import re
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from grads.selection import preview
 from grads.selection.decisions import decisions, with_decisions
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
+from grads.selection.record import SampleCounts, SelectionRecord, TokenCounts, write_selection
 from grads.store.runs import Run
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -21,11 +21,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 def select_samples(
     run: Run, name: str, options: SelectionConfig, pool: Pool | None = None
-) -> dict[str, Any]:
+) -> SelectionRecord:
     """Choose a subset, save it under `name` (which becomes a file name); returns its record.
 
     What people have decided about single samples (`decide`) joins the options' pins and
-    exclusions, and is kept with the record.
+    exclusions, and is kept with the record. Raises SelectionError where the name or the options
+    cannot be, and RunError before the run's scoring has ended.
     """
     check_name(name)
     pool = pool or Pool(run)
@@ -33,19 +34,18 @@ def select_samples(
     chosen = preview.preview(pool, options)
     ranking = chosen.ranking
     followed = {"pin": options.pins, "exclude": options.excluded}
-    people = [d for d in decisions(run).values() if d["sample_id"] in followed[d["decision"]]]
-    record = {
-        "name": name,
-        "options": options.model_dump(mode="json"),
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": __version__,
-        "scores_sha256": hashlib.sha256(run.scores_file.read_bytes()).hexdigest(),
-        "samples": {"kept": chosen.count, "pool": len(pool)},
-        "response_tokens": chosen.response_tokens,
-        "decisions": people,
-        "notes": ranking.notes,
-        "warnings": chosen.warnings,
-    }
+    record = SelectionRecord(
+        name=name,
+        options=options,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=__version__,
+        scores_sha256=hashlib.sha256(run.scores_file.read_bytes()).hexdigest(),
+        samples=SampleCounts(kept=chosen.count, pool=len(pool)),
+        response_tokens=TokenCounts(**chosen.response_tokens),
+        decisions=[d for d in decisions(run).values() if d.sample_id in followed[d.decision]],
+        notes=ranking.notes,
+        warnings=chosen.warnings,
+    )
     table = pa.table(
         {
             "sample_id": pool.scores.sample_id,
@@ -55,7 +55,7 @@ def select_samples(
             "signal": ranking.x.astype(np.float32),
         }
     )
-    run.write_selection(name, record, table)
+    write_selection(run, record, table)
     return record
 
 

@@ -13,13 +13,14 @@ from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine import models
 from grads.engine.gradients import GradientScorer
 from grads.engine.training import prepared, response_loss, sample_fraction
+from grads.store.cost import RunCost
 
 MEASURED_TOKENS = 512  # in one training step and one scoring batch; two rounds of each
 CHECKED = 4  # samples that the run's self-check computes by plain autograd, at about this factor
 AUTOGRAD = 2.0
 
 
-def measure(config: RunConfig, pool: TokenPool, stored: int) -> dict[str, Any]:
+def measure(config: RunConfig, pool: TokenPool, stored: int) -> RunCost:
     """Seconds by stage, peak memory and disk in bytes, and the rates they come from.
 
     One training step and one scoring batch of about 512 tokens are timed after a first round that
@@ -48,21 +49,21 @@ def measure(config: RunConfig, pool: TokenPool, stored: int) -> dict[str, Any]:
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         longest = int(pool.lengths.max())
         with watch, prepared(model, dtype, device, longest):
-            training = tokens / _seconds(lambda: _train_step(model, dtype, *inputs), device)
+            training = tokens / _seconds(lambda: _train_step(model, dtype, inputs), device)
     padded = int(pool.lengths[batch].max()) * len(batch)
     growth = max(watch.most - before - 4 * trainable, 0) / padded
-    seconds = _stage_seconds(config, pool, loading, scoring, training)
+    seconds = _stage_seconds(config, pool, loading=loading, scoring=scoring, training=training)
     widest = min(config.batch_tokens, int(pool.lengths.max()) * len(pool))
-    return {
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "memory_bytes": int(before + growth * widest + 12 * trainable),
-        "disk_bytes": stored + _disk(config, pool, trainable),
-        "training_tokens_per_s": training and round(training, 1),
-        "scoring_tokens_per_s": round(scoring, 1),
-        "samples": len(pool),
-        "tokens": int(pool.lengths.sum()),
-        "device": device,
-    }
+    return RunCost(
+        seconds={name: round(value, 1) for name, value in seconds.items()},
+        memory_bytes=int(before + growth * widest + 12 * trainable),
+        disk_bytes=stored + _disk(config, pool, trainable),
+        training_tokens_per_s=training and round(training, 1),
+        scoring_tokens_per_s=round(scoring, 1),
+        samples=len(pool),
+        tokens=int(pool.lengths.sum()),
+        device=device,
+    )
 
 
 def _typical_batch(pool: TokenPool, tokens: int) -> np.ndarray:
@@ -84,7 +85,8 @@ def _seconds(work: Any, device: str) -> float:
     return min(times)
 
 
-def _train_step(model: Any, dtype: torch.dtype, ids: Any, mask: Any, labels: Any) -> None:
+def _train_step(model: Any, dtype: torch.dtype, inputs: tuple[torch.Tensor, ...]) -> None:
+    ids, mask, labels = inputs
     model.train()
     trained = max(int((labels != IGNORE).sum()), 1)
     with torch.autocast(ids.device.type, dtype, enabled=dtype == torch.bfloat16):
@@ -94,8 +96,9 @@ def _train_step(model: Any, dtype: torch.dtype, ids: Any, mask: Any, labels: Any
 
 
 def _stage_seconds(
-    config: RunConfig, pool: TokenPool, loading: float, scoring: float, training: float | None
+    config: RunConfig, pool: TokenPool, *, loading: float, scoring: float, training: float | None
 ) -> dict[str, float]:
+    """What each stage takes; `scoring` and `training` are speeds, in tokens a second."""
     tokens = float(pool.lengths.sum())
     seconds = {"score": loading + tokens / scoring}
     order = np.sort(pool.lengths)

@@ -17,14 +17,14 @@ from grads.evaluation.arms import Trial
 from grads.evaluation.measure import Probe, Reference, measure, response_counts, write_answer
 from grads.evaluation.metrics import SHOWN, Sums
 from grads.evaluation.probes import load_probes
+from grads.evaluation.result import Prompt
+from grads.evaluation.trials import TrialResult, read_trials
 from grads.jobs.job import Job
 from grads.selection.pool import Pool
 from grads.stages import run as stages
-from grads.store.files import write_json
 from grads.store.folders import Evaluation
 
 PROMPTS = 4  # held-out prompts that arms write an answer to
-ANSWERING = ("base", "full", "selection")  # kinds of arms that write answers, under the first seed
 
 
 def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
@@ -37,15 +37,15 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
     lab = Lab(job, config)
     probes = load_probes(run, config, lab.tokenizer)
     lab.measure_on(probes.heldout, probes.general)
-    about = probes.about | {"prompts": asked(probes.heldout)}
-    answering = {arm.label for arm in planned if arm.kind in ANSWERING}
+    prompts = asked(probes.heldout)
+    answering = {arm.label for arm in planned if arm.declared.answers}
     lab.answering = {t.key for t in trials if t.seed == config.first_seed and t.arm in answering}
     job.stage("evaluate", "token passes")
     lab.expect(trials, probes.heldout.tokens + probes.general.tokens)
     for trial in trials:
-        results.write(evaluation, planned, about, finished=False)
+        results.write(evaluation, planned, probes.about, prompts=prompts, finished=False)
         lab.finish(trial, probes.heldout, probes.general)
-    results.write(evaluation, planned, about, finished=True)
+    results.write(evaluation, planned, probes.about, prompts=prompts, finished=True)
     lab.tidy()
 
 
@@ -83,14 +83,14 @@ class Lab:
                 digest.update(pool.input_ids.tobytes() + pool.trained.tobytes())
         self.measured_on = digest.hexdigest()[:16]
 
-    def _done(self) -> dict[str, dict[str, Any]]:
+    def _done(self) -> dict[str, TrialResult]:
         """Finished arms by file name that this job can keep."""
-        files = self.evaluation.read_arms()
-        return {n: arm for n, arm in files.items() if arm.get("measured_on") == self.measured_on}
+        files = read_trials(self.evaluation)
+        return {n: arm for n, arm in files.items() if arm.measured_on == self.measured_on}
 
     def expect(self, trials: list[Trial], measured: int) -> None:
         """What lies ahead, each measurement passing `measured` tokens; twins count once."""
-        known = {arm["key"] for arm in self._done().values()}
+        known = {arm.key for arm in self._done().values()}
         work = {t.key: self._training_passes(t) + measured for t in trials}
         self.left |= {key: passes for key, passes in work.items() if key not in known}
         self.total += sum(work.values())
@@ -116,23 +116,17 @@ class Lab:
         """
         reference = Reference(self.evaluation.reference_file(trial.phase), general)
         target = self.evaluation.arm_file(trial.name)
-        own = {
-            "arm": trial.arm,
-            "seed": trial.seed,
-            "key": trial.key,
-            "phase": trial.phase,
-            "measured_on": self.measured_on,
-        }
         files = self._done()
-        same = trial.name in files and files[trial.name]["key"] == trial.key
+        same = trial.name in files and files[trial.name].key == trial.key
         if same and (len(trial.sample_ids) or reference.path.exists()):
             return
-        twin = next((arm for arm in files.values() if arm["key"] == trial.key), None)
+        twin = next((arm for arm in files.values() if arm.key == trial.key), None)
         if twin is not None and len(trial.sample_ids):
-            write_json(target, twin | own)
+            own = {"arm": trial.arm, "seed": trial.seed, "phase": trial.phase}
+            twin.model_copy(update=own).write(target)
             return
         self.job.status.message = f"{trial.arm}, seed {trial.seed}"
-        write_json(target, own | self._conduct(trial, heldout, general, reference))
+        self._conduct(trial, heldout, general, reference).write(target)
         shutil.rmtree(self._checkpoints(trial), ignore_errors=True)
         self.spent += self.left.pop(trial.key, 0)
         self.current = 0
@@ -140,30 +134,41 @@ class Lab:
 
     def _conduct(
         self, trial: Trial, heldout: Probe, general: Probe, reference: Reference
-    ) -> dict[str, Any]:
-        """What the trial's file holds: size, price, loss curve, sums by sample, answers."""
+    ) -> TrialResult:
+        """Train and measure: size, price, loss curve, sums by sample, answers."""
         index = self._index(trial)
         full = self.recipe.training == "full" and len(index)
         dtype = torch.float32 if full else self.dtype
         model = stages.load_base_model(self.run, dtype, self.device)
-        found: dict[str, Any] = {
-            "samples": len(index),
-            "response_tokens": int(response_counts(self.pool)[index].sum()),
-        }
+        lines: dict[int, dict[str, Any]] = {}
         if len(index):
             model = self._train(model, trial)
-            found |= self._price(trial)
+            lines = self._steps(trial)
             model = model.to(self.dtype) if full else model
             sums = self._measure(model, heldout, general, reference)
         else:
-            found |= {"steps": 0, "tokens": 0, "seconds": 0.0, "curve": []}
             with reference.being_written():
                 sums = self._measure(model, heldout, general, reference)
+        found = TrialResult(
+            arm=trial.arm,
+            seed=trial.seed,
+            key=trial.key,
+            phase=trial.phase,
+            measured_on=self.measured_on,
+            samples=len(index),
+            response_tokens=int(response_counts(self.pool)[index].sum()),
+            steps=len(lines),
+            tokens=sum(line["tokens"] for line in lines.values()),
+            seconds=round(sum(line["seconds"] for line in lines.values()), 1),
+            curve=[(step, round(lines[step]["loss"], 5)) for step in sorted(lines)],
+            sums=sums,
+            general_losses=_by_file(sums["general_loss"], general),
+        )
         if trial.key in self.answering:
-            found["answers"] = [
-                write_answer(model, self.tokenizer, heldout.turns[i]) for i in prompts(heldout)
+            found.answers = [
+                write_answer(model, self.tokenizer, heldout.turns[i]) for i in positions(heldout)
             ]
-        return found | {"sums": sums, "general_losses": _by_file(sums["general_loss"], general)}
+        return found
 
     def _train(self, model: Any, trial: Trial) -> Any:
         last = time.monotonic()
@@ -190,33 +195,27 @@ class Lab:
                 model,
                 self.pool.subset(self._index(trial)),
                 self.settings.model_copy(update={"seed": trial.seed}),
-                self.dtype,
-                self.device,
-                self._checkpoints(trial),
-                report,
-                self.job.should_stop,
-                trial.max_steps,
+                dtype=self.dtype,
+                device=self.device,
+                checkpoints=self._checkpoints(trial),
+                report=report,
+                should_stop=self.job.should_stop,
+                max_steps=trial.max_steps,
             )
         except WarmupError as error:
             raise EvaluationError(f"arm {trial.arm}, seed {trial.seed}: {error}") from None
 
-    def _price(self, trial: Trial) -> dict[str, Any]:
-        """Steps, tokens and seconds of a finished training, and its loss curve, by its metrics.
+    def _steps(self, trial: Trial) -> dict[int, dict[str, Any]]:
+        """The line of metrics of each optimizer step of a finished training, by its number.
 
         An attempt that was killed leaves steps that the next one takes again: the last line counts.
         """
         lines = [line for line in self.evaluation.read_metrics() if line.get("key") == trial.key]
-        last = {line["step"]: line for line in lines}
-        return {
-            "steps": len(last),
-            "tokens": sum(line["tokens"] for line in last.values()),
-            "seconds": round(sum(line["seconds"] for line in last.values()), 1),
-            "curve": [[step, round(last[step]["loss"], 5)] for step in sorted(last)],
-        }
+        return {line["step"]: line for line in lines}
 
     def _measure(
         self, model: Any, heldout: Probe, general: Probe, reference: Reference
-    ) -> dict[str, list[list[float]]]:
+    ) -> dict[str, tuple[list[float], list[float]]]:
         """The sums of every metric by sample, as lists."""
         found: dict[str, Sums] = {}
         for probe, against in ((heldout, None), (general, reference)):
@@ -225,12 +224,12 @@ class Lab:
                 probe,
                 self.settings.batch_tokens,
                 self.device,
-                against,
-                self._report,
-                self.job.should_stop,
+                reference=against,
+                report=self._report,
+                should_stop=self.job.should_stop,
             )
             found |= {f"{probe.name}_{name}": pair for name, pair in sums.items()}
-        return {name: [_rounded(part) for part in pair] for name, pair in found.items()}
+        return {name: (_rounded(over), _rounded(under)) for name, (over, under) in found.items()}
 
     def _checkpoints(self, trial: Trial) -> Path:
         return self.evaluation.checkpoints / trial.key
@@ -242,25 +241,25 @@ class Lab:
             file.unlink()
 
 
-def prompts(heldout: Probe) -> list[int]:
+def positions(heldout: Probe) -> list[int]:
     """Positions of the first held-out samples that ask something."""
     asking = [i for i, turns in enumerate(heldout.turns) if turns[0].role != "assistant"]
     return asking[:PROMPTS]
 
 
-def asked(heldout: Probe) -> list[dict[str, Any]]:
+def asked(heldout: Probe) -> list[Prompt]:
     """The prompts that arms answer, with their references."""
     return [
-        {
-            "row": int(heldout.samples.sample_ids[i]),
-            "prompt": "\n\n".join(turn.content for turn in heldout.turns[i][:-1]),
-            "reference": heldout.turns[i][-1].content,
-        }
-        for i in prompts(heldout)
+        Prompt(
+            row=int(heldout.samples.sample_ids[i]),
+            prompt="\n\n".join(turn.content for turn in heldout.turns[i][:-1]),
+            reference=heldout.turns[i][-1].content,
+        )
+        for i in positions(heldout)
     ]
 
 
-def _by_file(sums: list[list[float]], general: Probe) -> list[float]:
+def _by_file(sums: tuple[list[float], list[float]], general: Probe) -> list[float]:
     """Loss on each general file, in nats per response token."""
     loss, tokens = (np.array(part) for part in sums)
     files = range(int(general.source.max()) + 1)

@@ -22,11 +22,12 @@ from grads.errors import DataError, ModelError, ScoringError, Stopped, WarmupErr
 from grads.jobs.job import Job, turn
 from grads.selection import topics
 from grads.stages import cost
-from grads.store import pipeline
+from grads.store import manifest, pipeline
 from grads.store.columns import MEASURED
-from grads.store.files import SINGLE_SAMPLES, digest_of, replacing, write_json, write_table
+from grads.store.files import SINGLE_SAMPLES, digest_of, replacing, write_table
 from grads.store.folders import Draft, TokenRequest
 from grads.store.runs import Run
+from grads.store.topics import Topic, Topics
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scikit-learn", "pyarrow")
 TOKEN_SIGNALS_UP_TO = 5_000  # samples, unless the config says otherwise
@@ -89,7 +90,7 @@ def _stage(job: Job[Run], name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        seconds = job.folder.read_manifest().get("seconds", {})
+        seconds = job.folder.read_manifest().seconds
         spent = seconds.get(name, 0.0) + time.monotonic() - started
         job.folder.update_manifest(seconds=seconds | {name: round(spent, 1)})
 
@@ -99,7 +100,7 @@ def refuse_other_model(run: Run) -> str:
 
     Runs from before 0.5 kept none, and take what is there.
     """
-    model, known = run.config().model, run.read_manifest().get("model_digest")
+    model, known = run.config().model, run.read_manifest().model_digest
     found = models.model_digest(model)
     if known not in (None, found):
         raise ModelError(
@@ -112,7 +113,7 @@ def refuse_other_model(run: Run) -> str:
 def load_base_model(run: Run, dtype: torch.dtype, device: str) -> Any:
     """The model before any training; raises ModelError where two loads of it differ."""
     model = models.load_model(run.config().model, device, dtype)
-    kept = run.read_manifest().get("weights", {})
+    kept = dict(run.read_manifest().weights)
     name, found = str(dtype).removeprefix("torch."), models.fingerprint(model)
     if kept.setdefault(name, found) != found:
         raise ModelError(
@@ -156,32 +157,32 @@ def _prepare(job: Job[Run]) -> None:
         config,
         tokenizer,
         max_length,
-        lambda done: _row_read(job, done, len(source.rows)),
-        run.write_rejects,
+        progress=lambda done: _row_read(job, done, len(source.rows)),
+        refused=run.write_rejects,
     )
     if prepared.source is not None:
         write_table(run.source_file, prepared.source)
     write_table(run.samples_file, prepared.samples, SINGLE_SAMPLES)
     samples = prepared.samples
     run.update_manifest(
-        source={
-            "name": source.name,
-            "digest": source.digest,
-            "layout": prepared.layout.name,
-            "lines": source.raw is not None,
-        },
+        source=manifest.Source(
+            name=source.name,
+            digest=source.digest,
+            layout=prepared.layout.name,
+            lines=source.raw is not None,
+        ),
         columns=prepared.layout.roles,
         unused_columns=prepared.unused,
         without_end_of_turn=prepared.unended,
         max_length=max_length,
-        counts={
-            "rows": source.count,
-            "usable": len(samples),
-            "refused": len(prepared.rejects),
-            "heldout": int(pc.sum(samples["heldout"]).as_py()),
-            "truncated": int(pc.sum(samples["truncated"]).as_py()),
-            "response_tokens": int(pc.sum(samples["response_tokens"]).as_py()),
-        },
+        counts=manifest.Counts(
+            rows=source.count,
+            usable=len(samples),
+            refused=len(prepared.rejects),
+            heldout=int(pc.sum(samples["heldout"]).as_py()),
+            truncated=int(pc.sum(samples["truncated"]).as_py()),
+            response_tokens=int(pc.sum(samples["response_tokens"]).as_py()),
+        ),
     )
     write_table(run.tokens_file, prepared.tokens, SINGLE_SAMPLES)
 
@@ -194,7 +195,7 @@ def _row_read(job: Job[Run], done: int, rows: int) -> None:
 
 def _refuse_other_source(run: Run, source: Source) -> None:
     """Damaged samples are read again, but from other data they would be other samples."""
-    known = run.read_manifest().get("source", {}).get("digest")
+    known = run.read_manifest().source.digest
     if known not in (None, source.digest):
         raise DataError(
             f"{run.config().dataset} has changed since run {run.id} read it, so what is damaged"
@@ -220,9 +221,16 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
         job.metrics(step=step.step, loss=step.loss, lr=step.lr, tokens_per_s=round(rate, 1))
 
     trained = training.train(
-        model, pool.subset(chosen), config, dtype, device, run.checkpoints, report, job.should_stop
+        model,
+        pool.subset(chosen),
+        config,
+        dtype=dtype,
+        device=device,
+        checkpoints=run.checkpoints,
+        report=report,
+        should_stop=job.should_stop,
     )
-    run.update_manifest(warmup={"kind": config.warmup, "samples": len(chosen)})
+    run.update_manifest(warmup=manifest.WarmUp(kind=config.warmup, samples=len(chosen)))
     if config.warmup == "lora":
         with replacing(run.adapter) as draft:
             trained.save_pretrained(draft, save_embedding_layers=False)
@@ -234,11 +242,11 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
 def _take_over(run: Run, other: Run) -> None:
     """Copy the finished warm-up of a run on the same data and model."""
     mine, theirs = run.read_manifest(), other.read_manifest()
-    models_ = [(m.get("model_digest"), r.config().model) for m, r in ((mine, run), (theirs, other))]
+    models_ = [(m.model_digest, r.config().model) for m, r in ((mine, run), (theirs, other))]
     told = 0 if all(digest for digest, _ in models_) else 1  # by name where 0.4 kept no digest
     for what, a, b in (
         ("model", models_[0][told], models_[1][told]),
-        ("data", mine["source"]["digest"], theirs.get("source", {}).get("digest")),
+        ("data", mine.source.digest, theirs.source.digest),
         ("warmup", run.config().warmup, other.config().warmup),
     ):
         if a != b:
@@ -251,7 +259,8 @@ def _take_over(run: Run, other: Run) -> None:
         raise WarmupError(f"{other.path} has no finished warm-up to take over: wait, or resume it")
     with replacing(run.path / name) as draft:
         shutil.copytree(other.path / name, draft)
-    run.update_manifest(warmup={"kind": run.config().warmup, "taken_from": str(other.path)})
+    taken = manifest.WarmUp(kind=run.config().warmup, taken_from=str(other.path))
+    run.update_manifest(warmup=taken)
 
 
 def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> None:
@@ -272,13 +281,13 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
         run,
         scorer,
         pool,
-        config.batch_tokens,
-        device,
-        config.seed,
-        token_signals,
-        made_from,
-        report,
-        job.should_stop,
+        batch_tokens=config.batch_tokens,
+        device=device,
+        seed=config.seed,
+        with_tokens=token_signals,
+        made_from=made_from,
+        report=report,
+        should_stop=job.should_stop,
     )
     merged = scoring.merge_parts(run, pool, config.batch_tokens)
     if token_signals:
@@ -298,9 +307,9 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
 
 def _parts_source(run: Run, scorer: GradientScorer, token_signals: bool) -> str:
     """The digest of all that decides what the parts of the scoring pass hold."""
-    manifest, config = run.read_manifest(), run.config()
-    needed = {name: manifest["files"].get(name) for name in pipeline.STAGES["score"].needs}
-    needed |= {"model": manifest["model_digest"], "dtype": str(scorer.model.dtype)}
+    made, config = run.read_manifest(), run.config()
+    needed = {name: made.files.get(name) for name in pipeline.STAGES["score"].needs}
+    needed |= {"model": made.model_digest, "dtype": str(scorer.model.dtype)}
     return digest_of([needed, MEASURED, config.batch_tokens, config.seed, token_signals])
 
 
@@ -314,7 +323,7 @@ def check(job: Job[Draft]) -> None:
         with turn(job):
             job.stage("measure")
             stored = sum(f.stat().st_size for f in draft.path.glob("*.parquet"))
-            write_json(draft.estimate_file, cost.measure(draft.config(), load_pool(draft), stored))
+            cost.measure(draft.config(), load_pool(draft), stored).write(draft.estimate_file)
 
 
 def add_token_signals(job: Job[TokenRequest]) -> None:
@@ -343,7 +352,7 @@ def add_token_signals(job: Job[TokenRequest]) -> None:
         tables.append(pa.table({"sample_id": ids, **signals}))
         job.progress(done + 1, len(wanted))
     write_table(run.token_signal_file, pa.concat_tables(tables), SINGLE_SAMPLES)
-    kept = run.read_manifest().get("files", {})
+    kept = run.read_manifest().files
     run.update_manifest(files=kept | pipeline.sign(run, ("token_signal/signals.parquet",)))
 
 
@@ -363,7 +372,7 @@ def _cluster(job: Job[Run]) -> None:
     duplicates = pa.array(topics.near_duplicates(features, texts, config.seed))
     write_table(run.features_file, table.append_column("duplicate_group", duplicates))
     rows = [
-        {"cluster": number, "size": size, "terms": terms}
+        Topic(cluster=number, size=size, terms=terms)
         for number, (size, terms) in enumerate(zip(found.sizes, found.terms, strict=True))
     ]
-    write_json(run.clusters_file, {"clusters": rows})
+    Topics(clusters=rows).write(run.clusters_file)

@@ -1,20 +1,23 @@
 """The job of a search: pilots on one half of the test samples, the winner again on the other."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from grads.config.evaluation import TuneConfig
 from grads.evaluation import results, tuning
-from grads.evaluation.arms import BASE, Arm
+from grads.evaluation.arms import BASE
+from grads.evaluation.metrics import FORGETTING, LEARNING
+from grads.evaluation.price import prices
 from grads.evaluation.probes import load_probes
-from grads.evaluation.results import FORGETTING, LEARNING, Trials
+from grads.evaluation.result import About, Comparison, Noise, Overlap, Point, TuneResult
+from grads.evaluation.results import Trials
+from grads.evaluation.trials import read_trials
 from grads.evaluation.tuning import FINAL, PILOT
 from grads.jobs.job import Job
 from grads.selection import subsets
 from grads.selection.pool import Pool
 from grads.stages.evaluation import Lab
-from grads.store.files import write_json
 from grads.store.folders import Evaluation
 
 
@@ -31,37 +34,45 @@ def tune(job: Job[Evaluation], config: TuneConfig) -> None:
         (probes.heldout.part(a), probes.general.part(b))
         for a, b in zip(heldout, general, strict=True)
     )
-    about = probes.about | {"overlap": tuning.overlap(scored, config.ratio)}
+    overlap = tuning.overlap(scored, config.ratio)
+
+    def found(finished: bool) -> TuneResult:
+        return conclude(search, config, probes.about, overlap, finished=finished)
+
     job.stage("pilots", "token passes")
     pilots = tuning.pilot_trials(scored, config)
     lab.expect(pilots, sum(probe.tokens for probe in first))
     for trial in pilots:
-        write_json(search.result_file, conclude(search, config, about, finished=False))
+        found(finished=False).write(search.result_file)
         lab.finish(trial, *first)
-    found = conclude(search, config, about, finished=False)
-    if found["winner"] is not None:
+    winner = found(finished=False).winner
+    if winner is not None:
         job.stage("second test", "token passes")
-        finals = tuning.final_trials(scored, config, found["winner"])
+        finals = tuning.final_trials(scored, config, winner)
         lab.expect(finals, sum(probe.tokens for probe in second))
         for trial in finals:
             lab.finish(trial, *second)
-    found = conclude(search, config, about, finished=True)
-    if found["selection"] is not None:
-        subsets.select_samples(run, config.save_as, tuning.grid(config)[found["winner"]])
-    write_json(search.result_file, found)
+    result = found(finished=True)
+    if result.selection is not None and winner is not None:
+        subsets.select_samples(run, config.save_as, tuning.grid(config)[winner])
+    result.write(search.result_file)
     lab.tidy()
 
 
 def conclude(
-    search: Evaluation, config: TuneConfig, about: dict[str, Any], finished: bool
-) -> dict[str, Any]:
-    """The content of a search's result.json, from the files that are there."""
+    search: Evaluation, config: TuneConfig, about: About, overlap: Overlap, *, finished: bool
+) -> TuneResult:
+    """What a search has found, from the files that are there."""
     planned = tuning.planned(config)
-    pilot, final = _by_arm(search, planned, PILOT), _by_arm(search, planned, FINAL)
+    trials = list(read_trials(search).values())
+    pilot, final = (
+        results.by_arm(planned, (trial for trial in trials if trial.phase == phase))
+        for phase in (PILOT, FINAL)
+    )
     shown = [arm for arm in planned if arm.label in pilot]
     complete = len(shown) == len(planned) and len(pilot["random"]) == config.seeds
-    picture = _picture(pilot) if "random" in pilot and BASE in pilot else {}
-    winner = _winner(picture) if complete else None
+    picture = _picture(pilot) if "random" in pilot and BASE in pilot else None
+    winner = _winner(picture) if complete and picture else None
     confirmation = None
     if finished and winner is not None:
         by_label = {arm.label: arm for arm in planned}
@@ -69,76 +80,79 @@ def conclude(
             by_label[winner], final[winner], by_label["random"], final["random"]
         )
     named = confirmation is not None and (
-        confirmation["learning"] == "better" and confirmation["forgetting"] != "worse"
+        confirmation.learning == "better" and confirmation.forgetting != "worse"
     )
-    labels = [arm for arm in planned if arm.label in final]
-    return {
-        "kind": "tune",
-        "arms": [results.summary(arm, pilot[arm.label]) for arm in shown],
-        **picture,
-        "winner": winner,
-        "confirmation": confirmation,
-        "confirmation_arms": [results.summary(arm, final[arm.label]) for arm in labels],
-        "selection": config.save_as if named else None,
-        "sentence": _sentence(config, winner, confirmation, named, finished),
-        "comparisons": [confirmation] if confirmation else [],
-        "price": results.prices(search.run, shown, pilot),
-        "break_even": {},
-        **about,
-        "finished": finished,
-    }
+    return TuneResult(
+        kind="tune",
+        arms=[results.summary(arm, pilot[arm.label]) for arm in shown],
+        **(vars(picture) if picture else {}),
+        winner=winner,
+        confirmation=confirmation,
+        confirmation_arms=[
+            results.summary(arm, final[arm.label]) for arm in planned if arm.label in final
+        ],
+        selection=config.save_as if named else None,
+        sentence=_sentence(config, winner, confirmation, named=named, finished=finished),
+        comparisons=[confirmation] if confirmation else [],
+        price=prices(search.run, shown, pilot),
+        break_even={},
+        heldout=about.heldout,
+        general=about.general,
+        leaks=about.leaks,
+        notes=about.notes,
+        overlap=overlap,
+        finished=finished,
+    )
 
 
-def _by_arm(search: Evaluation, planned: list[Arm], phase: str) -> dict[str, Trials]:
-    files = [file for file in search.read_arms().values() if file["phase"] == phase]
-    found = {
-        arm.label: {file["seed"]: file for file in files if file["arm"] == arm.label}
-        for arm in planned
-    }
-    return {label: trials for label, trials in found.items() if trials}
-
-
-def _picture(pilot: dict[str, Trials]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Picture:
     """Learning against forgetting, the noise of one pilot, and the settings none is better than."""
+
+    points: dict[str, Point]
+    noise: Noise
+    front: list[str]
+
+
+def _picture(pilot: dict[str, Trials]) -> _Picture:
     base = _mean(pilot[BASE], FORGETTING)
     points = {
-        label: {
-            "learning": _mean(trials, LEARNING),
-            "forgetting": _mean(trials, FORGETTING) - base,
-        }
+        label: Point(learning=_mean(trials, LEARNING), forgetting=_mean(trials, FORGETTING) - base)
         for label, trials in pilot.items()
     }
-    spread = {
-        name: tuning.noise(np.array(list(results.values(pilot["random"], metric).values())))
-        for name, metric in (("learning", LEARNING), ("forgetting", FORGETTING))
-    }
+    learning, forgetting = (
+        tuning.noise(np.array(list(results.values(pilot["random"], metric).values())))
+        for metric in (LEARNING, FORGETTING)
+    )
     of_one_size = {
-        label: (point["learning"], point["forgetting"])
+        label: (point.learning, point.forgetting)
         for label, point in points.items()
         if label not in (BASE, "full")
     }
-    return {"points": points, "noise": spread, "front": tuning.pareto_front(of_one_size)}
+    return _Picture(
+        points=points,
+        noise=Noise(learning=learning, forgetting=forgetting),
+        front=tuning.pareto_front(of_one_size),
+    )
 
 
 def _mean(trials: Trials, metric: str) -> float:
     return float(np.mean(list(results.values(trials, metric).values())))
 
 
-def _winner(picture: dict[str, Any]) -> str | None:
-    points = {
-        label: (point["learning"], point["forgetting"])
-        for label, point in picture["points"].items()
-    }
+def _winner(picture: _Picture) -> str | None:
+    points = {label: (point.learning, point.forgetting) for label, point in picture.points.items()}
     settings = {
         label: point for label, point in points.items() if label not in (BASE, "full", "random")
     }
-    return tuning.pick(settings, points["random"], picture["noise"]["forgetting"] or 0.0)
+    return tuning.pick(settings, points["random"], picture.noise.forgetting or 0.0)
 
 
 def _sentence(
     config: TuneConfig,
     winner: str | None,
-    confirmation: dict[str, Any] | None,
+    confirmation: Comparison | None,
+    *,
     named: bool,
     finished: bool,
 ) -> str:
@@ -151,9 +165,9 @@ def _sentence(
         )
     assert confirmation is not None
     if named:
-        told = confirmation["sentence"]
+        told = confirmation.sentence
         return f"'{winner}' is saved as '{config.save_as}'. In its second test, {told}"
     return (
         f"'{winner}' came first among the pilots but its second test does not show that it beats"
-        f" random: none is called better, and none is saved. {confirmation['sentence']}"
+        f" random: none is called better, and none is saved. {confirmation.sentence}"
     )

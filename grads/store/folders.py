@@ -3,13 +3,13 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from grads.config.base import members
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.config.run import RunConfig
 from grads.errors import RunError
-from grads.store.files import read_json, write_json
+from grads.store.files import write_json
 from grads.store.runs import JobFolder, Run, Status
 
 DRAFTS = ".drafts"
@@ -144,10 +144,9 @@ class Evaluation(JobFolder):
         """Where one finished arm and seed lies."""
         return self.arms / f"{name}.json"
 
-    def read_arms(self) -> dict[str, dict[str, Any]]:
-        """Every finished arm and seed by the name of its file."""
-        files = sorted(self.arms.glob("[!.]*.json"))
-        return {path.stem: read_json(path) for path in files}
+    def arm_files(self) -> dict[str, Path]:
+        """Where every finished arm and seed lies, by the name of its file."""
+        return {path.stem: path for path in sorted(self.arms.glob("[!.]*.json"))}
 
 
 def open_folder(path: str | Path) -> JobFolder:

@@ -5,9 +5,9 @@ there now: both are digests in the manifest. That a file exists says nothing.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from grads.store.files import digest
+from grads.store.manifest import Manifest
 from grads.store.runs import Run
 
 MODEL = "model"  # among what a stage needs: the digest of the model's and tokenizer's files
@@ -66,8 +66,9 @@ def record(run: Run, stage: Stage) -> None:
     A later stage that had added to one of these files has to do so again.
     """
     manifest = run.read_manifest()
-    files = manifest.get("files", {}) | sign(run, stage.makes)
-    made = manifest.get("made", {}) | {stage.name: _sources(stage, manifest | {"files": files})}
+    files = manifest.files | sign(run, stage.makes)
+    sources = _sources(stage, manifest.model_copy(update={"files": files}))
+    made = manifest.made | {stage.name: sources}
     order = list(STAGES.values())
     for later in order[order.index(stage) + 1 :]:
         if set(later.makes) & set(stage.makes):
@@ -84,18 +85,18 @@ def sign(run: Run, names: tuple[str, ...]) -> dict[str, str | None]:
 def holds(run: Run, stage: Stage) -> bool:
     """Whether the stage's files are those that it made from what is there now."""
     manifest = run.read_manifest()
-    made = manifest.get("made", {}).get(stage.name)
+    made = manifest.made.get(stage.name)
     if made is None or made != _sources(stage, manifest):
         return False
-    return {name: manifest["files"].get(name) for name in stage.makes} == sign(run, stage.makes)
+    return {name: manifest.files.get(name) for name in stage.makes} == sign(run, stage.makes)
 
 
 def damaged(run: Run) -> list[str]:
     """Names of stages whose files a resume would make anew; none can be told before 0.5."""
-    made = run.read_manifest().get("made", {})
+    made = run.read_manifest().made
     return [name for name, stage in STAGES.items() if name in made and not holds(run, stage)]
 
 
-def _sources(stage: Stage, manifest: dict[str, Any]) -> dict[str, str | None]:
-    known = manifest.get("files", {}) | {MODEL: manifest.get("model_digest")}
+def _sources(stage: Stage, manifest: Manifest) -> dict[str, str | None]:
+    known = manifest.files | {MODEL: manifest.model_digest}
     return {name: known.get(name) for name in stage.needs}

@@ -22,7 +22,10 @@ from pydantic import BaseModel, ValidationError
 from grads.config.base import Settings
 from grads.config.run import RunConfig
 from grads.errors import RunError
-from grads.store.files import open_table, read_json, read_rows, replacing, write_json, write_table
+from grads.store.cost import RunCost
+from grads.store.files import open_table, read_json, read_rows, replacing, write_json
+from grads.store.manifest import Manifest
+from grads.store.topics import Topic, Topics
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
 ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
@@ -174,13 +177,20 @@ class Run(JobFolder):
         """The validated settings of the run."""
         return RunConfig.parse(self.config_values())
 
-    def read_manifest(self) -> dict[str, Any]:
-        """Versions, hashes, seeds, self-check, timings; empty before the first stage."""
-        return read_json(self.manifest_file) if self.manifest_file.exists() else {}
+    def read_manifest(self) -> Manifest:
+        """Versions, hashes, seeds, self-check, timings; all defaults before the first stage.
+
+        Raises RunError where the file cannot be read.
+        """
+        return Manifest.read(self.manifest_file) if self.manifest_file.exists() else Manifest()
 
     def update_manifest(self, **values: Any) -> None:
-        """Add to manifest.json."""
-        write_json(self.manifest_file, self.read_manifest() | values)
+        """Put values of these names into manifest.json, in the place of those it has.
+
+        Raises RunError where the file cannot be read, or a value is none that it may hold.
+        """
+        new = self.read_manifest().as_json() | values
+        Manifest.checked(new, self.manifest_file).write(self.manifest_file)
 
     # -- tables
 
@@ -204,9 +214,9 @@ class Run(JobFolder):
         with _told_if_damaged(path):
             yield
 
-    def read_estimate(self) -> dict[str, Any]:
-        """What was measured before the start: seconds by stage, memory and disk in bytes."""
-        return read_json(self.estimate_file)
+    def read_estimate(self) -> RunCost:
+        """What was measured before the start; raises RunError where that cannot be read."""
+        return RunCost.read(self.estimate_file)
 
     def write_rejects(self, rejects: list[dict[str, Any]]) -> None:
         """Replace the list of rows that could not be used."""
@@ -225,12 +235,9 @@ class Run(JobFolder):
         lines = self.rejects_file.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines if line]
 
-    def read_clusters(self) -> list[dict[str, Any]]:
-        """Number, size and terms of each topic cluster, largest first; empty before that stage."""
-        if not self.clusters_file.exists():
-            return []
-        rows: list[dict[str, Any]] = read_json(self.clusters_file)["clusters"]
-        return rows
+    def read_clusters(self) -> list[Topic]:
+        """Each topic, largest first; none before that stage."""
+        return Topics.read(self.clusters_file).clusters if self.clusters_file.exists() else []
 
     def read_sample(self, sample_id: int) -> dict[str, Any]:
         """One usable row: turns, columns, token counts; raises RunError if the run has none."""
@@ -284,27 +291,15 @@ class Run(JobFolder):
 
     def selection_saved(self, name: str) -> int:
         """When a selection was saved last, in nanoseconds."""
-        return (self.selections / f"{name}.json").stat().st_mtime_ns
+        return self.selection_file(name).stat().st_mtime_ns
 
-    def read_selection(self, name: str) -> tuple[dict[str, Any], pa.Table]:
-        """A saved selection's record and its table (sample_id, kept, score, log_density)."""
-        path = self.selections / f"{name}.json"
-        if not path.exists():
-            there = ", ".join(self.selection_names()) or "none yet"
-            raise RunError(f"run {self.path} has no selection '{name}': there are {there}")
-        try:
-            return read_json(path), open_table(path.with_suffix(".parquet")).read()
-        except (pa.ArrowException, OSError) as error:
-            raise RunError(f"selection '{name}' is damaged ({error}): save it again") from None
+    def selection_file(self, name: str) -> Path:
+        """Where a selection's record lies; its table lies beside it, as .parquet."""
+        return self.selections / f"{name}.json"
 
     def evaluation_names(self) -> list[str]:
         """Names of the evaluations."""
         return sorted(path.parent.name for path in self.evaluations.glob("*/config.json"))
-
-    def write_selection(self, name: str, record: dict[str, Any], table: pa.Table) -> None:
-        """Save a selection; the record comes last, so that it never names a missing table."""
-        write_table(self.selections / f"{name}.parquet", table)
-        write_json(self.selections / f"{name}.json", record)
 
 
 @contextmanager

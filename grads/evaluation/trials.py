@@ -1,0 +1,47 @@
+"""The file of one finished training: its price, and what was measured, sample by sample."""
+
+from grads.store.folders import Evaluation
+from grads.store.records import Stored
+
+Curve = list[tuple[int, float]]  # (step, training loss in nats per response token)
+
+
+class TrialResult(Stored):
+    """A finished arm under one seed: its price, and what was measured, sample by sample."""
+
+    arm: str
+    """Its label."""
+    seed: int
+    key: str
+    """The same for trials that are one and the same training."""
+    phase: str = ""
+    measured_on: str = ""
+    """What tells recipe, model and test samples from others."""
+    samples: int
+    """That it trained on."""
+    response_tokens: int
+    steps: int
+    """Of the optimizer."""
+    tokens: int
+    """That passed through the training, padding not counted."""
+    seconds: float
+    """Of the training alone."""
+    curve: Curve
+    sums: dict[str, tuple[list[float], list[float]]]
+    """Of each metric, a value a measured sample: its sum, and what divides the sums."""
+    general_losses: list[float]
+    """On each general file."""
+    answers: list[str] | None = None
+    """To the first held-out prompts, where it wrote some."""
+
+    def value(self, metric: str) -> float | None:
+        """A metric over all measured samples; None where it was not measured."""
+        if metric not in self.sums:
+            return None
+        over, under = (sum(part) for part in self.sums[metric])
+        return over / under if under else None
+
+
+def read_trials(evaluation: Evaluation) -> dict[str, TrialResult]:
+    """Every finished arm and seed by the name of its file; raises RunError on a damaged one."""
+    return {name: TrialResult.read(path) for name, path in evaluation.arm_files().items()}

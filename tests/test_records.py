@@ -1,0 +1,193 @@
+"""The JSON files of a run as checked records: formats, damage, what others have added; the arms."""
+
+import json
+import shutil
+
+import pytest
+from run_dirs import demo_run
+
+from grads import api
+from grads.config.evaluation import ARM_KINDS, ARMS, EvaluationConfig
+from grads.errors import ConfigError, RunError
+from grads.evaluation.result import EvaluationResult, read_result
+from grads.evaluation.trials import TrialResult
+from grads.selection.options import SelectionConfig
+from grads.selection.record import SelectionRecord
+from grads.store.manifest import Manifest
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A copy of the demo's finished run."""
+    return demo_run(tmp_path)
+
+
+def changed(path, **values):
+    """Rewrite a JSON file with other values of these names."""
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(kept | values), encoding="utf-8")
+
+
+def files_of(run):
+    """A file of each kind, and what reads it."""
+    folder = run.evaluations / "tenth"
+    return {
+        run.manifest_file: run.read_manifest,
+        run.selection_file("grads-10"): lambda: api.read_selection(run, "grads-10"),
+        folder / "result.json": lambda: api.read_evaluation(run, "tenth"),
+        folder / "answers.json": lambda: api.read_evaluation(run, "tenth"),
+    }
+
+
+def test_a_later_format_is_refused_by_name(run):
+    for path, read in files_of(run).items():
+        before = path.read_text(encoding="utf-8")
+        changed(path, format=7, arms="another shape", counts=[], samples=1, prompts=None)
+        with pytest.raises(RunError, match=rf"{path.name} is of format 7.* reads up to 1.* later"):
+            read()
+        path.write_text(before, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("manifest.json", {"counts": {"rows": "many"}}, "counts.rows is 'many'"),
+        ("manifest.json", {"format": "newest"}, "format is 'newest'"),
+        ("selections/grads-10.json", {"samples": {"pool": 3}}, "samples.kept is missing"),
+        ("selections/grads-10.json", {"options": {"ratio": 2}}, "options.ratio is 2"),
+        ("evaluations/tenth/result.json", {"arms": [{}]}, "arms.0.label is missing"),
+        ("evaluations/tenth/result.json", {"finished": None}, "finished is None"),
+        ("evaluations/tenth/answers.json", {"prompts": {}}, "prompts is {}"),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_field(run, file, values, message):
+    path = run.path / file
+    changed(path, **values)
+    with pytest.raises(RunError, match=f"{path.name} cannot be read: .*{message}"):
+        files_of(run)[path]()
+
+
+def test_what_others_have_added_stays(run):
+    """In the file itself and in its parts, through a change of the manifest."""
+    source = run.read_manifest().source.as_json()
+    changed(run.manifest_file, note="by hand", source=source | {"license": "CC0"})
+    run.update_manifest(device="another")
+    values = json.loads(run.manifest_file.read_text(encoding="utf-8"))
+    assert (values["note"], values["source"]["license"]) == ("by hand", "CC0")
+    assert values["device"] == "another"
+    result = run.evaluations / "tenth" / "result.json"
+    changed(result, note="by hand")
+    assert api.read_evaluation(run, "tenth").as_dict()["result"]["note"] == "by hand"
+
+
+def test_the_manifest_takes_no_value_that_it_could_not_read_again(run):
+    before = run.manifest_file.read_bytes()
+    with pytest.raises(RunError, match=r"manifest.json cannot be read: seconds.score is 'long'"):
+        run.update_manifest(seconds={"score": "long"})
+    assert run.manifest_file.read_bytes() == before
+
+
+def test_a_manifest_grows_by_what_is_told(tmp_path):
+    """What no stage has told is not in the file."""
+    manifest = Manifest(run="mine", seconds={"prepare": 1.5})
+    manifest.write(tmp_path / "manifest.json")
+    values = json.loads((tmp_path / "manifest.json").read_text())
+    assert values == {"format": 1, "run": "mine", "seconds": {"prepare": 1.5}}
+    assert Manifest.read(tmp_path / "manifest.json") == manifest
+    with pytest.raises(RunError, match="tells no max_length"):
+        _ = manifest.longest
+
+
+def test_a_record_holds_every_option(run):
+    """A default may be another one later: what was asked for is kept in full."""
+    record = api.select_samples(run, "mine", SelectionConfig(ratio=0.5))
+    values = json.loads(run.selection_file("mine").read_text(encoding="utf-8"))
+    assert values["format"] == 1
+    assert set(values["options"]) == set(SelectionConfig.model_fields)
+    assert SelectionRecord.read(run.selection_file("mine")) == record
+
+
+def test_a_selection_outlives_the_package_of_its_criterion(run):
+    """It is read and exported; only choosing by it anew fails, by name."""
+    path = run.selection_file("magnitude-10")
+    options = json.loads(path.read_text(encoding="utf-8"))["options"]
+    changed(path, options=options | {"criterion": "theirs"})
+    record = api.read_record(run, "magnitude-10")
+    assert record.options.criterion == "theirs"
+    assert record.as_json()["options"] == options | {"criterion": "theirs"}
+    assert api.export_selection(run, "magnitude-10", "jsonl")["rows"] == 30
+    with pytest.raises(ConfigError, match="no criterion 'theirs'"):
+        api.preview(api.load_pool(run), record.options)
+
+
+def test_results_written_and_read_again_are_the_same(run, tmp_path):
+    result = read_result(run.evaluations / "tenth" / "result.json")
+    result.write(tmp_path / "result.json")
+    assert read_result(tmp_path / "result.json") == result
+    prices = json.loads((tmp_path / "result.json").read_text())["price"]
+    assert set(prices) == {"warm-up", "scoring", "training"}
+    assert isinstance(prices["scoring"]["tokens"], int), "a count stays a whole number"
+
+
+def test_infinite_losses_survive_a_file(tmp_path):
+    """A diverged arm is no damaged file."""
+    trial = TrialResult(
+        arm="full",
+        seed=0,
+        key="k",
+        samples=1,
+        response_tokens=2,
+        steps=1,
+        tokens=3,
+        seconds=0.5,
+        curve=[(1, float("inf"))],
+        sums={"heldout_loss": ([float("inf")], [2.0])},
+        general_losses=[float("inf")],
+    )
+    trial.write(tmp_path / "full-0.json")
+    again = TrialResult.read(tmp_path / "full-0.json")
+    assert again == trial
+    assert again.value("heldout_loss") == float("inf")
+    assert again.value("general_loss") is None
+
+
+def test_the_study_is_read_as_results():
+    """Parts that earlier versions have written, without loss curves."""
+    parts = sorted((api.APP.parent / "docs" / "study").glob("*.json"))
+    assert parts
+    for path in parts:
+        values = json.loads(path.read_text(encoding="utf-8"))["result"]
+        result = EvaluationResult.checked(values, path)
+        assert {arm.label for arm in result.arms} == {arm["label"] for arm in values["arms"]}
+
+
+# -- the kinds of arms
+
+
+def test_arms_are_named_as_before():
+    assert ARMS == ("base", "full", "random", "selection", "random_steps", "selection_steps")
+    assert {name for name in ARM_KINDS if name not in ARMS} == {"criterion"}
+    config = EvaluationConfig(selections=("a",), arms=("random_steps",))
+    assert config.model_dump(mode="json")["arms"] == ["random_steps"]
+    with pytest.raises(ConfigError, match=r"arms.0 is 'criterion'.* choose among base, full"):
+        EvaluationConfig.parse({"selections": ["a"], "arms": ["criterion"]})
+
+
+def test_every_chosen_kind_has_a_random_one_to_beat():
+    """Trained as long as it is."""
+    random = {kind.as_long_as_full for kind in ARM_KINDS.values() if kind.random}
+    assert {kind.as_long_as_full for kind in ARM_KINDS.values() if kind.chosen} <= random
+
+
+def test_a_page_says_which_file_is_damaged(run, monkeypatch):
+    from run_dirs import assert_sound, messages, open_page
+
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(run.root))
+    changed(run.evaluations / "tenth" / "result.json", finished="perhaps")
+    at = open_page("Evaluate", run="demo")
+    assert_sound(at)
+    assert "result.json cannot be read: finished is 'perhaps'" in messages(at)
+    shutil.rmtree(run.evaluations)
+    changed(run.manifest_file, seconds=[])
+    at = open_page("Run", run="demo", view="Watch")
+    assert "manifest.json cannot be read: seconds is" in messages(at)
