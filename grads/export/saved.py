@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from grads import __version__
 from grads.errors import RunError
-from grads.export.rows import Subset
+from grads.export.rows import Subset, Template
 from grads.export.write import export
 from grads.store.runs import Run
 
@@ -41,13 +41,17 @@ def export_selection(
         "response_tokens": record["response_tokens"],
         "versions": manifest.get("versions", {}) | {"grads": __version__},
     }
+    # What was scored may be shorter: a model has its own limit.
+    config = config.model_copy(update={"max_length": manifest.get("max_length", config.max_length)})
     return export(subset, kind, target, config, about, overwrite=out is None) | {
         "path": str(target)
     }
 
 
 def _subset(run: Run, name: str, ids: pa.ChunkedArray, with_scores: bool) -> Subset:
-    samples = run.read_table(run.samples_file, ["sample_id", "raw", "turns"])
+    there = run.column_names(run.samples_file)
+    wanted = ["sample_id", "raw", "turns", "truncated", *({"tools"} & set(there))]
+    samples = run.read_table(run.samples_file, wanted)
     mask = pc.is_in(samples["sample_id"], ids)
     samples = samples.filter(mask)
     table = run.read_table(run.source_file).filter(mask) if run.source_file.exists() else None
@@ -64,7 +68,37 @@ def _subset(run: Run, name: str, ids: pa.ChunkedArray, with_scores: bool) -> Sub
         table=table,
         turns=samples["turns"].to_pylist(),
         scores=scores,
+        ids=samples["sample_id"].to_pylist(),
+        tools=_tools(samples),
+        template=_template(run),
+        tokens=_tokens(run, samples),
     )
+
+
+def _tools(samples: pa.Table) -> list[list[dict[str, Any]]] | None:
+    if "tools" not in samples.column_names:
+        return None
+    return [json.loads(tools) if tools else [] for tools in samples["tools"].to_pylist()]
+
+
+def _template(run: Run) -> Template | None:
+    """The template that the run keeps since 0.5."""
+    about = run.read_manifest().get("chat_template")
+    if about is None or not run.template_file.exists():
+        return None
+    source = run.template_file.read_bytes().decode("utf-8")
+    return Template(source, about["of_the_model"], about["special_tokens"])
+
+
+def _tokens(run: Run, samples: pa.Table) -> pa.Table | None:
+    """The tokens of these samples, in their order."""
+    if not run.tokens_file.exists():
+        return None
+    tokens = run.read_table(run.tokens_file)
+    tokens = tokens.filter(pc.is_in(tokens["sample_id"], samples["sample_id"]))
+    if not tokens["sample_id"].equals(samples["sample_id"]):
+        return None
+    return tokens.append_column("truncated", samples["truncated"])
 
 
 def bundle_name(path: Path) -> str:

@@ -1,5 +1,8 @@
 """A selection -> files a trainer reads, and their manifest. Each is loaded back and counted.
 
+Rows that the target would drop or die on are changed where their meaning stays, and otherwise left
+out: the manifest counts the first and lists the second, with the reasons.
+
 Rows come in source order. From a line format, `jsonl` gives the source's lines back byte for
 byte; the run keeps them, so the source may be gone.
 """
@@ -13,11 +16,21 @@ import pyarrow as pa
 
 from grads.config.run import RunConfig
 from grads.errors import ExportError
-from grads.export import files, trainers
-from grads.export.rows import Subset, write_text
+from grads.export import axolotl, files, llamafactory, openai, torchtune, trl
+from grads.export.rows import Fitted, Subset, write_text
 from grads.store.files import digest, replacing
 
-FORMATS = {format.name: format for format in (*files.FORMATS, *trainers.FORMATS)}
+FORMATS = {
+    format.name: format
+    for format in (
+        *files.FORMATS,
+        llamafactory.FORMAT,
+        trl.FORMAT,
+        axolotl.FORMAT,
+        openai.FORMAT,
+        torchtune.FORMAT,
+    )
+}
 
 
 def export(
@@ -37,7 +50,21 @@ def export(
         raise ExportError(f"unknown format '{kind}': use one of {', '.join(FORMATS)}")
     if out.exists() and not overwrite:
         raise ExportError(f"{out} exists already: give another --out, or remove it first")
-    manifest = manifest | {"format": kind, "rows": len(subset)}
+    fit = FORMATS[kind].fit
+    fitted = subset.fitted(fit) if fit else Fitted(subset, [], 0)
+    if fitted.refused and not len(fitted.subset):
+        first = fitted.refused[0]
+        raise ExportError(
+            f"{kind} takes none of the {len(subset)} rows; row {first['sample_id'] + 1}:"
+            f" {first['reason']}"
+        )
+    subset = fitted.subset
+    manifest = manifest | {
+        "format": kind,
+        "rows": len(subset),
+        "converted": fitted.converted,
+        "refused": fitted.refused,
+    }
     try:
         _write_and_check(subset, kind, out, config, manifest)
     except (OSError, ValueError, TypeError, OverflowError, csv.Error, pa.ArrowException) as error:
