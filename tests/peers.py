@@ -15,7 +15,14 @@ import pytest
 STUBS = {
     "llamafactory": ("torchaudio", "omegaconf"),
     "axolotl": ("colorama", "posthog", "numba"),
-    "torchtune": ("torchao",),
+    "torchtune": (
+        "torchao",
+        "torchao.dtypes",
+        "torchao.dtypes.nf4tensor",
+        "omegaconf",
+        "tiktoken",
+        "tiktoken.load",
+    ),
 }
 
 
@@ -26,8 +33,15 @@ def peer(monkeypatch, package, module):
     monkeypatch.setenv("DISABLE_VERSION_CHECK", "1")  # LLaMA-Factory wants older versions
     monkeypatch.setenv("AXOLOTL_DO_NOT_TRACK", "1")
     for name in STUBS[package]:
-        if name not in sys.modules and importlib.util.find_spec(name) is None:
+        if name not in sys.modules and not _installed(name):
             stub = MagicMock(__path__=[], __version__="0")
             stub.__spec__ = importlib.machinery.ModuleSpec(name, None)
             monkeypatch.setitem(sys.modules, name, stub)
     return importlib.import_module(f"{package}.{module}")
+
+
+def _installed(name):
+    parent = name.rpartition(".")[0]  # of a stub nothing lies below
+    return not isinstance(sys.modules.get(parent), MagicMock) and bool(
+        importlib.util.find_spec(name)
+    )

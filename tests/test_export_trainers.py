@@ -11,8 +11,19 @@ import pytest
 import torch
 import yaml
 from peers import peer
-from trained import MODELS, SETS, ours, subset_of, tokenizer_of, written
+from run_dirs import demo_run
+from test_data import make_tokenizer
+from test_templates import CALL, HEART, LUNG, says
+from trained import KINDS, MODELS, SETS, ours, subset_of, tokenizer_of, written
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from grads import api
+from grads.data.turns import Turn
+from grads.engine.models import load_tokenizer
+from grads.errors import ExportError
+from grads.export.rows import Subset, count_lines
+from grads.export.write import changed_lines
+from grads.stages.run import _keep_template
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -145,7 +156,7 @@ def test_llamafactory_reads_the_conversations_too(tmp_path, monkeypatch, folders
 
 
 def test_llamafactory_reads_tools_and_calls(tmp_path, monkeypatch, folders):
-    subset, _, out = exported("qwen2_5", "tools", "llamafactory", folders["qwen2_5"], tmp_path)
+    _, _, out = exported("qwen2_5", "tools", "llamafactory", folders["qwen2_5"], tmp_path)
     changes = {"tokenized_path": None, "template": "qwen"}
     ((ids, labels),) = rows_of_llamafactory(out, monkeypatch, **changes)
     tokenizer = tokenizer_of("qwen2_5")
@@ -175,7 +186,7 @@ def rows_of_axolotl(out, monkeypatch):
     (source,) = cfg.datasets
     tokenizer = AutoTokenizer.from_pretrained(cfg.base_model)
     data = shared.load_dataset_with_config(source, False)
-    data = data["train"] if "train" in data else data
+    data = data.get("train", data) if isinstance(data, dict) else data
     made, _ = wrappers.get_dataset_wrapper(source, tokenizer, cfg, source.type, data)
     made = utils.handle_long_seq_in_dataset(made, cfg.sequence_len, cfg)
     return list(zip(made["input_ids"], made["labels"], strict=True))
@@ -187,3 +198,166 @@ def test_axolotl_trains_what_was_scored(tmp_path, monkeypatch, folders, model, r
     subset, manifest, out = exported(model, rows, "axolotl", folders[model], tmp_path)
     assert manifest["refused"] == []
     assert rows_of_axolotl(out, monkeypatch) == ours(subset)
+
+
+def test_axolotl_gets_tokens_where_an_end_is_no_single_token(tmp_path, monkeypatch, folders):
+    """It would stop at such a template."""
+    tokenizer = make_tokenizer(MODELS["llama3"][0], "</s>")  # does not know <|eot_id|>
+    subset = subset_of(SETS["several turns"], tokenizer)
+    _, out = written(subset, "axolotl", tmp_path / "out", model=str(folders["chatml"]))
+    assert rows_of_axolotl(out, monkeypatch) == ours(subset)
+
+
+# -- OpenAI and torchtune
+
+
+@pytest.mark.parametrize("rows", SETS)
+def test_openai_gets_messages_weights_and_calls_with_ids(tmp_path, folders, rows):
+    if rows in ("no question", "text", "reasoning"):
+        pytest.skip("refused as a whole")
+    subset, manifest, out = exported("qwen2_5", rows, "openai", folders["qwen2_5"], tmp_path)
+    lines = [json.loads(line) for line in (out / "train.jsonl").read_bytes().splitlines()]
+    assert len(lines) == manifest["rows"] == len(subset)
+    for line, conversation in zip(lines, subset.conversations(), strict=True):
+        assert line.get("tools", []) == conversation.tools
+        for said, turn in zip(line["messages"], conversation.turns, strict=True):
+            assert said["role"] == turn.role
+            assert (said["content"] or "") == turn.content
+            assert (said.get("weight") == 0) == (turn.role == "assistant" and not turn.trained)
+        calls = [c for said in line["messages"] for c in said.get("tool_calls", [])]
+        results = [m["tool_call_id"] for m in line["messages"] if m["role"] == "tool"]
+        assert [call["id"] for call in calls] == results
+        for call in calls:
+            assert call["function"]["name"] == "look_up"
+            assert json.loads(call["function"]["arguments"]) == {"city": "Rome"}
+
+
+def test_torchtune_reads_the_rows_and_trains_every_answer(tmp_path, monkeypatch, folders):
+    messages = peer(monkeypatch, "torchtune", "data._messages")
+    from datasets import load_dataset
+
+    _, manifest, out = exported("chatml", "mixed", "torchtune", folders["chatml"], tmp_path)
+    assert manifest["converted"] == 1
+    source = settings_of(out, "torchtune")["dataset"]
+    monkeypatch.chdir(out)
+    data = load_dataset(source["source"], data_files=source["data_files"], split="train")
+    columns = {"messages": source["conversation_column"]}
+    read = messages.OpenAIToMessages(source["train_on_input"], columns)
+    assert len(data) == manifest["rows"] == 4
+    for row in data:
+        made = read(row)["messages"]
+        messages.validate_messages(made)
+        assert [m.masked for m in made] == [m.role != "assistant" for m in made]
+
+
+# -- what a target does not take
+
+
+def plain_subset(*rows):
+    """Rows of turns as a run from before 0.5 holds them: without template and tokens."""
+    turns = [[vars(turn) for turn in row] for row in rows]
+    data = [{"n": n} for n in range(len(rows))]
+    return Subset("mine", None, data, None, turns, None, ids=[10 * n for n in range(len(rows))])
+
+
+GOOD = [HEART, says("A pump.")]
+REFUSED = {
+    "llamafactory": {
+        "an answer stands where a question is due": [says("I"), *GOOD],
+        "a system turn stands behind others": [*GOOD, Turn("system", "Stop."), *GOOD],
+        "a turn of the user stands where an answer is due": [
+            HEART,
+            says("", tool_calls=CALL),
+            Turn("tool", "Sunny."),
+            LUNG,
+            says("Yes."),
+        ],
+        "a turn both answers and calls tools": [HEART, says("Wait.", tool_calls=CALL)],
+    },
+    "openai": {
+        "it is a plain text, no conversation": KINDS["text"],
+        "nobody asks: it has no turn of a user": KINDS["no question"],
+        "there is no place for its reasoning": KINDS["reasoning"],
+        "a tool call has no result": [HEART, says("", tool_calls=CALL), *GOOD],
+        "the result of a tool answers no call": [HEART, Turn("tool", "Sunny."), says("Yes.")],
+    },
+    "torchtune": {
+        "there is no place for tools": KINDS["tools"],
+        "an answer must not be trained, and all would be": KINDS["last answer silent"],
+        "there is no place for its reasoning": KINDS["reasoning"],
+        "an answer stands where a question is due": KINDS["assistant first"],
+    },
+}
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(k, r) for k in REFUSED for r in REFUSED[k]])
+def test_rows_that_a_target_does_not_take_are_left_out_and_listed(tmp_path, kind, reason):
+    subset = plain_subset(GOOD, REFUSED[kind][reason], GOOD)
+    manifest, out = written(subset, kind, tmp_path / "out")
+    assert manifest["refused"] == [{"sample_id": 10, "reason": reason}]
+    assert manifest["rows"] == count_lines(out / "train.jsonl") == 2
+    assert changed_lines(manifest) == [f"left out: 1 row, as row 11: {reason}"]
+    assert json.loads((out / "manifest.json").read_text()) == manifest
+
+
+def test_an_export_of_nothing_fails_with_the_reason(tmp_path):
+    with pytest.raises(ExportError, match="takes none of the 1 rows; row 1: there is no place"):
+        written(plain_subset(KINDS["tools"]), "torchtune", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_turns_of_one_role_are_joined(tmp_path):
+    row = [
+        Turn("system", "Be brief."),
+        Turn("developer", "Be kind."),
+        HEART,
+        LUNG,
+        says("", tool_calls=CALL),
+        Turn("tool", "One."),
+        Turn("tool", "Two."),
+        says("A pump. A bellows."),
+    ]
+    manifest, out = written(plain_subset(row), "llamafactory", tmp_path / "out")
+    (line,) = (out / "train.jsonl").read_text().splitlines()
+    assert [(m["role"], m["content"]) for m in json.loads(line)["messages"]] == [
+        ("system", "Be brief.\n\nBe kind."),
+        ("user", "What is the heart?\n\nAnd the lung?"),
+        ("function_call", '[{"name": "look_up", "arguments": {"city": "Rome"}}]'),
+        ("tool", "One.\n\nTwo."),
+        ("assistant", "A pump. A bellows."),
+    ]
+    assert changed_lines(manifest) == ["changed for llamafactory, their meaning kept: 1 row"]
+
+
+def test_trl_never_gets_weights_it_would_ignore(tmp_path):
+    """Without a template that tells them, and without tokens, there is no way."""
+    with pytest.raises(ExportError, match="keeps no tokens"):
+        written(plain_subset(KINDS["last answer silent"]), "trl", tmp_path / "out")
+
+
+# -- from a run
+
+
+def test_a_run_keeps_the_template_it_was_scored_with(tmp_path):
+    """The demo's model writes a line break behind each answer, which is not trained."""
+    run = demo_run(tmp_path)
+    _, before = api.export_selection(run, "grads-10", "trl"), run.exports / "grads-10" / "trl"
+    assert "chat_template_path" not in settings_of(before, "trl")
+    _keep_template(run, load_tokenizer("demo"))
+    api.export_selection(run, "grads-10", "trl")
+    settings = settings_of(before, "trl")
+    assert settings["completion_only_loss"]
+    assert settings["assistant_only_loss"]
+    marked = (before / settings["chat_template_path"]).read_text()
+    assert run.template_file.read_text() in marked
+    assert "{%- generation -%}" in marked
+
+
+def test_a_model_with_several_templates_leaves_none(tmp_path):
+    run = demo_run(tmp_path)
+    tokenizer = tokenizer_of("chatml")
+    _keep_template(run, tokenizer)
+    assert run.template_file.read_text() == tokenizer.chat_template
+    tokenizer.chat_template = {"default": "a", "tool_use": "b"}
+    _keep_template(run, tokenizer)
+    assert not run.template_file.exists()

@@ -40,7 +40,7 @@ from grads.config.run import RunConfig
 from grads.errors import ConfigError, GradsError, RunError
 from grads.evaluation.metrics import SHOWN as METRICS
 from grads.export.saved import bundle, bundle_name, export_selection
-from grads.export.write import FORMATS
+from grads.export.write import FORMATS, changed_lines
 from grads.jobs import watch
 from grads.jobs.processes import observe
 from grads.selection.criteria import criteria
@@ -92,6 +92,7 @@ __all__ = [
     "bundle",
     "bundle_name",
     "busy",
+    "changed_lines",
     "check",
     "columns_of",
     "coverage",

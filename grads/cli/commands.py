@@ -73,7 +73,7 @@ def export(
     """Write a selection as files a trainer reads, loaded back and counted."""
     manifest = api.export_selection(Run.open(run_dir), selection, kind, out, with_scores)
     line = f"wrote {manifest['rows']:,} samples as {kind} to {manifest['path']}, loaded back"
-    show(manifest, as_json, lambda _: [line])
+    show(manifest, as_json, lambda _: [line, *api.changed_lines(manifest)])
 
 
 app.command()(evaluate)

@@ -13,7 +13,7 @@ import yaml
 from grads.config.run import RunConfig
 from grads.data.turns import Turn
 from grads.export.exact import frame, scored
-from grads.export.rows import Format, Subset, count_lines, dump_lines, token_rows, write_text
+from grads.export.rows import Format, Subset, count_lines, dump_lines, token_table, write_text
 from grads.export.settings import brings_none, is_text, lora_alpha, model_name, write_template
 
 
@@ -54,7 +54,7 @@ def _write(subset: Subset, path: Path, config: RunConfig) -> None:
     end = _ending(subset)
     if end is None and subset.tokens is not None:
         source["type"] = "completion"  # of which tokens that are there already have no need
-        rows = list(token_rows(subset))
+        rows = token_table(subset).to_pylist()
     elif is_text(subset):
         source |= {"type": "completion", "field": "text"}
         rows = [{"text": turns[0]["content"]} for turns in subset.turns]

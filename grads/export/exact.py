@@ -6,8 +6,11 @@ rendered here as text and held against that, so an export needs neither model no
 
 import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
 
 from grads.data.layouts import Conversation
 from grads.export.rows import Subset, Template, learned
@@ -47,12 +50,23 @@ class Scored:
         return runs if self.whole else runs[:-1]
 
 
-def scored(subset: Subset) -> list[Scored] | None:
+@dataclass(frozen=True)
+class ScoredRows:
+    """The rows as they were scored, a few at a time: the texts of all tokens are many objects."""
+
+    table: pa.Table
+
+    def __iter__(self) -> Iterator[Scored]:
+        for batch in self.table.to_batches(max_chunksize=1000):
+            for row in batch.to_pylist():
+                yield Scored(row["pieces"], row["trained"], not row["truncated"])
+
+
+def scored(subset: Subset) -> ScoredRows | None:
     """The rows as they were scored; None where the run does not keep the text of its tokens."""
     if subset.tokens is None or "pieces" not in subset.tokens.column_names:
         return None
-    rows = subset.tokens.select(["pieces", "trained", "truncated"]).to_pylist()
-    return [Scored(row["pieces"], row["trained"], not row["truncated"]) for row in rows]
+    return ScoredRows(subset.tokens.select(["pieces", "trained", "truncated"]))
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class Frame:
     closing: str  # of all
 
 
-def frame(rows: list[Scored], conversations: list[Conversation]) -> Frame | None:
+def frame(rows: ScoredRows, conversations: list[Conversation]) -> Frame | None:
     """What frames every answer; None where answers are more than their words in one frame."""
     openings, closings = set(), set()
     for row, conversation in zip(rows, conversations, strict=True):

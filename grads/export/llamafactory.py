@@ -21,7 +21,7 @@ from grads.export.rows import (
     Subset,
     count_lines,
     dump_lines,
-    token_rows,
+    token_table,
     write_text,
 )
 from grads.export.settings import brings_none, is_text, lora_alpha, model_name, write_template
@@ -85,8 +85,7 @@ def _write(subset: Subset, path: Path, config: RunConfig) -> None:
 def _write_tokens(subset: Subset, path: Path) -> None:
     from datasets import Dataset, DatasetDict
 
-    rows = Dataset.from_list(list(token_rows(subset)))
-    DatasetDict({"train": rows}).save_to_disk(str(path))
+    DatasetDict({"train": Dataset(token_table(subset))}).save_to_disk(str(path))
 
 
 def _settings(subset: Subset, config: RunConfig, texts: bool) -> tuple[str, dict[str, Any]]:

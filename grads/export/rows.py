@@ -1,12 +1,14 @@
 """The rows of an export, and what a format is."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from grads.config.run import RunConfig
 from grads.data.layouts import Conversation
@@ -131,18 +133,24 @@ def learned(turn: Turn) -> bool:
     return turn.role == "text" or (turn.role == "assistant" and turn.trained)
 
 
-def token_rows(subset: Subset) -> Iterator[dict[str, Any]]:
+def token_table(subset: Subset) -> pa.Table:
     """What was scored, token for token, as every trainer takes it: untrained labels are -100."""
     if subset.tokens is None:
         raise ExportError("the run keeps no tokens: score the data again")
-    names = ["input_ids", "trained"]
-    for row in subset.tokens.select(names).to_pylist():
-        pairs = zip(row["input_ids"], row["trained"], strict=True)
-        yield {
-            "input_ids": row["input_ids"],
-            "attention_mask": [1] * len(row["input_ids"]),
-            "labels": [token if trained else -100 for token, trained in pairs],
-        }
+    tokens = subset.tokens.select(["input_ids", "trained"]).combine_chunks()
+    lengths = pc.list_value_length(tokens["input_ids"]).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+    ids = pc.list_flatten(tokens["input_ids"]).combine_chunks()
+    trained = pc.list_flatten(tokens["trained"]).combine_chunks()
+    columns = {
+        "input_ids": ids,
+        "attention_mask": pa.array(np.ones(len(ids), np.int8)),
+        "labels": pc.if_else(trained, ids, pa.scalar(-100, ids.type)),
+    }
+    lists = {
+        name: pa.LargeListArray.from_arrays(offsets, values) for name, values in columns.items()
+    }
+    return pa.table(lists)
 
 
 @dataclass(frozen=True)

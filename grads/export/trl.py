@@ -14,7 +14,7 @@ import yaml
 
 from grads.config.run import RunConfig
 from grads.data.layouts import Conversation
-from grads.export.exact import Scored, frame, marked, rendered, scored
+from grads.export.exact import Scored, ScoredRows, frame, marked, rendered, scored
 from grads.export.rows import (
     Format,
     Subset,
@@ -23,7 +23,7 @@ from grads.export.rows import (
     dump_lines,
     learned,
     message,
-    token_rows,
+    token_table,
     write_text,
 )
 from grads.export.settings import brings_none, is_text, lora_alpha, model_name, write_template
@@ -60,7 +60,7 @@ def _common(a: str, b: str) -> int:
     return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
 
 
-def _ways(subset: Subset, rows: list[Scored], template: Template) -> Iterator[_Way]:
+def _ways(subset: Subset, rows: ScoredRows, template: Template) -> Iterator[_Way]:
     """The ways to try, the plainest first."""
     conversations = subset.conversations()
     shapes = [True, False] if _answers_last(conversations) else [False]
@@ -120,7 +120,7 @@ def _write(subset: Subset, path: Path, config: RunConfig) -> None:
         if way.template:
             settings["chat_template_path"] = write_template(way.template, path)
     else:
-        rows = list(token_rows(subset))
+        rows = token_table(subset).to_pylist()
         if brings_none(subset) and subset.template:
             settings["chat_template_path"] = write_template(subset.template.source, path)
     dump_lines(subset.with_scores(rows), path)

@@ -9,6 +9,7 @@ byte; the run keeps them, so the source may be gone.
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,20 @@ def _write_and_check(
     if as_file:
         with replacing(out.with_name(out.name + ".manifest.json")) as draft:
             write_text(draft, json.dumps(manifest, indent=2))
+
+
+def changed_lines(manifest: dict[str, Any]) -> list[str]:
+    """What people should know of rows that the target takes otherwise, or does not take."""
+    lines = []
+    if converted := manifest["converted"]:
+        kind = manifest["format"]
+        lines.append(f"changed for {kind}, their meaning kept: {_rows(converted)}")
+    reasons = Counter(row["reason"] for row in manifest["refused"])
+    for reason, count in reasons.most_common():
+        first = next(row for row in manifest["refused"] if row["reason"] == reason)
+        lines.append(f"left out: {_rows(count)}, as row {first['sample_id'] + 1}: {reason}")
+    return lines
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row" + "s" * (count != 1)
