@@ -14,7 +14,7 @@ from peers import peer
 from run_dirs import demo_run
 from test_data import make_tokenizer
 from test_templates import CALL, HEART, LUNG, says
-from trained import KINDS, MODELS, SETS, ours, subset_of, tokenizer_of, written
+from trained import KINDS, LENGTH, MODELS, SETS, ours, subset_of, tokenizer_of, written
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from grads import api
@@ -133,6 +133,12 @@ def test_llamafactory_trains_what_was_scored(tmp_path, monkeypatch, folders, mod
     found = rows_of_llamafactory(out, monkeypatch)
     assert found == kept(subset, manifest)
     assert len(found) == manifest["rows"] == len(subset) - len(manifest["refused"])
+
+
+def test_long_rows_are_cut():
+    """Else the sets that hold one say nothing of it."""
+    for model in MODELS:
+        assert max(len(ids) for ids, _ in ours(subset_of(["long"], tokenizer_of(model)))) == LENGTH
 
 
 def trained_texts(rows, tokenizer):

@@ -38,6 +38,7 @@ KINDS = {
 }
 MIXES = {
     "mixed": ["single turn", "several turns", "system", "two questions"],
+    "cut": ["single turn", "long", "several turns"],
     "weighted": ["first answer silent", "several turns", "last answer silent"],
     "everything": ["single turn", "tools", "assistant first", "several turns", "long"],
 }
@@ -61,6 +62,7 @@ MODELS = {
     "marked": (ZEPHYR, "</s>"),
     "llama3": (of_trl("llama3"), "</s>"),
     "qwen2_5": (of_trl("qwen2_5"), "<|im_end|>"),
+    "qwen2_5 marked": (of_trl("qwen2_5_training"), "<|im_end|>"),
     "qwen3": (of_trl("qwen3"), "<|im_end|>"),
 }
 
