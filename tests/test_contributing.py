@@ -12,7 +12,7 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PARTS = "app.py assets grads pages pyproject.toml studio tests .streamlit".split()
 ADDED = {
     "grads/selection/criteria.py",
-    "grads/export/trainers.py",
+    "grads/export/files.py",
     "grads/evaluation/metrics.py",
     "grads/engine/gradients.py",
     "grads/store/columns.py",

@@ -61,7 +61,7 @@ from grads.evaluation.result import (
     TuneResult,
 )
 from grads.export.saved import bundle, bundle_name
-from grads.export.write import FORMATS
+from grads.export.write import FORMATS, changed_lines
 from grads.jobs import watch
 from grads.jobs.processes import observe
 from grads.selection.criteria import Criterion, criteria
@@ -137,6 +137,7 @@ __all__ = [
     "bundle",
     "bundle_name",
     "busy",
+    "changed_lines",
     "check",
     "columns_of",
     "coverage",

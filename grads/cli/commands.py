@@ -75,7 +75,7 @@ def export(
         Run.open(run_dir), selection, kind, out, with_scores=with_scores
     )
     line = f"wrote {manifest['rows']:,} samples as {kind} to {manifest['path']}, loaded back"
-    show(manifest, as_json, lambda _: [line])
+    show(manifest, as_json, lambda _: [line, *api.changed_lines(manifest)])
 
 
 app.command()(evaluate)

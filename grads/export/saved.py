@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from grads import __version__
 from grads.errors import RunError
-from grads.export.rows import Subset
+from grads.export.rows import Subset, Template
 from grads.export.write import export
 from grads.store.runs import Run
 
@@ -45,13 +45,17 @@ def export_kept(
         "gradients_taken": manifest.gradients_taken,
         "versions": manifest.versions | {"grads": __version__},
     }
+    # What was scored may be shorter: a model has its own limit.
+    config = config.model_copy(update={"max_length": manifest.max_length or config.max_length})
     return export(subset, kind, target, config, manifest=about, overwrite=out is None) | {
         "path": str(target)
     }
 
 
 def _subset(run: Run, name: str, ids: np.ndarray, with_scores: bool) -> Subset:
-    samples = run.read_table(run.samples_file, ["sample_id", "raw", "turns"])
+    there = run.column_names(run.samples_file)
+    wanted = ["sample_id", "raw", "turns", "truncated", *({"tools"} & set(there))]
+    samples = run.read_table(run.samples_file, wanted)
     mask = pc.is_in(samples["sample_id"], pa.array(ids))
     samples = samples.filter(mask)
     table = run.read_table(run.source_file).filter(mask) if run.source_file.exists() else None
@@ -68,7 +72,37 @@ def _subset(run: Run, name: str, ids: np.ndarray, with_scores: bool) -> Subset:
         table=table,
         turns=samples["turns"].to_pylist(),
         scores=scores,
+        ids=samples["sample_id"].to_pylist(),
+        tools=_tools(samples),
+        template=_template(run),
+        tokens=_tokens(run, samples),
     )
+
+
+def _tools(samples: pa.Table) -> list[list[dict[str, Any]]] | None:
+    if "tools" not in samples.column_names:
+        return None
+    return [json.loads(tools) if tools else [] for tools in samples["tools"].to_pylist()]
+
+
+def _template(run: Run) -> Template | None:
+    """The template that the run keeps since 0.5."""
+    about = run.read_manifest().chat_template
+    if about is None or not run.template_file.exists():
+        return None
+    source = run.template_file.read_bytes().decode("utf-8")
+    return Template(source, about.of_the_model, about.special_tokens)
+
+
+def _tokens(run: Run, samples: pa.Table) -> pa.Table | None:
+    """The tokens of these samples, in their order."""
+    if not run.tokens_file.exists():
+        return None
+    tokens = run.read_table(run.tokens_file)
+    tokens = tokens.filter(pc.is_in(tokens["sample_id"], samples["sample_id"]))
+    if not tokens["sample_id"].equals(samples["sample_id"]):
+        return None
+    return tokens.append_column("truncated", samples["truncated"])
 
 
 def bundle_name(path: Path) -> str:

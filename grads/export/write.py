@@ -1,11 +1,15 @@
 """A selection -> files a trainer reads, and their manifest. Each is loaded back and counted.
 
+Rows that the target would drop or die on are changed where their meaning stays, and otherwise left
+out: the manifest counts the first and lists the second, with the reasons.
+
 Rows come in source order. From a line format, `jsonl` gives the source's lines back byte for
 byte; the run keeps them, so the source may be gone.
 """
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,21 @@ import pyarrow as pa
 
 from grads.config.run import RunConfig
 from grads.errors import ExportError
-from grads.export import files, trainers
-from grads.export.rows import Subset, write_text
+from grads.export import axolotl, files, llamafactory, openai, torchtune, trl
+from grads.export.rows import Fitted, Subset, write_text
 from grads.store.files import digest, replacing
 
-FORMATS = {format.name: format for format in (*files.FORMATS, *trainers.FORMATS)}
+FORMATS = {
+    format.name: format
+    for format in (
+        *files.FORMATS,
+        llamafactory.FORMAT,
+        trl.FORMAT,
+        axolotl.FORMAT,
+        openai.FORMAT,
+        torchtune.FORMAT,
+    )
+}
 
 
 def export(
@@ -38,7 +52,21 @@ def export(
         raise ExportError(f"unknown format '{kind}': use one of {', '.join(FORMATS)}")
     if out.exists() and not overwrite:
         raise ExportError(f"{out} exists already: give another --out, or remove it first")
-    manifest = manifest | {"format": kind, "rows": len(subset)}
+    fit = FORMATS[kind].fit
+    fitted = subset.fitted(fit) if fit else Fitted(subset, [], 0)
+    if fitted.refused and not len(fitted.subset):
+        first = fitted.refused[0]
+        raise ExportError(
+            f"{kind} takes none of the {len(subset)} rows; row {first['sample_id'] + 1}:"
+            f" {first['reason']}"
+        )
+    subset = fitted.subset
+    manifest = manifest | {
+        "format": kind,
+        "rows": len(subset),
+        "converted": fitted.converted,
+        "refused": fitted.refused,
+    }
     try:
         _write_and_check(subset, kind, out, config, manifest=manifest)
     except (OSError, ValueError, TypeError, OverflowError, csv.Error, pa.ArrowException) as error:
@@ -66,3 +94,20 @@ def _write_and_check(
     if as_file:
         with replacing(out.with_name(out.name + ".manifest.json")) as draft:
             write_text(draft, json.dumps(manifest, indent=2))
+
+
+def changed_lines(manifest: dict[str, Any]) -> list[str]:
+    """What people should know of rows that the target takes otherwise, or does not take."""
+    lines = []
+    if converted := manifest["converted"]:
+        kind = manifest["format"]
+        lines.append(f"changed for {kind}, their meaning kept: {_rows(converted)}")
+    reasons = Counter(row["reason"] for row in manifest["refused"])
+    for reason, count in reasons.most_common():
+        first = next(row for row in manifest["refused"] if row["reason"] == reason)
+        lines.append(f"left out: {_rows(count)}, as row {first['sample_id'] + 1}: {reason}")
+    return lines
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row" + "s" * (count != 1)

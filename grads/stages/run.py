@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import torch
 
 from grads.data import prepare as data
+from grads.data.chat import PLAIN_TEMPLATE
 from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
 from grads.engine import models, scoring, training
@@ -184,6 +185,7 @@ def _prepare(job: Job[Run]) -> None:
             response_tokens=int(pc.sum(samples["response_tokens"]).as_py()),
         ),
     )
+    _keep_template(run, tokenizer)
     write_table(run.tokens_file, prepared.tokens, SINGLE_SAMPLES)
 
 
@@ -191,6 +193,22 @@ def _row_read(job: Job[Run], done: int, rows: int) -> None:
     if job.should_stop():
         raise Stopped
     job.progress(done, rows)
+
+
+def _keep_template(run: Run, tokenizer: Any) -> None:
+    """Keep the chat template for exports, which load no tokenizer.
+
+    Of a model with several, none is kept: which one a row took depends on its tools.
+    """
+    template = tokenizer.chat_template
+    run.template_file.unlink(missing_ok=True)
+    if not isinstance(template, str):
+        return
+    with replacing(run.template_file) as draft:
+        draft.write_text(template, encoding="utf-8", newline="")
+    marks = {name: str(mark) for name, mark in tokenizer.special_tokens_map.items()}
+    own = template != PLAIN_TEMPLATE
+    run.update_manifest(chat_template=manifest.ChatTemplate(of_the_model=own, special_tokens=marks))
 
 
 def _refuse_other_source(run: Run, source: Source) -> None:

@@ -54,6 +54,15 @@ class WarmUp(Part):
     """The run that it was taken over from."""
 
 
+class ChatTemplate(Part):
+    """The template that the samples were written with; its text is chat_template.jinja."""
+
+    of_the_model: bool
+    """Whether the model brings it; else it is the plain one."""
+    special_tokens: dict[str, str] = Field(default_factory=dict)
+    """The tokenizer's, by their names, as a template may use them."""
+
+
 class Manifest(Stored):
     """What a run was made of and has found."""
 
@@ -78,6 +87,8 @@ class Manifest(Stored):
     """Samples whose answers no token ends, as the chat template shows none."""
     max_length: int | None = None
     """Tokens after which samples were cut: the setting, or less where the model reads less."""
+    chat_template: ChatTemplate | None = None
+    """None before 0.5, and of a model with several."""
     counts: Counts = Field(default_factory=Counts)
     seconds: dict[str, float] = Field(default_factory=dict)
     """What each stage has taken, attempts summed, by its name."""

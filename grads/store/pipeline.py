@@ -30,7 +30,13 @@ _IN_ORDER = (
         "prepare",
         "Read the data",
         "rows",
-        makes=("samples.parquet", "source.parquet", "rejects.jsonl", "tokens.parquet"),
+        makes=(
+            "samples.parquet",
+            "source.parquet",
+            "rejects.jsonl",
+            "tokens.parquet",
+            "chat_template.jinja",
+        ),
         needs=(MODEL,),
     ),
     Stage(

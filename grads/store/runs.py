@@ -134,6 +134,7 @@ class Run(JobFolder):
         # The rows of a typed source, in the order of samples.parquet.
         self.source_file = self.path / "source.parquet"
         self.rejects_file = self.path / "rejects.jsonl"
+        self.template_file = self.path / "chat_template.jinja"  # what the samples were written with
         self.checkpoints = self.path / "checkpoints"
         self.adapter = self.path / "adapter"
         self.weights = self.path / "weights"
