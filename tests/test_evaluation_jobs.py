@@ -220,6 +220,26 @@ def test_the_whole_price_is_told(run, whole):
     assert whole.break_even["everything"].trainings is None
 
 
+def test_the_estimate_counts_the_work_that_is_then_done(place, run, whole):
+    """Each training once, all its tokens, and on top what every trained model is measured on.
+
+    Of a file that is not tokenised, a token is taken as four characters; of its rows every other
+    one has three options, each of which repeats the prompt.
+    """
+    config = settings(
+        place, selections=["fifth", "everything"], criteria=["magnitude"], arms=ALL, seeds=2
+    )
+    said = api.estimate_evaluation(run, config)
+    files = {file["key"]: file for file in Evaluation.open(run, "whole").read_arms().values()}
+    assert said["arms"] == len(files)
+    trained = sum(file["tokens"] for file in files.values())
+    samples = pq.read_table(run.samples_file).to_pylist()
+    lengths = [row["prompt_tokens"] + row["response_tokens"] for row in samples if row["heldout"]]
+    general = (place / "general.jsonl").stat().st_size / 4
+    measured = (said["tokens"] - trained) / len(files)
+    assert sum(lengths) + general < measured < sum(lengths) + 4 * general
+
+
 def test_answers_lie_side_by_side(run, whole):
     answers = api.read_evaluation(run, "whole").answers.prompts
     assert len(answers) == 4

@@ -549,9 +549,18 @@ def test_the_heat_of_a_sample_is_drawn(run, page):
     ids=str,
 )
 def test_what_a_link_says_wrongly_is_ignored_or_told(run, parameters):
+    """Told is what could have been meant so: a range of no example, an example that is not here."""
+    told = {
+        "signal:100:200": "No example matches",
+        "9999": "There is no example 9999 in this run",
+        "99999999999999999999": "There is no example 99999999999999999999 in this run",
+    }
+    (value, *_) = parameters.values()
     at = open_page("Explore", **parameters)
-    assert headline(at).startswith("What the model finds in 300 examples")
+    found = ": 0 match" if parameters == {"within": "signal:100:200"} else ""
+    assert headline(at) == f"What the model finds in 300 examples{found}"
     assert not at.error
+    assert told[value] in messages(at) if value in told else messages(at) == ""
 
 
 def test_a_sample_that_is_not_there_is_said(run):

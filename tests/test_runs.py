@@ -32,6 +32,7 @@ def test_a_reader_at_any_moment_sees_a_valid_status(tmp_path):
     seen = 0
     while not ended.is_set():
         status = run.read_status()
+        assert status.state in ("queued", "running"), status.error
         assert status.done >= seen
         seen = status.done
     thread.join()
