@@ -76,7 +76,7 @@ def test_metric(run):
     for arm in result["arms"]:  # as if it had been measured then
         arm["mean"]["heldout_among_five"], arm["interval"]["heldout_among_five"] = 0.625, None
     evaluation.result_file.write_text(json.dumps(result))
-    assert "words among the likeliest five" in evaluation_lines({"result": result})[0]
+    assert "words among the likeliest five" in evaluation_lines(api.read_evaluation(run, "tenth"))[0]
     tables = [table.value for table in open_page("Evaluate", run="demo").dataframe]
     (shown,) = [t for t in tables if "Words among the likeliest five" in t.columns]
     assert "0.625" in str(shown["Words among the likeliest five"].iloc[0])
