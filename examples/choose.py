@@ -20,8 +20,8 @@ def main(data: str, out: str, model: str = "demo") -> None:
     pool = api.load_pool(run)
     print(f"{len(pool)} samples scored in {run.path}")
     record = api.select_samples(run, "tenth", api.SelectionConfig(ratio=0.1), pool)
-    tokens = record["response_tokens"]
-    print(f"{tokens['kept']} response tokens kept, a random tenth has {tokens['random']}")
+    tokens = record.response_tokens
+    print(f"{tokens.kept} response tokens kept, a random tenth has {tokens.random}")
     made = api.export_selection(run, "tenth", "jsonl", Path(out))
     print(f"{made['rows']} rows written to {made['path']}, loaded back and counted")
 

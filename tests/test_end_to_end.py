@@ -150,13 +150,13 @@ def test_an_estimate_is_what_the_run_then_takes(place, tmp_path):
     took = most_memory(run)
     logits = 4 * 60_000 * 53 * 30  # bytes for one pass over 53 samples of about 30 tokens
     assert took > 2 * logits, "else the test would say nothing"
-    assert 0.9 < said["memory_bytes"] / took < 1.8
-    assert 1 < said["disk_bytes"] / stored(run) < 3
-    seconds = run.read_manifest()["seconds"]
-    spent = sum(seconds[stage] for stage in said["seconds"])
-    assert 1 / 6 < sum(said["seconds"].values()) / spent < 6
+    assert 0.9 < said.memory_bytes / took < 1.8
+    assert 1 < said.disk_bytes / stored(run) < 3
+    seconds = run.read_manifest().seconds
+    spent = sum(seconds[stage] for stage in said.seconds)
+    assert 1 / 6 < sum(said.seconds.values()) / spent < 6
     warmup, score = (
-        said["seconds"][stage] - said["tokens"] / said[f"{speed}_tokens_per_s"]
+        said.seconds[stage] - said.tokens / getattr(said, f"{speed}_tokens_per_s")
         for stage, speed in (("warm-up", "training"), ("score", "scoring"))
     )
     assert min(warmup, score) > -0.06, "on top comes the loading of the model"
