@@ -7,7 +7,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ConfigError, RunConfig
-from studio import url
+from studio import url, words
 
 FIELDS = RunConfig.model_fields
 LABELS = {
@@ -28,7 +28,6 @@ WARMUPS = {
     "full": "Full: all weights",
     "none": "None: the model as it is",
 }
-ROLES = {"prompt": "Question column", "response": "Answer column", "messages": "Dialogue column"}
 ADVANCED = (
     "layout limit heldout split dataset_config revision epochs lr warmup_fraction lora_rank"
     " batch_size batch_tokens dtype device clusters seed token_signals warmup_from"
@@ -82,9 +81,9 @@ def widget(name: str, place: Any = st) -> Any:
 
 def mapping(columns: list[str]) -> dict[str, str]:
     """Which column plays which role, where the layout is not to be recognised by itself."""
-    places = st.columns(len(ROLES))
+    places = st.columns(len(words.ROLES))
     chosen = {}
-    for (role, label), place in zip(ROLES.items(), places, strict=True):
+    for (role, label), place in zip(words.ROLES.items(), places, strict=True):
         column = place.selectbox(
             label,
             columns,
@@ -103,7 +102,7 @@ def mapping(columns: list[str]) -> dict[str, str]:
 
 def stored_mapping() -> dict[str, str]:
     """The mapping that came along in the URL."""
-    found = {role: st.query_params.get(f"map_{role}") for role in ROLES}
+    found = {role: st.query_params.get(f"map_{role}") for role in words.ROLES}
     return {role: column for role, column in found.items() if column}
 
 

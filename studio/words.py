@@ -4,6 +4,8 @@ import re
 
 from grads.api import COLUMNS
 
+ROLES = {"prompt": "Question column", "response": "Answer column", "messages": "Dialogue column"}
+
 STATES = {
     "queued": ("waiting", ":material/schedule:", "gray"),
     "running": ("running", ":material/play_circle:", "blue"),
@@ -86,6 +88,8 @@ def shorten(text: str, length: int = 140) -> str:
 
 def error(text: str) -> str:
     """A message of the engine on a page: options of the command line go by their labels here."""
+    text = re.sub(r"--map (\w+)=\S+", lambda m: f"“{ROLES.get(m[1], m[1])}”", text)
+    text = re.sub(r"--layout (\w+)", r"“How rows are read: \1”", text)
     return literal(re.sub(r"--([a-z][a-z-]+)", lambda m: f"“{m[1].replace('-', ' ')}”", text))
 
 

@@ -82,8 +82,10 @@ def test_reasoning_is_kept_and_trained():
         assert texts == ["<think>Because.</think>So.<|im_end|>"]
 
 
-def test_a_template_that_leaves_reasoning_out_refuses_the_row():
-    row = {"messages": [QA[0], QA[1] | {"reasoning_content": "Because."}]}
+@pytest.mark.parametrize("later", [[], messages(("user", "And?"), ("assistant", "Or."))])
+def test_a_template_that_leaves_reasoning_out_refuses_the_row(later):
+    """Also where it is an earlier answer's: this template would never have shown it."""
+    row = {"messages": [QA[0], QA[1] | {"reasoning_content": "Because."}, *later]}
     with pytest.raises(DataError, match="leaves out the reasoning of turn 2"):
         said(row, CHAT)
 

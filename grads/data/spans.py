@@ -159,14 +159,17 @@ def _refuse_dropped(turns: list[Turn], tools: list[Any] | None, text: str) -> No
             )
 
 
-def _refuse_dropped_in(turns: list[Turn], n: int, text: str) -> None:
+def _refuse_dropped_in(turns: list[Turn], n: int, text: str, template: "_Template") -> None:
     """The same for an assistant's turn, in its own part of the text.
 
-    What an earlier answer was reasoned from may go, as it does when the model is used.
+    What an earlier answer was reasoned from may go, as it does when the model is used; but the
+    template must have shown it when that answer was the last one.
     """
     shown, (reasoning, answer) = _Shown(text), turns[n].thought()
-    if not any(turn.role == "assistant" for turn in turns[n + 1 :]):
-        _refuse_unless(shown, turns, n, what="reasoning", words=reasoning)
+    if not shown.has(reasoning):
+        earlier = any(turn.role == "assistant" for turn in turns[n + 1 :])
+        then = _Shown(template(turns[: n + 1])) if earlier else shown
+        _refuse_unless(then, turns, n, what="reasoning", words=reasoning)
     _refuse_unless(shown, turns, n, what="words", words=answer)
     for word in _words_of(turns[n].tool_calls):
         _refuse_unless(shown, turns, n, what="tool calls", words=word)
@@ -227,7 +230,7 @@ def _marked(turns: list[Turn], template: _Template, text: str) -> Rendered:
         if turn.role != "assistant":
             continue
         begin, end, closed = _place(turns, n, template, text, after=end)
-        _refuse_dropped_in(turns, n, text[begin:end])
+        _refuse_dropped_in(turns, n, text[begin:end], template)
         ends &= closed
         places.append((turn, (begin, end)))
     own = template.own_spans(turns)
