@@ -230,13 +230,13 @@ def test_the_estimate_counts_the_work_that_is_then_done(place, run, whole):
         place, selections=["fifth", "everything"], criteria=["magnitude"], arms=ALL, seeds=2
     )
     said = api.estimate_evaluation(run, config)
-    files = {file["key"]: file for file in Evaluation.open(run, "whole").read_arms().values()}
-    assert said["arms"] == len(files)
-    trained = sum(file["tokens"] for file in files.values())
+    files = {file.key: file for file in read_trials(Evaluation.open(run, "whole")).values()}
+    assert said.arms == len(files)
+    trained = sum(file.tokens for file in files.values())
     samples = pq.read_table(run.samples_file).to_pylist()
     lengths = [row["prompt_tokens"] + row["response_tokens"] for row in samples if row["heldout"]]
     general = (place / "general.jsonl").stat().st_size / 4
-    measured = (said["tokens"] - trained) / len(files)
+    measured = (said.tokens - trained) / len(files)
     assert sum(lengths) + general < measured < sum(lengths) + 4 * general
 
 

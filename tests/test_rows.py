@@ -332,3 +332,19 @@ def test_calls_from_typed_sources(tmp_path):
     made = prepare(read_source(config), config, RICH, 256)
     calls = [json.loads(turns[1]["tool_calls"]) for turns in made.samples["turns"].to_pylist()]
     assert [call[0]["function"]["arguments"] for call in calls] == [{"a": "b"}, {"c": 1}]
+
+
+def test_a_less_than_sign_begins_no_token():
+    """Where a turn ends is told by tokens in angle brackets; what people write may hold one."""
+    row = {
+        "messages": [
+            {"role": "user", "content": "Is 3 < 5?"},
+            {"role": "assistant", "content": "if a < b", "tool_calls": CALLS[0]},
+            {"role": "tool", "content": "1 < 2"},
+            {"role": "assistant", "content": "3 < 5"},
+        ],
+        "tools": [TOOL],
+    }
+    assert [text[:8] for text in said(row, RICH)[1]] == ["if a < b", "3 < 5<|i"]
+    plain = {"messages": [row["messages"][0], {"role": "assistant", "content": "3 < 5"}, *QA]}
+    assert said(plain)[1] == ["3 < 5</s>", "So.</s>"]

@@ -22,6 +22,8 @@ from grads.data.turns import Turn, Unusable
 
 MARK = "\ue000\ue001\ue002"  # of the private use area: no text begins or ends so
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+LONGEST_TOKEN = 48  # characters; a "<" further ahead, or before a blank, begins no token
+BEGUN = re.compile(r"<[^<>\s]*\Z")
 Span = tuple[int, int]
 
 
@@ -239,7 +241,7 @@ def _marked(turns: list[Turn], template: _Template, text: str) -> Rendered:
     silent = [place for turn, place in places if not turn.trained]
     kept = [a for a in own if not any(a[0] < b[1] and b[0] < a[1] for b in silent)]
     # What the template marks is right by its own word, white space at the end aside.
-    return Rendered(text, [(a, a + len(text[a:b].rstrip()) or b) for a, b in kept], ends)
+    return Rendered(text, [(a, a + len(text[a:b].rstrip())) for a, b in kept], ends)
 
 
 def _place(
@@ -277,8 +279,8 @@ def _end_of_call(turns: list[Turn], n: int, template: _Template, text: str) -> i
 
 def _before_token(text: str, place: int) -> int:
     """The place, or the beginning of the <token> that it lies in."""
-    opened = text.rfind("<", 0, place)
-    return opened if opened >= 0 and ">" not in text[opened:place] else place
+    begun = BEGUN.search(text, max(place - LONGEST_TOKEN, 0), place)
+    return begun.start() if begun else place
 
 
 def _whole_token(text: str, place: int) -> int:
