@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import streamlit as st
 
@@ -54,7 +55,7 @@ def show(draft: Draft, settings: RunConfig) -> None:
     }
     for place, (name, value) in zip(st.columns(len(facts)), facts.items(), strict=True):
         place.metric(name, f"{value:,}")
-    link, label = setup.as_link(settings) | {"view": "New run"}, "Continue: what will it cost?"
+    link, label = setup.handed_over(settings), "Continue: what will it cost?"
     frame.next_link("pages/Run.py", label, ":material/arrow_forward:", link)
     left, right = st.columns([3, 2], gap="large")
     with left:
@@ -84,7 +85,9 @@ with frame.page("Data"):
     with refusing():
         place = api.data_place(dataset)
     with st.expander("Columns, model and limits", expanded=intake.to_be_mapped(place)):
-        chosen = {"columns": setup.mapping(intake.columns(place)) if dataset else {}}
+        chosen: dict[str, Any] = {
+            "columns": setup.mapping(intake.columns(place)) if dataset else {}
+        }
         st.caption("Left empty, the layout is recognised by itself.")
         model, longest, limit, heldout = st.columns(4)
         chosen |= {

@@ -1,5 +1,7 @@
 """Did it help?"""
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from grads import api
@@ -81,7 +83,7 @@ with frame.page("Evaluate"):
     else:
         frame.headline("Did it help?", "Nothing has been measured on this run yet.")
     # What is folded is worked out once it is opened.
-    folded = {
+    folded: dict[str, Callable[[], None]] = {
         "Test a selection": lambda: trial.new_evaluation(run),
         "Find a setting": lambda: trial.new_search(run),
         "How the settings overlap, without any training": lambda: verdict.overlaps(

@@ -9,6 +9,7 @@ from studio import cost, frame, intake, job, setup, words
 
 def fields() -> RunConfig:
     """Four fields, the rest folded."""
+    setup.take_over()
     data, model, warmup, longest = st.columns([3, 2, 2, 1])
     values = {
         "dataset": setup.text("dataset", data, placeholder="data/train.jsonl"),

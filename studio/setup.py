@@ -1,5 +1,6 @@
 """The settings of a new run as widgets; what is set travels in the URL from Data to Run."""
 
+import json
 from contextlib import suppress
 from typing import Any, Literal, get_args, get_origin
 
@@ -22,6 +23,8 @@ LABELS = {
     "dataset_config": "Configuration of the hub data set",
     "revision": "Revision of the hub data set",
 }
+GIVEN = "given"  # query parameter: settings that one page hands to another, as JSON
+CHOSEN = ("layout", "warmup")  # whose widgets keep their choice in the address themselves
 OF_A_HUB = ("split", "dataset_config", "revision")
 WARMUPS = {
     "lora": "LoRA: small added weights",
@@ -122,6 +125,30 @@ def config(**values: Any) -> RunConfig:
     if values.get("warmup_from"):
         values["warmup_from"] = api.model_place(values["warmup_from"])
     return RunConfig.parse({k: v for k, v in values.items() if v not in (None, "", {})})
+
+
+def handed_over(settings: RunConfig) -> dict[str, str]:
+    """Query parameters that bring the settings to the page Run.
+
+    Under a name of their own: what widgets of one page are bound to, Streamlit takes out of the
+    address on the way to another.
+    """
+    return {GIVEN: json.dumps(as_link(settings)), "view": "New run"}
+
+
+def take_over() -> None:
+    """Put settings that were handed over where the widgets of this page look for them."""
+    try:
+        given = json.loads(st.query_params.get(GIVEN, "{}"))
+    except ValueError:
+        given = {}
+    st.query_params.pop(GIVEN, None)
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if name in CHOSEN or name.startswith("map_"):
+            st.query_params[name] = str(value)
+        elif name in FIELDS:
+            number = int in (FIELDS[name].annotation, *get_args(FIELDS[name].annotation))
+            st.session_state[name] = int(value) if number and str(value).isdecimal() else value
 
 
 def as_link(settings: RunConfig) -> dict[str, str]:

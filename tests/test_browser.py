@@ -369,6 +369,24 @@ def test_data_are_looked_at_by_a_warm_process_that_ends_with_its_server(browser,
     assert not alive
 
 
+def test_settings_go_from_data_to_run_at_the_first_drawing(page, server, place):
+    """Data that were looked at before: the page is whole at once, its mapping goes along too."""
+    rows = "".join(f'{{"q": "the heart {i}?", "a": "blood {i}"}}\n' for i in range(20))
+    (place / "mapped.jsonl").write_text(rows)
+    settings = {"dataset": place / "mapped.jsonl", "model": place / "model", "max_length": 48}
+    link = f"{server.url}/Data?{urlencode(settings | {'map_prompt': 'q', 'map_response': 'a'})}"
+    for _ in range(2):
+        page.goto(link)
+        expect(headline(page)).to_have_text("20 of 20 rows can be used", timeout=SLOW)
+    page.get_by_role("link", name="Continue: what will it cost?").click()
+    expect(headline(page)).to_have_text("What will it cost?")
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_visible(timeout=SLOW)
+    field = page.locator('input[aria-label="Data: file, folder or hub id"]')
+    expect(field).to_have_value(str(place / "mapped.jsonl"))
+    expect(page.locator('input[aria-label="Longest, in tokens"]')).to_have_value("48")
+    assert "given" not in page.url
+
+
 def test_upload_of_a_broken_file_shows_the_line(page, server, place, tmp_path):
     broken = tmp_path / "broken.jsonl"
     broken.write_text("\n" * 16 + '{"question": "a?", \n')
