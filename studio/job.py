@@ -135,7 +135,7 @@ def wait_for(folder: JobFolder, what: str, result: Path | None = None) -> None:
     _wait_for(folder, what, result, _written(result))
 
 
-@st.fragment(run_every=1.0)
+@st.fragment(run_every=0.3)  # a look at data takes hardly longer
 def _wait_for(folder: JobFolder, what: str, result: Path | None, seen: int) -> None:
     with frame.guard():
         status = api.observe(folder)

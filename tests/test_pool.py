@@ -698,9 +698,12 @@ def test_a_folder_is_bundled_as_a_zip(run):
     with zipfile.ZipFile(BytesIO(content)) as archive:
         assert archive.testzip() is None
         files = {n for n in archive.namelist() if not n.endswith("/")}
-        assert files == {
-            f"llamafactory/{n}" for n in ("train.jsonl", "dataset_info.json", "manifest.json")
+        assert {n for n in files if not n.startswith("llamafactory/tokens/")} == {
+            f"llamafactory/{n}"
+            for n in ("train.jsonl", "dataset_info.json", "llamafactory.yaml", "manifest.json")
         }
+        members = (path for path in place.rglob("*") if path.is_file())
+        assert files == {path.relative_to(place.parent).as_posix() for path in members}
         lines = archive.read("llamafactory/train.jsonl").splitlines()
         stored = json.loads(archive.read("llamafactory/manifest.json"))
     assert len(lines) == stored["rows"] == manifest["rows"] == 30

@@ -17,7 +17,7 @@ from grads.errors import GradsError
 from grads.jobs.job import Job
 from grads.store.folders import Checker, Draft
 
-PAUSE_S = 0.1  # between two looks for a draft that waits
+PAUSE_S = 0.05  # between two looks for a draft that waits
 
 
 def main(root: Path, server: int) -> int:
