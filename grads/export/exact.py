@@ -110,13 +110,13 @@ def rendered(
             conversations=[messages],
             tools=tools or None,
             chat_template=source,
-            return_assistant_tokens_mask=True,
+            return_assistant_tokens_mask=bool(MARKS.search(source)),
             add_generation_prompt=prompt,
             **template.marks,
         )
     except Exception:  # templates raise what they like
         return None
-    return texts[0], [(a, b) for a, b in spans[0] if b > a]
+    return texts[0], [(a, b) for a, b in (spans[0] if spans else ()) if b > a]
 
 
 def marked(template: Template, around: Frame | None) -> list[str]:
