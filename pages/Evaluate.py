@@ -56,7 +56,12 @@ def show(run: Run, name: str) -> None:
         st.markdown("#### What it cost")
         verdict.price(result)
     table = verdict.table(result.arms, result.price.training)
-    st.dataframe(table, hide_index=True, alt="Every arm with its measurements")
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config=verdict.explained(),
+        alt="Every arm with its measurements",
+    )
     with st.container(horizontal=True):
         csv = table.to_csv(index=False)
         st.download_button("Download the table", csv, f"{name}.csv", on_click="ignore")

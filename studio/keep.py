@@ -72,6 +72,7 @@ def export(run: Run) -> None:
     first = st.session_state.get("saved")
     name = st.selectbox("Saved selection", names, index=names.index(first) if first in names else 0)
     form = st.selectbox("Format", list(FORMATS), format_func=lambda name: FORMATS[name].label)
+    st.caption(FORMATS[form].help)
     scores = st.checkbox("Add the scores as columns")
     if st.button("Make the files", icon=":material/file_export:"):
         manifest = api.export_selection(run, name, form, with_scores=scores)

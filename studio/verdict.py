@@ -1,6 +1,7 @@
 """What an evaluation shows: the verdict in words, the picture, the table, answers, the price."""
 
 import html
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -177,6 +178,11 @@ def table(arms: list[ArmResult], training: dict[str, Spent]) -> pd.DataFrame:
         }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def explained() -> dict[str, Any]:
+    """What each measurement in the table says, at its column's head."""
+    return {shown.label: st.column_config.Column(help=shown.help) for shown in api.METRICS.values()}
 
 
 def price(result: EvaluationResult) -> None:

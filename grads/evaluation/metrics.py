@@ -43,6 +43,8 @@ class Metric:
 
     name: str
     higher_is_better: bool
+    help: str
+    """A sentence for people: what the number says, with its unit."""
     labels: dict[str, str] = field(default_factory=dict)
     """What it is called on the held-out and on the general samples; it is shown on these alone."""
     of_batch: Callable[[Batch], Sums] | None = None
@@ -77,18 +79,21 @@ METRICS = (
         "loss",
         higher_is_better=False,
         labels={"heldout": "Held-out loss", "general": "General loss"},
+        help="How unexpected the right answers are, in nats per token; lower is better.",
         of_batch=_negative_log_likelihood,
     ),
     Metric(
         "accuracy",
         higher_is_better=True,
         labels={"heldout": "Words right"},
+        help="Share of the answers' tokens that the model would have written first.",
         of_batch=_hits,
     ),
     Metric(
         "kl",
         higher_is_better=False,
         labels={"general": "Drift from base (KL)"},
+        help="How far the predictions moved from the untrained model's, in nats per token.",
         of_batch=_divergence,
         against_base=True,
     ),
@@ -96,6 +101,7 @@ METRICS = (
         "option_accuracy",
         higher_is_better=True,
         labels={"heldout": "Held-out options right", "general": "General options right"},
+        help="Share of the questions with options whose right option is the likeliest.",
         of_question=_right_option,
     ),
 )
@@ -109,10 +115,11 @@ class Shown:
 
     label: str
     higher_is_better: bool
+    help: str
 
 
 SHOWN = {
-    f"{probe}_{metric.name}": Shown(metric.labels[probe], metric.higher_is_better)
+    f"{probe}_{metric.name}": Shown(metric.labels[probe], metric.higher_is_better, metric.help)
     for probe in PROBES
     for metric in METRICS
     if probe in metric.labels

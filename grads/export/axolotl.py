@@ -89,4 +89,10 @@ def _write(subset: Subset, path: Path, config: RunConfig) -> None:
     write_text(path.with_name("axolotl.yaml"), note + yaml.safe_dump(settings, sort_keys=False))
 
 
-FORMAT = Format("axolotl", "Axolotl: data and config", _write, count_lines)
+FORMAT = Format(
+    "axolotl",
+    "Axolotl: data and config",
+    "Conversations where the trainer makes the scored tokens of them, else those tokens.",
+    _write,
+    count_lines,
+)

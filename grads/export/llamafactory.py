@@ -118,4 +118,11 @@ def _settings(subset: Subset, config: RunConfig, texts: bool) -> tuple[str, dict
     return note, settings
 
 
-FORMAT = Format("llamafactory", "LLaMA-Factory: data and config", _write, count_lines, fit=_fit)
+FORMAT = Format(
+    "llamafactory",
+    "LLaMA-Factory: data and config",
+    "The scored tokens with a config that trains them, and conversations for other models.",
+    _write,
+    count_lines,
+    fit=_fit,
+)

@@ -70,4 +70,11 @@ def _write(subset: Subset, path: Path, config: RunConfig) -> None:
     dump_lines(subset.with_scores(rows), path)
 
 
-FORMAT = Format("openai", "OpenAI: chat JSONL", _write, count_lines, fit=_fit)
+FORMAT = Format(
+    "openai",
+    "OpenAI: chat JSONL",
+    "Messages, tools and weights, as fine-tuning services take them.",
+    _write,
+    count_lines,
+    fit=_fit,
+)

@@ -159,6 +159,8 @@ class Format:
 
     name: str
     label: str  # for people, in a list to choose from
+    help: str
+    """A sentence for people: what comes out, and what it is good for."""
     write: Callable[[Subset, Path, RunConfig], None]
     """Writes the data to the path, and beside it what belongs to them."""
     count: Callable[[Path], int]

@@ -47,4 +47,11 @@ def _write(subset: Subset, path: Path, config: RunConfig) -> None:
     write_text(path.with_name("torchtune.yaml"), NOTE + text)
 
 
-FORMAT = Format("torchtune", "torchtune: data set", _write, count_lines, fit=_fit)
+FORMAT = Format(
+    "torchtune",
+    "torchtune: data set",
+    "Conversations in strict order, and the part of a recipe that names them.",
+    _write,
+    count_lines,
+    fit=_fit,
+)

@@ -142,4 +142,10 @@ def _in_pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-FORMAT = Format("trl", "TRL, Unsloth: data and config", _write, count_lines)
+FORMAT = Format(
+    "trl",
+    "TRL, Unsloth: data and config",
+    "Conversations where the trainer makes the scored tokens of them, else those tokens.",
+    _write,
+    count_lines,
+)
