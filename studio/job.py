@@ -50,7 +50,9 @@ def _picture(run: Run, status: Status) -> None:
     steps = api.watch.stages(run, status)
     for place, step in zip(st.columns(len(steps)), steps, strict=True):
         spent = f"  \n:gray[{words.duration(step.seconds)}]" if step.seconds else ""
-        place.markdown(f"{MARKS[step.state]} {step.label}{spent}")
+        place.markdown(
+            f"{MARKS[step.state]} {step.label}{spent}", help=api.watch.STAGES[step.name].help
+        )
     lines = api.watch.metrics(run)
     _numbers(status, lines)
     shown = [name for name in ("warm-up", "score") if len(lines.get(name, [])) > 1]

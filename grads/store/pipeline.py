@@ -19,6 +19,8 @@ class Stage:
 
     name: str
     label: str  # for people
+    help: str
+    """A sentence for people: what happens in it."""
     unit: str = ""  # of its progress
     makes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -29,6 +31,7 @@ _IN_ORDER = (
     Stage(
         "prepare",
         "Read the data",
+        "Finds the rows' layout, writes them by the model's template, marks what is trained.",
         "rows",
         makes=(
             "samples.parquet",
@@ -42,15 +45,22 @@ _IN_ORDER = (
     Stage(
         "warm-up",
         "Warm up the model",
+        "Trains on a random part of the data, so that the gradients speak of this task.",
         "steps",
         makes=("adapter", "weights"),
         needs=(MODEL, "tokens.parquet"),
         chooses=True,
     ),
-    Stage("self-check", "Check the gradients", chooses=True),
+    Stage(
+        "self-check",
+        "Check the gradients",
+        "Holds a few batched gradients against plain autograd on this very model.",
+        chooses=True,
+    ),
     Stage(
         "score",
         "Score every sample",
+        "Takes every sample's gradient at the embedding layer and at the LM head.",
         "samples",
         makes=("scores.parquet", "features.parquet", "token_signal/signals.parquet"),
         needs=(MODEL, "samples.parquet", "tokens.parquet", "adapter", "weights"),
@@ -59,6 +69,7 @@ _IN_ORDER = (
     Stage(
         "cluster",
         "Find the topics",
+        "Groups samples whose texts the model reads alike.",
         makes=("features.parquet", "clusters.json"),  # it adds columns to the features
         needs=("samples.parquet", "scores.parquet"),
     ),
