@@ -127,7 +127,7 @@ def prepared(
             "selections": [f"{setting}-{budget}" for setting in settings],
         }
     )
-    cost = api.estimate_evaluation(run, config, pool).seconds
+    cost = api.estimate_evaluation(run, config).seconds
     print(f"{name}: about {(cost or 0) / 60:.0f} minutes in all", flush=True)
     return api.create_evaluation(run, name, config)
 

@@ -159,7 +159,7 @@ def differences(
         categoryorder="array", categoryarray=[plain(label) for label in reversed(labels)]
     )
     height = 130 + 24 * len(labels)
-    return layout(figure, sides[0], "", height).update_xaxes(title_text=sides[1], row=1, col=2)
+    return layout(figure, sides[0], "", height)
 
 
 def training_curves(

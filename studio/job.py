@@ -30,10 +30,11 @@ def progress(status: Status) -> None:
 
 def live(run: Run) -> None:
     """Everything about a run's job; looks again every second while it is at work."""
-    if api.observe(run).state in ACTIVE:
+    status = api.observe(run)
+    if status.state in ACTIVE:
         _live(run)
     else:
-        _picture(run, api.observe(run))
+        _picture(run, status)
 
 
 @st.fragment(run_every=1.0)

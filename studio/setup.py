@@ -24,7 +24,6 @@ LABELS = {
     "revision": "Revision of the hub data set",
 }
 GIVEN = "given"  # query parameter: settings that one page hands to another, as JSON
-CHOSEN = ("layout", "warmup")  # whose widgets keep their choice in the address themselves
 OF_A_HUB = ("split", "dataset_config", "revision")
 WARMUPS = {
     "lora": "LoRA: small added weights",
@@ -49,13 +48,18 @@ def _help(name: str) -> str:
     return " ".join((FIELDS[name].description or "").split())
 
 
+def _is_choice(name: str) -> bool:
+    """Whether it is one of a few words; its widget keeps the choice in the address itself."""
+    return get_origin(FIELDS[name].annotation) is Literal
+
+
 def widget(name: str, place: Any = st) -> Any:
     """The field's widget by its type, with its help and default; None where it is left empty."""
     field = FIELDS[name]
     label = LABELS.get(name, name.replace("_", " "))
     shared = {"key": name, "bind": "query-params", "help": _help(name)}
     kinds = [field.annotation, *get_args(field.annotation)]
-    if get_origin(field.annotation) is Literal:
+    if _is_choice(name):
         choices = list(get_args(field.annotation))
         return url.choose(
             place.selectbox,
@@ -144,7 +148,7 @@ def take_over() -> None:
         given = {}
     st.query_params.pop(GIVEN, None)
     for name, value in given.items() if isinstance(given, dict) else ():
-        if name in CHOSEN or name.startswith("map_"):
+        if name.startswith("map_") or (name in FIELDS and _is_choice(name)):
             st.query_params[name] = str(value)
         elif name in FIELDS:
             number = int in (FIELDS[name].annotation, *get_args(FIELDS[name].annotation))

@@ -6,16 +6,7 @@ from typing import Any
 import streamlit as st
 
 from grads import api
-from grads.api import (
-    ARM_KINDS,
-    ARMS,
-    EvaluationConfig,
-    EvaluationCost,
-    GradsError,
-    Pool,
-    Run,
-    TuneConfig,
-)
+from grads.api import ARM_KINDS, ARMS, EvaluationConfig, EvaluationCost, GradsError, Run, TuneConfig
 from studio import words
 
 
@@ -94,7 +85,7 @@ def offer(run: Run, what: str, make: Any) -> None:
     """The price, and the button to start."""
     try:
         config = make()
-        cost = _cost(run, api.load_pool(run), config)
+        cost = _cost(run, config)
     except GradsError as error:
         st.warning(words.error(str(error)), icon=":material/warning:")
         return
@@ -115,13 +106,13 @@ def offer(run: Run, what: str, make: Any) -> None:
         st.rerun()
 
 
-def _cost(run: Run, pool: Pool, config: EvaluationConfig | TuneConfig) -> EvaluationCost:
+def _cost(run: Run, config: EvaluationConfig | TuneConfig) -> EvaluationCost:
     """The estimate, worked out again only when the settings or a selection have changed."""
     stamps = tuple(run.selection_saved(name) for name in run.selection_names())
     key = (str(run.path), config.model_dump_json(), stamps)
     kept = st.session_state.get("evaluation-cost")
     if kept is None or key not in kept:
-        kept = {**(kept or {}), key: api.estimate_evaluation(run, config, pool)}
+        kept = {**(kept or {}), key: api.estimate_evaluation(run, config)}
         st.session_state["evaluation-cost"] = kept
     cost: EvaluationCost = kept[key]
     return cost

@@ -6,13 +6,13 @@ from typing import Any
 
 from filelock import FileLock
 
+from grads.api.runs import load_pool
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import EvaluationError, RunError
 from grads.evaluation import arms, cost, tuning
 from grads.evaluation.result import Answers, EvaluationResult, Overlap, TuneResult, read_result
 from grads.evaluation.trials import read_trials
 from grads.jobs import processes as jobs
-from grads.selection.pool import Pool
 from grads.selection.subsets import NAME, check_name
 from grads.store.folders import Evaluation
 from grads.store.runs import ACTIVE, Run, Status
@@ -135,23 +135,19 @@ def read_evaluation(run: Run, name: str) -> FoundEvaluation:
     )
 
 
-def estimate_evaluation(
-    run: Run, config: EvaluationConfig | TuneConfig, pool: Pool | None = None
-) -> cost.EvaluationCost:
+def estimate_evaluation(run: Run, config: EvaluationConfig | TuneConfig) -> cost.EvaluationCost:
     """What it will take, before it starts, by the speed that the run itself has measured.
 
     Raises as `create_evaluation` does.
     """
     config = config.absolute()
     _refuse_without_samples(run, config)
-    trials = _planned_trials(run, config, pool)
+    trials = _planned_trials(run, config)
     return cost.estimate(run, config, trials)
 
 
-def _planned_trials(
-    run: Run, config: EvaluationConfig | TuneConfig, pool: Pool | None = None
-) -> list[arms.Trial]:
-    pool = pool or Pool(run)
+def _planned_trials(run: Run, config: EvaluationConfig | TuneConfig) -> list[arms.Trial]:
+    pool = load_pool(run)
     if isinstance(config, TuneConfig):
         return tuning.trials(pool, config)
     planned = arms.plan(run, config, len(pool))
@@ -160,4 +156,4 @@ def _planned_trials(
 
 def subset_overlap(run: Run, ratio: float = 0.1) -> Overlap:
     """How far the subsets of the tune grid overlap, and their length and loss; no training."""
-    return tuning.overlap(Pool(run), ratio)
+    return tuning.overlap(load_pool(run), ratio)

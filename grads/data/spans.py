@@ -194,8 +194,12 @@ class _Shown:
         self.plain = "".join(text.split())
 
     def has(self, words: str) -> bool:
-        forms = (words, json.dumps(words)[1:-1], json.dumps(words, ensure_ascii=False)[1:-1])
-        return any("".join(form.split()) in self.plain for form in forms)
+        return self._holds(words) or any(
+            self._holds(json.dumps(words, ensure_ascii=escaped)[1:-1]) for escaped in (True, False)
+        )
+
+    def _holds(self, form: str) -> bool:
+        return "".join(form.split()) in self.plain
 
 
 def _words_of(tool_calls: str) -> Iterator[str]:
@@ -253,15 +257,16 @@ def _place(
     """
     marked, tail = _with_mark(turns, n, template)
     before = _common(text, marked)
-    behind = min(_common(text[::-1], tail[::-1]), len(text) - before)
-    begin = _after_header(text, _generation_prompt(turns, n, template), after, before)
+    prompt = _generation_prompt(turns, n, template)
+    begin = _after_header(text, prompt, after, before)
     called = turns[n].tool_calls and _end_of_call(turns, n, template, text)
     if called and called > begin:
         end, closing = called, text[before:called]
     elif text.endswith(tail):
-        closing = _closing(turns, n, template, tail)
+        closing = _closing(turns, n, template, tail=tail, prompt=prompt)
         end = len(text) - len(tail) + len(closing)
     else:  # it closes unlike a plain answer
+        behind = min(_common(text[::-1], tail[::-1]), len(text) - before)
         end, closing = _whole_token(text, len(text) - behind), text[before:]
     end = begin + len(text[begin:end].rstrip())
     return begin, max(end, begin), bool(closing.strip())
@@ -341,15 +346,15 @@ def _generation_prompt(turns: list[Turn], n: int, template: _Template) -> str:
     return ""
 
 
-def _closing(turns: list[Turn], n: int, template: _Template, tail: str) -> str:
-    """The part of what follows turn n that ends it."""
+def _closing(turns: list[Turn], n: int, template: _Template, *, tail: str, prompt: str) -> str:
+    """The part of what follows turn n, `tail`, that ends it; `prompt` is what precedes the turn."""
     if n == len(turns) - 1:
         return tail
     for before in (turns[:n], [Turn("user", "?")]):
         with suppress(Unusable):
             answered = template([*before, Turn("assistant", MARK)], prompt=True)
             behind = answered.partition(MARK)[2]
-            closing = behind.removesuffix(_generation_prompt(turns, n, template))
+            closing = behind.removesuffix(prompt)
             return tail[: _before_token(tail, _common(tail, closing))]
     return ""
 

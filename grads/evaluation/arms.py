@@ -3,8 +3,6 @@
 Knows the run's files and the selection criteria, but no model: an estimate needs no more.
 """
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass
 
@@ -14,6 +12,7 @@ from grads.config.evaluation import ARM_KINDS, ArmKind, EvaluationConfig, Recipe
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.selection.record import kept_ids, read_record
+from grads.store.files import digest_of
 from grads.store.runs import Run
 
 BASE, CRITERION = "base", ARM_KINDS["criterion"]
@@ -62,7 +61,7 @@ class Trial:
         if not len(self.sample_ids):
             return f"{BASE}-{self.phase}"
         what = [self.sample_ids.tolist(), self.seed, self.max_steps, self.phase]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
+        return digest_of(what)[:24]
 
 
 def plan(run: Run, config: EvaluationConfig, pool: int) -> list[Arm]:

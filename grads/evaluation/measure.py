@@ -6,7 +6,7 @@ one sum over another, and samples can be drawn anew. Only response positions ent
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -197,10 +197,17 @@ def measure(
     found = {name: (np.zeros(len(probe)), np.zeros(len(probe))) for name in wanted}
 
     def passes(pool: TokenPool) -> Iterator[Batch]:
-        return _passes(model, pool, batch_tokens, device, report=report, should_stop=should_stop)
+        return _passes(
+            model,
+            pool,
+            batch_tokens,
+            device,
+            reference=reference,
+            report=report,
+            should_stop=should_stop,
+        )
 
     for batch in passes(probe.samples):
-        batch = replace(batch, reference=reference)
         for name, of_batch in wanted.items():
             for whole, part in zip(found[name], of_batch(batch), strict=True):
                 whole[batch.samples] = part
@@ -238,6 +245,7 @@ def _passes(
     batch_tokens: int,
     device: str,
     *,
+    reference: Reference | None,
     report: Callable[[int], None],
     should_stop: Callable[[], bool],
 ) -> Iterator[Batch]:
@@ -248,7 +256,7 @@ def _passes(
             raise Stopped
         logits, targets = response_logits(model, *pool.collate(samples, device))
         owner = np.repeat(np.arange(len(samples)), counts[samples])
-        yield Batch(samples, owner, F.log_softmax(logits.float(), dim=-1), targets, None)
+        yield Batch(samples, owner, F.log_softmax(logits.float(), dim=-1), targets, reference)
         report(int(pool.lengths[samples].sum()))
 
 

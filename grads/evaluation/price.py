@@ -8,6 +8,7 @@ from grads.evaluation import intervals
 from grads.evaluation.arms import BASE, Arm
 from grads.evaluation.result import BreakEven, Price, Spent
 from grads.evaluation.trials import TrialResult
+from grads.store.pipeline import STAGES
 from grads.store.runs import Run
 
 
@@ -40,7 +41,8 @@ def _warm_up_price(run: Run) -> Spent:
 
 def _scoring_price(run: Run) -> Spent:
     seconds = run.read_manifest().seconds
-    spent = sum(seconds.get(stage, 0.0) for stage in ("self-check", "score"))
+    chooses = [name for name, stage in STAGES.items() if stage.chooses and name != "warm-up"]
+    spent = sum(seconds.get(name, 0.0) for name in chooses)
     return Spent(tokens=pool_tokens(run), steps=0, seconds=round(spent, 1))
 
 

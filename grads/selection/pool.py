@@ -16,7 +16,7 @@ from grads.selection.scores import Scores
 from grads.selection.select import Selection, gumbel, needs_signal, select
 from grads.selection.signal import Signal, measure_signal, unitless_signal
 from grads.store.columns import SCORES
-from grads.store.files import open_table
+from grads.store.files import matrix, open_table
 from grads.store.runs import Run
 from grads.store.topics import Topic
 
@@ -165,8 +165,7 @@ class Pool:
     @cached_property
     def features(self) -> np.ndarray:
         """(n, <= 64) what the texts are about, for neighbours."""
-        raw = self.run.read_table(self.run.features_file, ["feature"])["feature"].combine_chunks()
-        return np.asarray(raw.flatten().to_numpy().reshape(len(raw), -1))
+        return matrix(self.run.read_table(self.run.features_file, ["feature"])["feature"])
 
     @cached_property
     def _squares(self) -> np.ndarray:

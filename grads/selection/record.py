@@ -101,7 +101,8 @@ def read_record(run: Run, name: str) -> SelectionRecord:
 
 def kept_ids(run: Run, name: str) -> np.ndarray:
     """Sorted ids of the samples that a saved selection keeps; raises as `read_selection` does."""
-    return kept_of(read_selection(run, name)[1])
+    read_record(run, name)
+    return kept_of(_table(run, name, ["sample_id", "kept"]))
 
 
 def kept_of(table: pa.Table) -> np.ndarray:
@@ -110,9 +111,9 @@ def kept_of(table: pa.Table) -> np.ndarray:
     return ids
 
 
-def _table(run: Run, name: str) -> pa.Table:
+def _table(run: Run, name: str, columns: list[str] | None = None) -> pa.Table:
     try:
-        return open_table(run.selection_file(name).with_suffix(".parquet")).read()
+        return open_table(run.selection_file(name).with_suffix(".parquet")).read(columns)
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"selection '{name}' is damaged ({error}): save it again") from None
 

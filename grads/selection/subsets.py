@@ -1,6 +1,5 @@
 """Subsets of a run's samples that are kept: saved under a name, and exported as files."""
 
-import hashlib
 import re
 from datetime import UTC, datetime
 
@@ -14,6 +13,7 @@ from grads.selection.decisions import decisions, with_decisions
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.selection.record import SampleCounts, SelectionRecord, TokenCounts, write_selection
+from grads.store.files import digest
 from grads.store.runs import Run
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -39,7 +39,7 @@ def select_samples(
         options=options,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
-        scores_sha256=hashlib.sha256(run.scores_file.read_bytes()).hexdigest(),
+        scores_sha256=digest(run.scores_file),
         samples=SampleCounts(kept=chosen.count, pool=len(pool)),
         response_tokens=TokenCounts(**chosen.response_tokens),
         decisions=[d for d in decisions(run).values() if d.sample_id in followed[d.decision]],

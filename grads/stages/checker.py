@@ -4,7 +4,6 @@ The dashboard's server starts it beside itself. It does what drafts ask for, one
 and ends when the server is gone.
 """
 
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,9 @@ from filelock import FileLock, Timeout
 from grads.config.base import DEMO_MODEL
 from grads.errors import GradsError
 from grads.jobs.job import Job
+from grads.jobs.processes import process_of
 from grads.store.folders import Checker, Draft
+from grads.store.runs import Status
 
 PAUSE_S = 0.05  # between two looks for a draft that waits
 
@@ -37,23 +38,16 @@ def _serve(job: Job[Checker], server: int) -> int:
 
     with suppress(GradsError):
         models.load_tokenizer(DEMO_MODEL)
-    started = _started(server)
+    try:
+        parent = Status(pid=server, process_started=psutil.Process(server).create_time())
+    except psutil.Error:
+        parent = Status()
     with job.beating():
         job.status.state = "running"
-        while started is not None and _started(server) == started:
+        while process_of(parent) is not None:
             for path in job.folder.waiting():
                 worker.main(Draft(path), at_once=True)
                 job.folder.done(path)
             time.sleep(PAUSE_S)
         job.status.state = "finished"
     return 0
-
-
-def _started(process: int) -> float | None:
-    """When the process began; None where there is none. A PID alone may be another's by now."""
-    try:
-        found = psutil.Process(process)
-        ended = found.status() == psutil.STATUS_ZOMBIE or process == os.getpid()
-        return None if ended else float(found.create_time())
-    except psutil.Error:
-        return None

@@ -122,6 +122,12 @@ def read_rows(path: Path, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
     return {row["sample_id"]: row for row in rows}
 
 
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of n lists of one length d, as (n, d)."""
+    whole = column.combine_chunks()
+    return np.asarray(whole.flatten().to_numpy().reshape(len(whole), -1))
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file, or of a folder's files with their names; raises OSError."""
     if not path.is_dir():

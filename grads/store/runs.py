@@ -113,13 +113,7 @@ class JobFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Every whole line of metrics.jsonl (a killed job may leave a broken one)."""
-        if not self.metrics_file.exists():
-            return []
-        rows = []
-        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):
-                rows.append(json.loads(line))
-        return rows
+        return _json_lines(self.metrics_file)
 
 
 class Run(JobFolder):
@@ -274,13 +268,7 @@ class Run(JobFolder):
 
     def read_decisions(self) -> list[dict[str, Any]]:
         """Everything that was decided, in order."""
-        if not self.decisions_file.exists():
-            return []
-        rows = []
-        for line in self.decisions_file.read_text(encoding="utf-8").split("\n"):
-            with suppress(ValueError):  # a killed writer may leave half a line
-                rows.append(json.loads(line))
-        return rows
+        return _json_lines(self.decisions_file)
 
     def part_file(self, number: int) -> Path:
         """Where one part of the scoring pass lies."""
@@ -331,3 +319,12 @@ def list_runs(root: Path) -> list[Run]:
         return []
     found = [Run(p) for p in root.iterdir() if (p / "config.json").is_file()]
     return sorted(found, key=lambda run: run.config_file.stat().st_mtime, reverse=True)
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of a file (a killed writer may leave half a one); none where it is not."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
