@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from chain import WORDS, save_tiny_model
+from run_dirs import demo_run
 
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.data.tokens import TokenPool
@@ -19,7 +20,9 @@ from grads.evaluation import measure as evaluation
 from grads.evaluation import tuning
 from grads.evaluation.arms import Arm, Trial, training_passes
 from grads.evaluation.measure import Probe, Reference, measure
+from grads.evaluation.probes import load_probes
 from grads.selection.options import SelectionConfig
+from grads.store.bundled import DEMO
 
 
 def make_probe(n=7, seed=0):
@@ -300,3 +303,15 @@ def test_the_winner_learns_more_and_forgets_no_more_than_noise_allows():
 def test_configs_survive_the_way_through_json():
     for config in (EvaluationConfig(selections=("a",), seeds=2), TuneConfig(ratio=0.3)):
         assert type(config).parse(json.loads(config.model_dump_json())) == config
+
+
+@pytest.mark.parametrize("layout", ["text", "chosen"])
+def test_how_the_runs_own_rows_are_read_is_not_asked_of_other_files(tmp_path, layout):
+    run = demo_run(tmp_path)
+    values = json.loads(run.config_file.read_text())
+    run.config_file.write_text(json.dumps(values | {"layout": layout}))
+    recipe = EvaluationConfig(
+        selections=("grads-10",), heldout=str(DEMO / "medical_qa_heldout.jsonl")
+    )
+    found = load_probes(run, recipe, models.load_tokenizer("demo"))
+    assert (len(found.heldout), len(found.general)) == (40, 120)

@@ -99,6 +99,13 @@ def test_jsonl_adds_a_newline_only_where_a_next_line_needs_it(tmp_path):
     assert out.read_bytes() == lines[0] + b"\n" + lines[1] + lines[2]
 
 
+def test_a_second_files_byte_order_mark_does_not_come_between_the_rows(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    lines = [mark + LINES[0], LINES[1], mark + LINES[2]]
+    out = write(lines_subset(lines=lines), "jsonl", tmp_path / "out.jsonl")
+    assert out.read_bytes() == lines[0] + LINES[1] + LINES[2]
+
+
 def test_jsonl_from_a_source_without_lines(tmp_path):
     rows = [{"b": "é\n,", "a": None}, {"a": [1, {"c": True}]}]
     out = write(rows_subset(rows), "jsonl", tmp_path / "out.jsonl")

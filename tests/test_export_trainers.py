@@ -302,12 +302,12 @@ def test_rows_that_a_target_does_not_take_are_left_out_and_listed(tmp_path, kind
     manifest, out = written(subset, kind, tmp_path / "out")
     assert manifest["refused"] == [{"sample_id": 10, "reason": reason}]
     assert manifest["rows"] == count_lines(out / "train.jsonl") == 2
-    assert changed_lines(manifest) == [f"left out: 1 row, as row 11: {reason}"]
+    assert changed_lines(manifest) == [f"left out: 1 row, as row 10: {reason}"]
     assert json.loads((out / "manifest.json").read_text()) == manifest
 
 
 def test_an_export_of_nothing_fails_with_the_reason(tmp_path):
-    with pytest.raises(ExportError, match="takes none of the 1 rows; row 1: there is no place"):
+    with pytest.raises(ExportError, match="takes none of the 1 rows; row 0: there is no place"):
         written(plain_subset(KINDS["tools"]), "torchtune", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -332,6 +332,26 @@ def test_what_is_damaged_is_made_anew_by_a_resume(finished, copied, name, damage
 
 
 @pytest.mark.job
+def test_damaged_signals_that_were_asked_for_can_be_asked_for_again(place, tmp_path):
+    config = config_for(place).model_copy(update={"token_signals": False})
+    run = api.create_run(config, str(tmp_path / "runs" / "few"))
+    api.start_run(run)
+    sample = int(api.load_pool(settled(run)).scores.sample_id[0])
+
+    def ask():
+        request = api.ask_token_signals(run, [sample])
+        assert wait_for(request, "finished", "failed").state == "finished"
+        return run.read_token_signal(sample)
+
+    first = ask()
+    file = run.token_signal_file
+    file.write_bytes(file.read_bytes()[:-20])
+    api.resume_run(run)
+    settled(run)
+    np.testing.assert_allclose(ask()["head_token_norm"], first["head_token_norm"], rtol=1e-5)
+
+
+@pytest.mark.job
 def test_damage_is_told_with_advice_that_works(copied):
     copied.scores_file.write_bytes(copied.scores_file.read_bytes()[:-20])
     with pytest.raises(RunError, match=r"is damaged .* resume the run, which makes it anew"):

@@ -124,3 +124,11 @@ def test_help_is_fast_and_loads_no_model_library():
         timeout=PATIENCE,
     )
     assert done.stdout.strip().endswith("False"), done.stderr
+
+
+def test_a_tokenizer_is_read_anew_when_its_template_changes(tmp_path):
+    save_tiny_model(tmp_path)
+    template = tmp_path / "chat_template.jinja"
+    for written in ("{{ messages[0].content }}", "now {{ messages[0].content }}"):
+        template.write_text(written)
+        assert models.load_tokenizer(str(tmp_path)).chat_template == written

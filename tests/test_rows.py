@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_data import CHAT, PLAIN, make_tokenizer
+from tokenizers import processors
 
 from grads.config.run import RunConfig
 from grads.data.layouts import conversation, recognise, unused
@@ -227,6 +228,12 @@ def test_preferences_train_the_chosen_answer_when_asked_for(row):
     assert texts == ["Good.<|im_end|>"]
 
 
+def test_a_chosen_answer_keeps_all_that_comes_before_it():
+    row = {"context": "Once.", "prompt": "Why?", "input": "Here.", "history": [["A?", "B."]]}
+    turns, _ = said(row | {"chosen": "Good.", "rejected": "Bad."}, CHAT, layout="chosen")
+    assert [turn.content for turn in turns] == ["A?", "B.", "Once.\n\nWhy?\n\nHere.", "Good."]
+
+
 def test_a_rejected_answer_is_never_trained():
     rows = [
         {"prompt": "Why?", "completion": "Good.", "label": True},
@@ -348,3 +355,44 @@ def test_a_less_than_sign_begins_no_token():
     assert [text[:8] for text in said(row, RICH)[1]] == ["if a < b", "3 < 5<|i"]
     plain = {"messages": [row["messages"][0], {"role": "assistant", "content": "3 < 5"}, *QA]}
     assert said(plain)[1] == ["3 < 5</s>", "So.</s>"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "call"),
+    [({}, {"weight": 0}), ({"weight": 0}, {}), ({}, {"reasoning_content": "Hm."})],
+)
+def test_an_answer_and_a_call_stay_apart_where_one_would_lose_something(answer, call):
+    asked, said_first = QA
+    called = {"role": "assistant", "content": "", "tool_calls": CALLS[0]}
+    row = {"messages": [asked, said_first | answer, called | call]}
+    _, first, second = conversation(row, recognise(list(row), {})).turns
+    assert (first.trained, bool(first.tool_calls)) == (not answer, False)
+    assert second.trained == ("weight" not in call)
+    assert second.reasoning == call.get("reasoning_content", "")
+
+
+@pytest.mark.parametrize("calls", ["5", 5, "true"])
+def test_calls_that_are_no_list_refuse_the_row_alone(calls):
+    row = {"messages": [*QA, {"role": "assistant", "content": "x", "tool_calls": calls}]}
+    with pytest.raises(Unusable, match="the tool calls are no list"):
+        conversation(row, recognise(list(row), {}))
+
+
+def test_the_tokenizers_own_marks_at_both_ends_stand_for_no_words():
+    tokenizer = make_tokenizer()
+    ends = [(mark, tokenizer.convert_tokens_to_ids(mark)) for mark in ("<s>", "</s>")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=ends
+    )
+    row = {"text": "Breathe out. Why?"}
+    made = prepare(
+        Source("rows", [0], [row], None, "digest"),
+        RunConfig(dataset="rows", layout="text"),
+        tokenizer,
+        64,
+    )
+    tokens = made.tokens.to_pylist()[0]
+    own = tokenizer.convert_ids_to_tokens(tokens["input_ids"])
+    assert [own[0], own[-1]] == ["<s>", "</s>"]
+    plain = [piece.replace("\u0120", " ") for piece in own[1:-1]]
+    assert tokens["pieces"] == ["", *plain, ""]

@@ -4,12 +4,15 @@ import threading
 
 import pyarrow as pa
 import pytest
+from run_dirs import dead_pid
 
+from grads.api import drafts
 from grads.config.base import read_yaml
 from grads.config.run import RunConfig
 from grads.errors import ConfigError, RunError
 from grads.selection.record import read_selection
 from grads.store.files import replacing, write_table
+from grads.store.folders import Checker, Draft
 from grads.store.runs import Run, Status, list_runs, new_run_path
 
 
@@ -143,3 +146,17 @@ def test_yaml_errors_name_the_line(tmp_path):
     path.write_text("just text")
     with pytest.raises(ConfigError, match="'setting: value' lines"):
         read_yaml(path)
+
+
+def test_a_checker_that_died_at_a_look_is_followed_by_another(tmp_path, monkeypatch):
+    """The look that it died at is not tried again; the ones after it find a warm process."""
+    spawned = []
+    monkeypatch.setattr(drafts, "_warm", True)
+    monkeypatch.setattr(drafts.jobs, "spawn", lambda folder, args: spawned.append(args))
+    checker = Checker(tmp_path)
+    for name in ("data-1", "data-2"):
+        checker.ask(Draft(checker.path.parent / name))
+    checker.write_status(Status(state="running", pid=dead_pid(), process_started=1.0))
+    assert drafts._checker_at_hand(tmp_path).path == checker.path
+    assert len(spawned) == 1
+    assert checker.waiting() == []

@@ -121,13 +121,16 @@ def keep_warm(root: str | None = None) -> None:
 
 def _checker_at_hand(root: Path) -> Checker | None:
     """The checker of a server that keeps one, unless it is busy; one that is gone starts anew."""
-    checker = Checker(root)
-    if not _warm or checker.waiting():
+    if not _warm:
         return None
-    if jobs.observe(checker).state not in ACTIVE:
-        checker.path.mkdir(parents=True, exist_ok=True)
-        checker.write_status(Status(heartbeat=time.time(), message="starting"))
-        jobs.spawn(checker, ["checker", str(root), str(os.getpid())])
+    checker = Checker(root)
+    if jobs.observe(checker).state in ACTIVE:
+        return None if checker.waiting() else checker
+    for left in checker.waiting():  # what it died at, and would again
+        checker.done(left)
+    checker.path.mkdir(parents=True, exist_ok=True)
+    checker.write_status(Status(heartbeat=time.time(), message="starting"))
+    jobs.spawn(checker, ["checker", str(root), str(os.getpid())])
     return checker
 
 

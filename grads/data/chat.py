@@ -89,7 +89,10 @@ def _encode_text(text: str, tokenizer: Any, max_length: int) -> Encoded:
     """All of a text is trained, as in pre-training, with the tokenizer's own marks and its end."""
     encoding = tokenizer(text, return_offsets_mapping=True, return_attention_mask=False)
     ids = list(encoding["input_ids"])
-    starts = [begin for begin, _ in encoding["offset_mapping"]]
+    offsets = encoding["offset_mapping"]
+    # The marks that a tokenizer adds at the end stand for no text, and say (0, 0).
+    last = max((n for n, (_, end) in enumerate(offsets) if end), default=0)
+    starts = [begin if n <= last else len(text) for n, (begin, _) in enumerate(offsets)]
     pieces = _pieces(text, np.array(starts, dtype=np.int64))
     if ids[-1:] != [tokenizer.eos_token_id]:
         ids.append(tokenizer.eos_token_id)

@@ -213,7 +213,7 @@ def _chosen(row: dict[str, Any], roles: dict[str, str]) -> list[Turn]:
     """The chosen side: a whole conversation, or the answer to the prompt."""
     chosen, prompt = row.get(roles["chosen"]), row.get(roles.get("prompt", ""))
     if isinstance(chosen, str):
-        return _prompt_and_response({"prompt": prompt, "chosen": chosen}, roles, "chosen")
+        return _prompt_and_response(row, roles, "chosen")
     turns = messages_of(chosen, roles["chosen"])
     if isinstance(prompt, list) and not any(turn.role == "user" for turn in turns):
         turns = messages_of(prompt, roles["prompt"]) + turns

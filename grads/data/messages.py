@@ -25,7 +25,7 @@ ROLES = {
     "tool_call": "call",
 }
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
-UNTRAINED = (("weight", (0, 0.0)), ("train", (False,)), ("training", (False,)))
+UNTRAINED = ("weight", "train", "training")  # where 0 or false, the message carries no loss
 
 
 def messages_of(value: Any, column: str) -> list[Turn]:
@@ -114,9 +114,7 @@ def _first(message: dict[str, Any], names: tuple[str, ...]) -> Any:
 
 
 def _trained(message: dict[str, Any]) -> bool:
-    return not any(
-        message.get(key) in off and message.get(key) is not None for key, off in UNTRAINED
-    )
+    return not any(message.get(key) == 0 for key in UNTRAINED)
 
 
 def _joined(content: Any) -> Any:
@@ -145,6 +143,8 @@ def _calls(value: Any) -> list[dict[str, Any]]:
         value = _json(value, "tool_calls")
     if isinstance(value, dict):
         value = [value]
+    if value and not isinstance(value, list):
+        raise Unusable("the tool calls are no list", "write [{name: ..., arguments: {...}}]")
     found = []
     for call in value or ():
         function = call.get("function", call) if isinstance(call, dict) else None
@@ -180,12 +180,16 @@ def _json(text: str, what: str) -> Any:
 
 
 def _joined_calls(turns: list[Turn]) -> list[Turn]:
-    """An answer and the call that follows it are one turn of the assistant."""
+    """An answer and the bare call that follows it are one turn of the assistant.
+
+    Not where one of them carries loss and the other does not, or the call has a reasoning.
+    """
     joined: list[Turn] = []
     for turn in turns:
         before = joined[-1] if joined else None
-        calls_alone = turn.role == "assistant" and turn.tool_calls and not turn.content
-        if before and calls_alone and before.role == "assistant" and not before.tool_calls:
+        bare = turn.tool_calls and not turn.content and not turn.reasoning
+        answer = before and before.role == "assistant" and not before.tool_calls
+        if before and answer and bare and before.trained == turn.trained:
             joined[-1] = before.calling(turn.tool_calls)
         else:
             joined.append(turn)

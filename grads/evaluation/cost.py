@@ -7,6 +7,7 @@ from statistics import median
 import numpy as np
 
 from grads.config.evaluation import Recipe
+from grads.config.run import RunConfig
 from grads.data.sources import read_source
 from grads.evaluation.arms import TRAINED, Trial, training_passes
 from grads.store.bundled import DEMO
@@ -87,8 +88,7 @@ def _heldout_tokens(run: Run, recipe: Recipe) -> int:
 def _file_tokens(run: Run, recipe: Recipe, file: str) -> int:
     """Tokens of a file about, each option with its prompt once more."""
     limit = recipe.heldout_limit if file == recipe.heldout else recipe.general_limit
-    changed = {"dataset": file, "dataset_config": None, "split": None, "revision": None}
-    source = read_source(run.config().model_copy(update=changed | {"limit": limit}))
+    source = read_source(settings_for(run, file, limit))
     longest, tokens = run.read_manifest().longest, 0.0
     for row in source.rows:
         options = (row or {}).get("options")
@@ -96,3 +96,10 @@ def _file_tokens(run: Run, recipe: Recipe, file: str) -> int:
         text = json.dumps(row, ensure_ascii=False, default=str)
         tokens += copies * min(len(text) / CHARACTERS, longest)
     return round(tokens)
+
+
+def settings_for(run: Run, file: str, limit: int | None) -> RunConfig:
+    """The run's settings for another file: what was said of its own data does not hold there."""
+    own = ("dataset_config", "split", "revision", "layout", "heldout")
+    defaults = {name: RunConfig.model_fields[name].default for name in own}
+    return run.config().model_copy(update=defaults | {"dataset": file, "limit": limit})

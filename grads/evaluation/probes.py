@@ -21,7 +21,7 @@ from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
 from grads.data.turns import Turn
 from grads.errors import DataError, EvaluationError
-from grads.evaluation.cost import general_files
+from grads.evaluation.cost import general_files, settings_for
 from grads.evaluation.measure import Probe, encode_options, pool_of
 from grads.evaluation.result import About, Leaks, MeasuredOn, NearDuplicate, Refused
 from grads.selection.topics import alike_between
@@ -109,8 +109,7 @@ def _heldout(run: Run, recipe: Recipe, tokenizer: Any, max_length: int) -> _Part
 
 def _read(run: Run, file: str, tokenizer: Any, *, limit: int | None, max_length: int) -> _Part:
     """A file's usable rows, by the run's column mapping if it fits, else by recognition."""
-    changed = {"dataset": file, "dataset_config": None, "split": None, "revision": None}
-    config = run.config().model_copy(update=changed | {"limit": limit, "heldout": 0})
+    config = settings_for(run, file, limit)
     source = read_source(config)
     if source.rows:  # without any, the reasons why they cannot be read are the better message
         config = config.model_copy(update={"columns": _columns(run, config, source)})

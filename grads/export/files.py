@@ -1,5 +1,6 @@
 """Formats of plain data: the chosen rows as they are, in files and data sets."""
 
+import codecs
 import csv
 import io
 import json
@@ -21,6 +22,8 @@ def _write_jsonl(subset: Subset, path: Path, config: RunConfig) -> None:
         return
     with path.open("wb") as file:
         for number, line in enumerate(subset.lines):
+            if number:  # the mark that opens a second file of the source is none in here
+                line = line.removeprefix(codecs.BOM_UTF8)
             last = number == len(subset.lines) - 1
             file.write(line if last or line.endswith(b"\n") else line + b"\n")
 

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from grads.config.run import RunConfig
+from grads.data.rejects import place
 from grads.errors import ExportError
 from grads.export import axolotl, files, llamafactory, openai, torchtune, trl
 from grads.export.rows import Fitted, Subset, write_text
@@ -57,8 +58,7 @@ def export(
     if fitted.refused and not len(fitted.subset):
         first = fitted.refused[0]
         raise ExportError(
-            f"{kind} takes none of the {len(subset)} rows; row {first['sample_id'] + 1}:"
-            f" {first['reason']}"
+            f"{kind} takes none of the {len(subset)} rows; {place(first)}: {first['reason']}"
         )
     subset = fitted.subset
     manifest = manifest | {
@@ -105,7 +105,7 @@ def changed_lines(manifest: dict[str, Any]) -> list[str]:
     reasons = Counter(row["reason"] for row in manifest["refused"])
     for reason, count in reasons.most_common():
         first = next(row for row in manifest["refused"] if row["reason"] == reason)
-        lines.append(f"left out: {_rows(count)}, as row {first['sample_id'] + 1}: {reason}")
+        lines.append(f"left out: {_rows(count)}, as {place(first)}: {reason}")
     return lines
 
 

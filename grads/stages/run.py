@@ -24,8 +24,8 @@ from grads.jobs.job import Job, turn
 from grads.selection import topics
 from grads.stages import cost
 from grads.store import manifest, pipeline
-from grads.store.columns import MEASURED
-from grads.store.files import SINGLE_SAMPLES, digest_of, replacing, write_table
+from grads.store.columns import MEASURED, SCORES
+from grads.store.files import SINGLE_SAMPLES, digest_of, matrix, replacing, write_table
 from grads.store.folders import Draft, TokenRequest
 from grads.store.runs import Run
 from grads.store.topics import Topic, Topics
@@ -39,7 +39,6 @@ def run_all(job: Job[Run]) -> None:
     run, config = job.folder, job.folder.config()
     device = models.pick_device(config.device)
     dtype = models.pick_dtype(config.dtype, device)
-    refuse_other_model(run)
     run.update_manifest(
         run=run.id,
         versions={name: version(name) for name in LIBRARIES}
@@ -47,7 +46,7 @@ def run_all(job: Job[Run]) -> None:
         device=_device_name(device),
         dtype=str(dtype).removeprefix("torch."),
         model=config.model,
-        model_digest=models.model_digest(config.model),
+        model_digest=refuse_other_model(run),
         seed=config.seed,
         gradients_taken="before any warm-up" if config.warmup == "none" else "after the warm-up",
     )
@@ -62,8 +61,9 @@ def run_all(job: Job[Run]) -> None:
         scorer = GradientScorer(load_scoring_model(run, dtype, device))
         with _stage(job, "self-check"):
             run.update_manifest(self_check=scoring.self_check(scorer, pool, device))
-        with _making(job, "score"):
+        with _stage(job, "score"):
             _score(job, scorer, pool, device)
+            pipeline.record(run, pipeline.STAGES["score"])
     with _making(job, "cluster") as missing:
         if missing:
             _cluster(job)
@@ -311,15 +311,17 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
     if token_signals:
         signals = ["sample_id", "embed_token_norm", "head_token_norm"]
         write_table(run.token_signal_file, merged.select(signals), SINGLE_SAMPLES)
-    raw = merged["feature"].combine_chunks()
-    features = topics.reduce_features(raw.flatten().to_numpy().reshape(len(raw), -1), config.seed)
+    else:  # those that were asked for belong to the scores before
+        run.token_signal_file.unlink(missing_ok=True)
+    features = topics.reduce_features(matrix(merged["feature"]), config.seed)
     width = features.shape[1]
     columns = {
         "sample_id": merged["sample_id"],
         "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width),
     }
     write_table(run.features_file, pa.table(columns))
-    samples = run.read_table(run.samples_file)
+    copied = [name for name in SCORES if name not in MEASURED]
+    samples = run.read_table(run.samples_file, copied)
     write_table(run.scores_file, scoring.scores_table(merged, samples))
 
 
@@ -377,8 +379,7 @@ def add_token_signals(job: Job[TokenRequest]) -> None:
 def _cluster(job: Job[Run]) -> None:
     run, config = job.folder, job.folder.config()
     table = run.read_table(run.features_file, ["sample_id", "feature"])
-    raw = table["feature"].combine_chunks()
-    features = raw.flatten().to_numpy().reshape(len(raw), -1)
+    features = matrix(table["feature"])
     samples = run.read_table(run.samples_file, ["sample_id", "turns"]).sort_by("sample_id")
     in_pool = samples.filter(pc.is_in(samples["sample_id"], table["sample_id"]))
     texts = [

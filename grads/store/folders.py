@@ -1,7 +1,5 @@
 """Job folders beside a run or within it: drafts, evaluations, requests for per-token signals."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +7,7 @@ from grads.config.base import members
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.config.run import RunConfig
 from grads.errors import RunError
-from grads.store.files import write_json
+from grads.store.files import digest_of, write_json
 from grads.store.runs import JobFolder, Run, Status
 
 DRAFTS = ".drafts"
@@ -21,7 +19,14 @@ DATA_SETTINGS = (  # all that decides what the prepared data are
 def data_stamp(place: str) -> str:
     """What changes with any file that a data set's path, folder or glob names."""
     changed = [(str(file), file.stat().st_mtime_ns) for file in members(place)]
-    return hashlib.sha256(json.dumps(changed).encode()).hexdigest()
+    return digest_of(changed)
+
+
+def _model_stamp(model: str) -> list[tuple[str, int]]:
+    """What changes with any file of a model that lies here; nothing for others."""
+    place = Path(model)
+    files = sorted(place.iterdir()) if place.is_dir() else [place] if place.is_file() else []
+    return [(file.name, file.stat().st_mtime_ns) for file in files]
 
 
 class Draft(Run):
@@ -38,9 +43,9 @@ class Draft(Run):
         """
         if purpose == "data":
             config = RunConfig(**{name: getattr(config, name) for name in DATA_SETTINGS})
-        values = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-        digest = hashlib.sha256(f"{values}{data_stamp(config.dataset)}".encode()).hexdigest()[:16]
-        draft = cls(root / DRAFTS / f"{purpose}-{digest}")
+        files = [data_stamp(config.dataset), _model_stamp(config.model)]
+        number = digest_of([config.model_dump(mode="json"), files])[:16]
+        draft = cls(root / DRAFTS / f"{purpose}-{number}")
         cls.create(config, draft.path)
         return draft
 
