@@ -1,10 +1,11 @@
-"""Job folders beside a run or within it: drafts, evaluations, requests for per-token signals."""
+"""Job folders beside a run or within it: drafts, evaluations, requests for further measurements."""
 
 from pathlib import Path
 from typing import Literal
 
 from grads.config.base import members
 from grads.config.evaluation import EvaluationConfig, TuneConfig
+from grads.config.probe import ProbeConfig
 from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.store.files import digest_of, write_json
@@ -99,6 +100,30 @@ class TokenRequest(JobFolder):
         write_json(self.config_file, {"sample_ids": sample_ids})
 
 
+class ProbeRequest(JobFolder):
+    """The wish for probe sets or further columns of a run that is scored already."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.path / "probe_request")
+        self.run = run
+        self.parts = self.path / "parts"
+
+    @property
+    def root(self) -> Path:
+        """The runs folder, whose jobs wait for each other."""
+        return self.run.root
+
+    def ask(self, config: ProbeConfig) -> None:
+        """Write down what is wanted; a job must not be at work."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.config_file, config.model_dump(mode="json"))
+        self.write_status(Status())
+
+    def config(self) -> ProbeConfig:
+        """What is wanted."""
+        return ProbeConfig.parse(self.config_values())
+
+
 class Evaluation(JobFolder):
     """A comparison of trainings on a run's subsets: its arms one by one, and what they show."""
 
@@ -161,4 +186,6 @@ def open_folder(path: str | Path) -> JobFolder:
         return Draft(path)
     if path.parent.name == "evaluations":
         return Evaluation.open(Run.open(path.parents[1]), path.name)
+    if path.name == "probe_request":
+        return ProbeRequest(Run.open(path.parent))
     return TokenRequest(Run.open(path.parent)) if path.name == "token_signal" else Run.open(path)
