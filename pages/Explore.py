@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from grads import api
-from studio import charts, filters, frame, keep, reader, url, words
+from studio import charts, filters, frame, keep, probes, reader, url, words
 
 PICTURES = (
     ("Distribution of", "column", "signal"),
@@ -40,6 +40,8 @@ with frame.page("Explore"):
         bind="query-params",
         placeholder="none",
     )
+    if selection:
+        keep.warn_of_stale(run, [selection])
     colours = filters.colours(pool, selection)
     by = url.choose(settings[4].selectbox, "Colour", colours, "colour", format_func=words.label)
     kept = pool.kept(selection) if selection else None
@@ -100,5 +102,8 @@ with frame.page("Explore"):
     sample = reader.chosen_sample()
     if sample is not None and reader.read(pool, sample, kept):
         keep.decide(run, sample)
+    if 0 < shown.sum() <= probes.MOST_ROWS:
+        with st.expander(f"Use these {words.count(int(shown.sum()), 'example')} as a set"):
+            probes.offer(pool, pool.scores.sample_id[shown].tolist())
     with st.expander("Show the maths"):
         st.markdown(words.SIGNAL_MATHS)

@@ -4,7 +4,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Run, RunConfig
-from studio import cost, frame, intake, job, setup, words
+from studio import cost, frame, intake, job, probes, setup, words
 
 
 def fields() -> RunConfig:
@@ -21,6 +21,8 @@ def fields() -> RunConfig:
         places = [place for _ in range(4) for place in st.columns(5)]
         for name, place in zip(setup.ADVANCED, places, strict=False):
             values[name] = setup.widget(name, place)
+    with st.expander("What I want, and what must stay"):
+        values |= probes.given()
     if not values["dataset"]:
         st.info("First choose your data.", icon=":material/info:")
         st.page_link("pages/Data.py", label="Choose data", icon=":material/table_rows:")

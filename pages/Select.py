@@ -4,7 +4,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import preview
-from studio import choice, frame, keep, options, reader, words
+from studio import choice, frame, keep, options, probes, reader, words
 
 with frame.page("Select"):
     run = frame.scored_run()
@@ -28,6 +28,8 @@ with frame.page("Select"):
         choice.covered(pool, shown)
     with moves:
         keep.save(pool, chosen, shown.count)
+        with st.expander("Examples of what I want, and of what must stay"):
+            probes.offer(pool)
         keep.decided(run)
         with st.expander("Export a saved selection", expanded=True):
             keep.export(run)

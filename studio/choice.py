@@ -3,8 +3,8 @@
 import numpy as np
 import streamlit as st
 
-from grads.api import Pool, Preview, coverage, emptied
-from studio import charts, filters, options, reader, words
+from grads.api import Pool, Preview, SelectionConfig, coverage, emptied
+from studio import charts, filters, keep, options, reader, words
 
 LISTED = 50  # rows of a table of those that enter or leave
 
@@ -68,8 +68,8 @@ def remarks(shown: Preview) -> None:
 
 
 def picture(pool: Pool, shown: Preview) -> None:
-    """Where the kept examples lie on the learning signal; a brush limits the choice to a range."""
-    column = "signal"
+    """Where the kept examples lie on what they are chosen by; a brush limits them to a range."""
+    column = goes_by(pool, shown.options)
     st.plotly_chart(
         charts.distribution(
             pool.numbers[column], np.ones(len(pool), bool), words.label(column), shown.kept
@@ -79,9 +79,22 @@ def picture(pool: Pool, shown: Preview) -> None:
             "choice", column, parameter=options.BOUND, tails=pool.numbers[column]
         ),
         selection_mode="box",
-        alt=f"Distribution of the learning signal, {shown.count:,} examples kept",
+        alt=f"Distribution of {words.label(column)}, {shown.count:,} examples kept",
     )
     st.caption("Drag across the picture to choose only from that range.")
+
+
+def goes_by(pool: Pool, options: SelectionConfig) -> str:
+    """The column that a choice goes by most, of those that there are."""
+    targets = [name for name, one in pool.probes.items() if one.role == "target"]
+    by_criterion = {
+        "aligned": [f"embed_cosine_{name}" for name in targets],
+        "rds": [f"rds_{name}" for name in targets],
+        "question_gain": ["question_gain_z"],
+    }
+    directed = options.towards and options.directed and targets
+    found = by_criterion["aligned"] if directed else by_criterion.get(options.criterion, [])
+    return next((name for name in found if name in pool.numbers), "signal")
 
 
 def covered(pool: Pool, shown: Preview) -> None:
@@ -118,6 +131,7 @@ def changes(pool: Pool, shown: Preview) -> None:
         st.caption("Save this selection; later moves will then show who enters and leaves.")
         return
     base = st.selectbox("Compared with the saved selection", names, key="base", bind="query-params")
+    keep.warn_of_stale(pool.run, [base])
     saved = pool.kept(base)
     entering, leaving = shown.kept & ~saved, saved & ~shown.kept
     if not entering.any() and not leaving.any():

@@ -63,6 +63,23 @@ def save(pool: Pool, options: SelectionConfig, count: int) -> None:
         st.rerun()
 
 
+def marked(run: Run, name: str) -> str:
+    """A saved selection's name, marked where people have decided otherwise since."""
+    return f"{name} (stale)" if api.stale(run, name) else name
+
+
+def warn_of_stale(run: Run, names: list[str]) -> None:
+    """Say of which samples people have decided otherwise since these selections were saved."""
+    for name in names:
+        rows = ", ".join(str(made.sample_id) for made in api.stale(run, name))
+        if rows:
+            st.warning(
+                words.literal(f"{name} is stale: people have decided otherwise about row {rows}.")
+                + " Exports follow the decisions; save it again to fill its budget.",
+                icon=":material/history:",
+            )
+
+
 def export(run: Run) -> None:
     """A saved selection as files, loaded back and counted before they are offered."""
     names = run.selection_names()
@@ -70,7 +87,13 @@ def export(run: Run) -> None:
         st.caption("Save a selection first; then it can be exported.")
         return
     first = st.session_state.get("saved")
-    name = st.selectbox("Saved selection", names, index=names.index(first) if first in names else 0)
+    name = st.selectbox(
+        "Saved selection",
+        names,
+        index=names.index(first) if first in names else 0,
+        format_func=lambda name: marked(run, name),
+    )
+    warn_of_stale(run, [name])
     form = st.selectbox("Format", list(FORMATS), format_func=lambda name: FORMATS[name].label)
     st.caption(FORMATS[form].help)
     scores = st.checkbox("Add the scores as columns")
@@ -95,9 +118,10 @@ def export(run: Run) -> None:
         )
 
 
-def _identity(run: Run, name: str, form: str, scores: bool) -> tuple[str, str, str, bool, int]:
-    """What an export is of: another save under the same name is another."""
-    return run.id, name, form, scores, run.selection_saved(name)
+def _identity(run: Run, name: str, form: str, scores: bool) -> tuple[object, ...]:
+    """What an export is of: another save under the same name is another, or other decisions."""
+    since = tuple((made.sample_id, made.decision) for made in api.stale(run, name))
+    return run.id, name, form, scores, run.selection_saved(name), since
 
 
 def compare(pool: Pool) -> None:

@@ -25,6 +25,21 @@ SIGNALS = {
     "embed": "input words only",
     "head": "output words only",
 }
+DIRECTIONS = {
+    "towards": (
+        "target",
+        "Like my good examples",
+        "To the right: examples whose learning moves the model the way your good examples do. 0: no"
+        " preference. With typicality and focus at 0 nothing else counts.",
+    ),
+    "away": (
+        "protect",
+        "Away from what must stay",
+        "To the right: examples that pull another way than those you protect. To the left: examples"
+        " that pull the same way, and so support them. 0: no preference.",
+    ),
+}
+COSINES = {"embed": "input words", "head": "output words", "both": "both"}
 LENGTHS = {
     "residual": "compare with answers of the same length",
     "sqrt": "scale by the root of the length",
@@ -81,8 +96,8 @@ def budget() -> dict[str, Any]:
     return {"auto": True} if automatic else {"ratio": percent / 100, "budget_unit": unit}
 
 
-def taste() -> dict[str, Any]:
-    """Focus and typicality, which only the default criterion knows."""
+def taste(pool: Pool) -> dict[str, Any]:
+    """Focus, typicality, towards and away, which only the default criterion knows."""
     unused = st.query_params.get("criterion", "grads") != "grads"
     focus = st.slider(
         "Focus",
@@ -108,22 +123,47 @@ def taste() -> dict[str, Any]:
         disabled=unused,
         help="How much to prefer examples that are like many others. 0: outliers count as much.",
     )
-    return {"focus": focus, "typicality": typicality}
+    found = {"focus": focus, "typicality": typicality}
+    roles = {one.role for one in pool.probes.values()}
+    for name, (role, label, help_text) in DIRECTIONS.items():
+        if role in roles:
+            found[name] = st.slider(
+                label,
+                -3.0,
+                3.0,
+                DEFAULTS[name].default,
+                0.1,
+                key=name,
+                bind="query-params",
+                disabled=unused,
+                help=help_text,
+            )
+    return found
 
 
-def method(automatic: bool) -> dict[str, Any]:
-    """Criterion, draw, signal, length control and seed."""
-    labels = {name: criterion.label for name, criterion in criteria().items()}
+def method(pool: Pool, automatic: bool) -> dict[str, Any]:
+    """Criterion, draw, signal, length control, near-duplicates and seed."""
+    labels = {
+        name: criterion.label
+        for name, criterion in criteria().items()
+        if pool.lacks(criterion) is None
+    }
     criterion = _choice("criterion", "What counts", labels)
     draw = _choice("draw", "Take", DRAWS, usual_draw(criterion, automatic))
     signal = _choice("signal", "Learning signal from", SIGNALS)
     length = _choice("length_control", "Correct for answer length", LENGTHS)
+    cosine = _choice("cosine", "Compare with my examples", COSINES) if pool.probes else "embed"
+    once = st.toggle(
+        "Keep one of each group of near-duplicates", key="deduplicate", bind="query-params"
+    )
     seed = st.number_input("Seed of random draws", 0, value=0, key="seed", bind="query-params")
     return {
         "criterion": criterion,
         "draw": draw,
         "signal": signal,
         "length_control": length,
+        "cosine": cosine,
+        "deduplicate": once,
         "seed": seed,
     }
 
@@ -178,9 +218,9 @@ def extent(pool: Pool, column: str) -> tuple[float, float]:
 
 def chosen(pool: Pool) -> SelectionConfig:
     """All options, as the widgets stand."""
-    values = budget() | taste()
+    values = budget() | taste(pool)
     with st.expander("More: criterion, draw, ranges"):
-        values |= method(values.get("auto", False)) | ranges(pool)
+        values |= method(pool, values.get("auto", False)) | ranges(pool)
     try:
         return SelectionConfig.parse(values)
     except ConfigError as error:

@@ -171,7 +171,7 @@ def _percentiles(pool: Pool, position: int, sample: dict[str, Any]) -> None:
             "value": float(pool.numbers[name][position]),
             "percentile": pool.percentile(name, position),
         }
-        for name in SHOWN
+        for name in (*SHOWN, *_towards(pool))
     ]
     st.dataframe(
         pd.DataFrame(rows),
@@ -191,6 +191,12 @@ def _percentiles(pool: Pool, position: int, sample: dict[str, Any]) -> None:
     st.caption(
         words.literal(" | ".join(f"{k}: {words.shorten(str(v), 60)}" for k, v in own.items()))
     )
+
+
+def _towards(pool: Pool) -> list[str]:
+    """The columns that tell where the example pulls, and what its question saves."""
+    wanted = [f"embed_cosine_{name}" for name in pool.probes]
+    return [name for name in (*wanted, "question_gain_z") if name in pool.numbers]
 
 
 def _neighbours(pool: Pool, position: int, kept: np.ndarray | None) -> None:

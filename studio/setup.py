@@ -128,7 +128,7 @@ def config(**values: Any) -> RunConfig:
     values["model"] = api.model_place(values["model"])
     if values.get("warmup_from"):
         values["warmup_from"] = api.model_place(values["warmup_from"])
-    return RunConfig.parse({k: v for k, v in values.items() if v not in (None, "", {})})
+    return RunConfig.parse({k: v for k, v in values.items() if v not in (None, "", {}, [])})
 
 
 def handed_over(settings: RunConfig) -> dict[str, str]:

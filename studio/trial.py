@@ -7,7 +7,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ARM_KINDS, ARMS, EvaluationConfig, EvaluationCost, GradsError, Run, TuneConfig
-from studio import words
+from studio import keep, words
 
 
 def recipe(run: Run, key: str) -> dict[str, Any]:
@@ -54,7 +54,14 @@ def new_evaluation(run: Run) -> None:
     if not names:
         st.info("Save a selection on the page Select first.", icon=":material/info:")
         return
-    chosen = st.multiselect("Saved selections to test", names, default=names[:1], key="tested")
+    chosen = st.multiselect(
+        "Saved selections to test",
+        names,
+        default=names[:1],
+        key="tested",
+        format_func=lambda name: keep.marked(run, name),
+    )
+    keep.warn_of_stale(run, chosen)
     arms = st.multiselect(
         "Compare",
         list(ARMS),

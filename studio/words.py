@@ -31,9 +31,12 @@ CHOICE_MATHS = r"""
 With $x_i$ the learning signal of example $i$ and $f$ the density of all examples' signals (Gaussian
 kernels, each example's own left out), the default criterion scores
 
-$s_i = a \log f(x_i) + \lambda x_i$
+$s_i = a \log f(x_i) + \lambda x_i + t\, z(\cos(g_i, G_+)) - u\, z(\cos(g_i, G_-))$
 
-with typicality $a$ and focus $\lambda$; examples whose $\log f$ lies more than the floor below the
+with typicality $a$, focus $\lambda$, and, where the run has such sets, the weights $t$ of the
+cosine between the example's gradient and the mean gradient $G_+$ of the examples that you want, and
+$u$ of the one with $G_-$ of those that you protect, $z$ in robust standard deviations; examples
+whose $\log f$ lies more than the floor below the
 peak come last. A random draw takes examples with weights $\exp(s_i)$; $a = \lambda = 0$ is then
 exactly a uniform random subset. The other draws take the best scores. This is our reading of the
 paper, whose code is not public.

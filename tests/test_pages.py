@@ -890,6 +890,21 @@ def test_a_person_pins_an_example(run, pool):
     assert manifest["options"]["pins"] == [sample]
 
 
+def test_a_selection_that_decisions_contradict_is_marked(run):
+    """Where it is exported, compared with, shown on Explore and offered for a test."""
+    sample = int(kept_ids(run, "grads-10")[0])
+    api.decide(run, sample, "exclude")
+    told = f"grads-10 is stale: people have decided otherwise about row {sample}"
+    for page, more in (("Select", {"base": "grads-10"}), ("Explore", {"selection": "grads-10"})):
+        assert told in messages(open_page(page, run="demo", **more)), page
+    shutil.rmtree(run.evaluations)  # then the form for the first one stands open
+    at = open_page("Evaluate", run="demo")
+    at.multiselect(key="tested").set_value(["grads-10"]).run()
+    assert told in messages(at)
+    api.decide(run, sample, "clear")
+    assert "stale" not in messages(open_page("Select", base="grads-10"))
+
+
 def test_a_person_excludes_an_example_and_takes_it_back(run, pool):
     before = pool.select(SelectionConfig(ratio=0.1)).kept
     sample = int(pool.scores.sample_id[np.argmax(before)])

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from chain import command
 from run_dirs import DEMO, demo_run, set_source_columns, set_state
 
 from grads import api
 from grads.config.run import RunConfig
-from grads.errors import DataError, ModelError, RunError, SelectionError
+from grads.errors import DataError, ExportError, ModelError, RunError, SelectionError
 from grads.jobs import processes as jobs
 from grads.jobs import watch
 from grads.selection import select as selection
@@ -25,6 +26,7 @@ from grads.selection.filters import Filter, inside_polygon
 from grads.selection.options import Bound, SelectionConfig
 from grads.selection.pool import MOST_CATEGORIES, TOPIC, Pool
 from grads.selection.preview import Coverage, coverage, emptied, overlap, preview
+from grads.selection.record import kept_ids
 from grads.store.columns import SCORES, Column
 from grads.store.runs import Run, Status
 
@@ -553,6 +555,92 @@ def test_a_record_holds_no_decision_that_was_overruled(run):
     api.decide(run, 5, "pin", "clear", reviewer="Ada")
     record = api.select_samples(run, "overruled", options(excluded=[5]))
     assert record.decisions == []
+
+
+def vetoed_and_pinned(run, name="grads-10"):
+    """A sample that a saved selection keeps, now never kept, and one that it leaves out, pinned."""
+    kept = kept_ids(run, name)
+    veto = int(kept[0])
+    pin = int(np.setdiff1d(api.load_pool(run).scores.sample_id, kept)[3])
+    api.decide(run, veto, "exclude", "wrong dose", reviewer="Dr Ada")
+    api.decide(run, pin, "pin")
+    return veto, pin
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "trl", "csv"])
+def test_a_veto_reaches_the_export_of_an_earlier_selection(run, kind):
+    """Row 0 was in the file, without a warning, and the manifest said `decisions: []`."""
+    before = kept_ids(run, "grads-10")
+    assert api.stale(run, "grads-10") == []
+    veto, pin = vetoed_and_pinned(run)
+    assert [(d.sample_id, d.decision) for d in api.stale(run, "grads-10")] == [
+        (veto, "exclude"),
+        (pin, "pin"),
+    ]
+    manifest = api.export_selection(run, "grads-10", kind)
+    expected = sorted({*before.tolist(), pin} - {veto})
+    assert manifest["rows"] == len(expected) == 30
+    assert manifest["decided_since"] == [veto, pin]
+    assert [made["sample_id"] for made in manifest["decisions"]] == [veto, pin]
+    assert manifest["decisions"][0]["reason"] == "wrong dose"
+    assert f"row {veto}, {pin}" in api.changed_lines(manifest)[0]
+    if kind == "jsonl":
+        rows = run.read_samples(expected)
+        written = next(Path(manifest["path"]).glob("*.jsonl")).read_bytes()
+        assert written == b"".join(rows[sample]["raw"] for sample in expected)
+
+
+def test_a_selection_saved_again_is_stale_no_more(run):
+    veto, pin = vetoed_and_pinned(run)
+    options = api.read_record(run, "grads-10").options
+    api.select_samples(run, "grads-10", options)
+    assert api.stale(run, "grads-10") == []
+    manifest = api.export_selection(run, "grads-10", "jsonl")
+    assert manifest["decided_since"] == []
+    assert {made["sample_id"] for made in manifest["decisions"]} == {veto, pin}
+    assert api.stale(run, "random-10"), "the others are as they were"
+
+
+def test_a_word_said_after_the_options_overruled_one_counts(run):
+    """Options win over what was decided before them, not over what is decided later."""
+    veto, _ = vetoed_and_pinned(run)
+    record = api.select_samples(run, "mine", options(pins=[veto]))
+    assert veto in kept_ids(run, "mine")
+    assert veto not in [made.sample_id for made in api.stale(run, "mine")]
+    later = record.model_copy(update={"made": "2026-01-01T00:00:00+00:00"})
+    later.write(run.selection_file("mine"))
+    assert veto in [made.sample_id for made in api.stale(run, "mine")]
+
+
+def test_a_veto_against_everything_leaves_no_export(run):
+    for sample in kept_ids(run, "grads-10").tolist():
+        api.decide(run, sample, "exclude")
+    with pytest.raises(ExportError, match="choose anew"):
+        api.export_selection(run, "grads-10", "jsonl")
+
+
+def test_decisions_on_the_command_line(run):
+    veto, pin = (int(kept_ids(run, "grads-10")[0]), 3)
+    where = ("--run-dir", str(run.path))
+    done = command(
+        *("decide", *where, "--exclude", str(veto), "--pin", str(pin)),
+        *("--reason", "wrong dose", "--reviewer", "Dr Ada"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"sample {veto} is never kept by Dr Ada: wrong dose" in done.stdout
+    assert "selection grads-10 is stale" in done.stdout
+    listed = json.loads(command("decisions", *where, "--json").stdout)
+    assert {made["sample_id"] for made in listed["decisions"]} == {veto, pin}
+    assert veto in listed["stale"]["grads-10"]
+    cleared = command("decide", *where, "--clear", str(veto), "--clear", str(pin))
+    assert cleared.stdout.strip() == "nobody has decided anything"
+    assert command("decide", *where).returncode == 2
+    unknown = command("decide", *where, "--pin", "5", "--exclude", "4000")
+    assert unknown.returncode == 1
+    assert "no sample 4000" in unknown.stderr
+    assert api.decisions(run) == {}, "none is noted where one cannot be"
+    twice = command("decide", *where, "--pin", "5", "--exclude", "5")
+    assert "named twice" in twice.stderr
 
 
 def test_no_decision_about_what_is_not_in_the_pool(small):

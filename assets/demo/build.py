@@ -34,16 +34,25 @@ STORED = (
     "features.parquet",
     "clusters.json",
     "token_signal",
+    "probe_sets",
+    "probes",
+    "extras.parquet",
     "selections",
     "evaluations",
 )
 LEFT_OUT = ("worker.log", ".*", "arms")  # of the folders
-CRITERIA = ("grads", "density", "magnitude", "loss_high", "random")
+CRITERIA = ("grads", "density", "magnitude", "loss_high", "random", "aligned", "question_gain")
 BUDGETS = {"10": 0.1, "50": 0.5}
 
 
 def main() -> None:
-    config = RunConfig(dataset=str(HERE / "medical_qa.jsonl"), max_length=256)
+    config = RunConfig(
+        dataset=str(HERE / "medical_qa.jsonl"),
+        max_length=256,
+        targets={"good": str(HERE / "target.jsonl")},
+        protected={"everyday": str(HERE / "protect.jsonl")},
+        extras=("question_gain",),
+    )
     run = api.create_run(config, str(BUILD))
     work(run)
     select_all(run)
@@ -53,7 +62,7 @@ def main() -> None:
 
 
 def select_all(run: Run) -> None:
-    """Every criterion at every budget, and the default's other draws: high, stratified, auto."""
+    """Every criterion at every budget, the default's other draws, and the cleaner ones."""
     for criterion in CRITERIA:
         for label, ratio in BUDGETS.items():
             options = SelectionConfig(criterion=criterion, ratio=ratio)
@@ -61,6 +70,9 @@ def select_all(run: Run) -> None:
     api.select_samples(run, "high-10", SelectionConfig(ratio=0.1, focus=1.0, draw="top"))
     api.select_samples(run, "stratified-10", SelectionConfig(ratio=0.1, draw="stratified"))
     api.select_samples(run, "auto", SelectionConfig(auto=True))
+    for label, ratio in BUDGETS.items():
+        options = {"criterion": "aligned", "bounds": ["question_gain_z:-0.5:"], "deduplicate": True}
+        api.select_samples(run, f"clean-{label}", SelectionConfig.parse(options | {"ratio": ratio}))
 
 
 def evaluate(run: Run) -> None:
@@ -68,7 +80,7 @@ def evaluate(run: Run) -> None:
     config = EvaluationConfig(
         heldout=str(HERE / "medical_qa_heldout.jsonl"),
         general=(str(HERE / "general.jsonl"),),
-        selections=("grads-10", "high-10"),
+        selections=("grads-10", "clean-10"),
         arms=("base", "full", "random", "selection"),
         epochs=1,
         batch_size=8,
@@ -96,6 +108,9 @@ def store(run: Run) -> None:
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
         else:
             shutil.copy2(source, target / name)
+    for file in target.rglob("*.json"):  # paths as they are below the demo's own root
+        text = file.read_text(encoding="utf-8").replace(f"{Path.cwd()}/", "")
+        file.write_text(text, encoding="utf-8")
 
 
 def kept_by_kind(run: Run) -> str:

@@ -68,7 +68,7 @@ from grads.export.write import FORMATS, changed_lines
 from grads.jobs import watch
 from grads.jobs.processes import observe
 from grads.selection.criteria import Criterion, criteria
-from grads.selection.decisions import decide, decisions, with_decisions
+from grads.selection.decisions import decide, decide_all, decisions, stale, with_decisions
 from grads.selection.filters import Filter
 from grads.selection.options import Bound, SelectionConfig, usual_draw
 from grads.selection.pool import SIGNALS, Categories, Pool
@@ -160,6 +160,7 @@ __all__ = [
     "data_place",
     "data_stamp",
     "decide",
+    "decide_all",
     "decisions",
     "delete_run",
     "draft",
@@ -190,6 +191,7 @@ __all__ = [
     "runs_root",
     "save_upload",
     "select_samples",
+    "stale",
     "start_evaluation",
     "start_new",
     "start_probe",

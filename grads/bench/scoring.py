@@ -1,8 +1,9 @@
-"""Speed and memory of scoring, as ratios to three peers in one process.
+"""Speed and memory of scoring, as ratios to its peers in one process.
 
 All arms see the same batches of the same samples, in turn, several rounds; a ratio is taken within
 a round, so that a machine whose speed drifts does not bend it. The peers:
 
+- directed: scoring, and every sample held against the mean gradients of two probe sets;
 - training: a full-parameter step (forward, backward, AdamW), what a user pays anyway;
 - autograd loop: plain autograd, one sample at a time, one backward pass over the whole model;
 - frozen loop: the same with all but embedding and head frozen, the best a loop can do;
@@ -35,7 +36,9 @@ from grads.data import prepare as data
 from grads.data.sources import read_source
 from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine import models
+from grads.engine.directions import Direction
 from grads.engine.gradients import GradientScorer
+from grads.engine.probing import mean_gradient
 from grads.errors import GradsError
 
 SAMPLES, MAX_LENGTH, BATCH_TOKENS, ROUNDS = 24, 256, 2048, 3
@@ -59,6 +62,7 @@ def main(out: Path, dataset: str) -> dict[str, Any]:
     model = models.load_model(config.model, "cpu", torch.float32)
     makers: dict[str, Callable[[Any], Arm]] = {
         "scoring": _scoring,
+        "directed": lambda model: _directed(model, pool),
         "training": _training,
         "autograd loop": _autograd_loop,
         "frozen loop": _frozen_loop,
@@ -140,11 +144,25 @@ def _report(
     return result
 
 
-def _scoring(model: Any) -> Arm:
-    scorer = GradientScorer(model)
+def _directed(model: Any, pool: TokenPool) -> Arm:
+    """Against the first and the second half of the pool."""
+    scorer, half = GradientScorer(model), len(pool) // 2
+    return _scored(
+        scorer,
+        [
+            mean_gradient(scorer, pool.subset(part), batch_tokens=BATCH_TOKENS, device="cpu")
+            for part in (np.arange(half), np.arange(half, len(pool)))
+        ],
+    )
 
+
+def _scoring(model: Any) -> Arm:
+    return _scored(GradientScorer(model), [])
+
+
+def _scored(scorer: GradientScorer, directions: list[Direction]) -> Arm:
     def run(batch: Batch) -> torch.Tensor:
-        result = scorer.score(*batch)
+        result = scorer.score(*batch, directions)
         return torch.stack([result.embed_grad_norm, result.head_grad_norm], dim=1)
 
     return run

@@ -22,7 +22,15 @@ from grads.api import (
 )
 from grads.cli.evaluation import evaluate, tune
 from grads.cli.options import Json, Root, RunDir, with_settings
-from grads.cli.terminal import bench_lines, selection_lines, show, state_lines, status_lines, work
+from grads.cli.terminal import (
+    bench_lines,
+    decision_lines,
+    selection_lines,
+    show,
+    state_lines,
+    status_lines,
+    work,
+)
 
 app = typer.Typer(
     help="Choose the samples worth fine-tuning on, by their gradients.",
@@ -95,6 +103,46 @@ def export(
     )
     line = f"wrote {manifest['rows']:,} samples as {kind} to {manifest['path']}, loaded back"
     show(manifest, as_json, lambda _: [line, *api.changed_lines(manifest)])
+
+
+@app.command()
+def decide(
+    run_dir: RunDir,
+    exclude: Annotated[list[int] | None, typer.Option(help="Never keep this sample.")] = None,
+    pin: Annotated[list[int] | None, typer.Option(help="Always keep this sample.")] = None,
+    clear: Annotated[
+        list[int] | None, typer.Option(help="Leave this sample to the numbers again.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    reviewer: Annotated[str, typer.Option(help="Who decides.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Decide about single samples, by id; later selections and exports follow.
+
+    Options that take several values are given several times.
+    """
+    opened = Run.open(run_dir)
+    wanted = {"exclude": exclude, "pin": pin, "clear": clear}
+    named = [(kind, sample) for kind, samples in wanted.items() for sample in samples or ()]
+    if not named:
+        raise ConfigError("nothing is decided: give --exclude, --pin or --clear with a sample id")
+    api.decide_all(opened, named, reason, reviewer=reviewer)
+    _show_decisions(opened, as_json)
+
+
+@app.command()
+def decisions(run_dir: RunDir, as_json: Json = False) -> None:
+    """List what people have decided, and the saved selections that do not follow it yet."""
+    _show_decisions(Run.open(run_dir), as_json)
+
+
+def _show_decisions(opened: Run, as_json: bool) -> None:
+    made = [one.as_json() for one in api.decisions(opened).values()]
+    stale = {
+        name: [d.sample_id for d in api.stale(opened, name)] for name in opened.selection_names()
+    }
+    values = {"decisions": made, "stale": {name: ids for name, ids in stale.items() if ids}}
+    show(values, as_json, decision_lines)
 
 
 app.command()(evaluate)

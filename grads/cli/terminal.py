@@ -164,6 +164,23 @@ def run_lines(run: Run, summary: api.RunSummary) -> list[str]:
     return [*lines, f"next: python -m grads select --run-dir {run.path} --name mine --ratio 0.1"]
 
 
+def decision_lines(values: dict[str, Any]) -> list[str]:
+    """What people have decided, and the selections that do not follow it."""
+    lines = []
+    for made in values["decisions"]:
+        what = "always kept" if made["decision"] == "pin" else "never kept"
+        by = f" by {made['reviewer']}" if made.get("reviewer") else ""
+        why = f": {made['reason']}" if made.get("reason") else ""
+        lines.append(f"sample {made['sample_id']} is {what}{by}{why}")
+    for name, ids in values["stale"].items():
+        rows = ", ".join(map(str, ids))
+        lines.append(
+            f"selection {name} is stale, decided since it was saved: {rows}; exports follow the"
+            " decisions, select again to fill its budget"
+        )
+    return lines or ["nobody has decided anything"]
+
+
 def probe_lines(run: Run) -> list[str]:
     """What is said of a run's probe sets, and of the columns beside the scores."""
     lines = []

@@ -99,6 +99,11 @@ def _write_and_check(
 def changed_lines(manifest: dict[str, Any]) -> list[str]:
     """What people should know of rows that the target takes otherwise, or does not take."""
     lines = []
+    if since := manifest.get("decided_since"):
+        lines.append(
+            "people have decided otherwise since it was saved, which is followed here: row"
+            f" {', '.join(map(str, since))}"
+        )
     if converted := manifest["converted"]:
         kind = manifest["format"]
         lines.append(f"changed for {kind}, their meaning kept: {_rows(converted)}")

@@ -1,18 +1,19 @@
 """What people decided about single samples: kept or left out, why, and by whom."""
 
 from datetime import UTC, datetime
-from typing import Literal
+
+import numpy as np
 
 from grads.errors import RunError
 from grads.selection.options import SelectionConfig
-from grads.selection.record import Decision
+from grads.selection.record import Decision, SelectionRecord, kept_ids, read_record
 from grads.store.runs import Run
 
 
 def decide(
     run: Run,
     sample_id: int,
-    decision: Literal["pin", "exclude", "clear"],
+    decision: str,
     reason: str = "",
     *,
     reviewer: str = "",
@@ -21,16 +22,39 @@ def decide(
 
     Raises RunError where the sample is held out, or the run has none of this id.
     """
+    _refuse_unknown(run, sample_id)
+    made = {
+        "sample_id": sample_id,
+        "decision": decision,
+        "reason": reason.strip(),
+        "reviewer": reviewer.strip(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    run.decide(Decision.checked(made, run.decisions_file).as_json())
+
+
+def decide_all(
+    run: Run,
+    wanted: list[tuple[str, int]],
+    reason: str = "",
+    *,
+    reviewer: str = "",
+) -> None:
+    """Several decisions (pin, exclude or clear, and a sample) with one reason.
+
+    Raises as `decide` does, before the first is noted, and where a sample is named twice.
+    """
+    for _, sample in wanted:
+        _refuse_unknown(run, sample)
+        if [named for _, named in wanted].count(sample) > 1:
+            raise RunError(f"sample {sample} is named twice: decide one thing about it")
+    for decision, sample in wanted:
+        decide(run, sample, decision, reason, reviewer=reviewer)
+
+
+def _refuse_unknown(run: Run, sample_id: int) -> None:
     if run.read_sample(sample_id)["heldout"]:
         raise RunError(f"sample {sample_id} is held out: it is in no subset")
-    made = Decision(
-        sample_id=sample_id,
-        decision=decision,
-        reason=reason.strip(),
-        reviewer=reviewer.strip(),
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    run.decide(made.as_json())
 
 
 def decisions(run: Run) -> dict[int, Decision]:
@@ -55,3 +79,34 @@ def with_decisions(run: Run, options: SelectionConfig) -> SelectionConfig:
             "excluded": sorted({*options.excluded, *excluded}),
         }
     )
+
+
+def contradictions(run: Run, record: SelectionRecord, kept: np.ndarray) -> list[Decision]:
+    """The decisions that a saved selection, which keeps the samples of these ids, does not follow.
+
+    They were made since it was saved. One made before, which the options overruled by naming the
+    sample themselves, does not count.
+    """
+    typed = record.options.by_hand - {made.sample_id for made in record.decisions}
+    there = set(kept.tolist())
+    return [
+        made
+        for sample, made in decisions(run).items()
+        if (made.decision == "exclude") == (sample in there)
+        and not (sample in typed and made.time <= record.made)
+    ]
+
+
+def stale(run: Run, name: str) -> list[Decision]:
+    """The decisions that a saved selection does not follow, by its name; then it is to be saved
+    again. Raises RunError where there is none, or it is damaged."""
+    if not run.decisions_file.exists():
+        return []
+    return contradictions(run, read_record(run, name), kept_ids(run, name))
+
+
+def obeyed(kept: np.ndarray, contradicting: list[Decision]) -> np.ndarray:
+    """Sorted ids of what is kept once these decisions are followed; nothing else changes."""
+    dropped = [made.sample_id for made in contradicting if made.decision == "exclude"]
+    added = [made.sample_id for made in contradicting if made.decision == "pin"]
+    return np.union1d(np.setdiff1d(kept, dropped), np.array(added, dtype=kept.dtype))

@@ -18,6 +18,8 @@ from grads.store.cost import RunCost
 MEASURED_TOKENS = 512  # in one training step and one scoring batch; two rounds of each
 CHECKED = 4  # samples that the run's self-check computes by plain autograd, at about this factor
 AUTOGRAD = 2.0
+DIRECTED = 0.1  # of the scoring pass, each probe set (docs/benchmarks.md)
+ALONE = 0.3  # of the scoring pass, the answers without their questions: a forward pass
 
 
 def measure(config: RunConfig, pool: TokenPool, stored: int) -> RunCost:
@@ -100,7 +102,10 @@ def _stage_seconds(
 ) -> dict[str, float]:
     """What each stage takes; `scoring` and `training` are speeds, in tokens a second."""
     tokens = float(pool.lengths.sum())
-    seconds = {"score": loading + tokens / scoring}
+    sets = 1 + DIRECTED * len(config.sets)
+    seconds = {"score": loading + sets * tokens / scoring}
+    if config.extras:
+        seconds["extras"] = ALONE * tokens / scoring
     order = np.sort(pool.lengths)
     checked = order[np.linspace(0, 0.9 * (len(order) - 1), CHECKED).astype(int)].sum()
     seconds["self-check"] = float(checked) * (AUTOGRAD + 1) / scoring

@@ -57,7 +57,7 @@ def load_scoring_model(run: Run, dtype: torch.dtype, device: str) -> Any:
 
 def scoring_model_again(run: Run) -> Any:
     """The model that a finished run was scored with; raises ScoringError where it is gone."""
-    if run.config().warmup != "none" and not (run.adapter.exists() or run.weights.exists()):
+    if not run.has_model:
         raise ScoringError(
             f"run {run.id} has no warmed-up model any more, so nothing more can be measured with"
             " it: score the data again"

@@ -171,6 +171,11 @@ class Run(JobFolder):
 
     # -- settings and state
 
+    @property
+    def has_model(self) -> bool:
+        """Whether the model that scores its samples is there: the base one, or warmed up."""
+        return self.config().warmup == "none" or self.adapter.exists() or self.weights.exists()
+
     def config(self) -> RunConfig:
         """The validated settings of the run."""
         return RunConfig.parse(self.config_values())
