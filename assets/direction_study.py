@@ -115,6 +115,7 @@ def scored_run(data: Path, pool: Callable[[Path], list[dict[str, Any]]]) -> Run:
     config = RunConfig(
         dataset=str(written(name, pool(data))),
         max_length=192,
+        heldout=0,
         warmup_fraction=0.25,
         targets={"medicine": str(written("target-32", known[:32]))},
         protected={"mathematics": str(written("protected", general))},

@@ -139,7 +139,7 @@ def prepared(
 def scored_run(data: Path, field: str, **settings: Any) -> Run:
     """600 rows up to 192 tokens, scored with the demo model."""
     config = RunConfig(
-        dataset=str(data / field / "train.jsonl"), limit=600, max_length=192, **settings
+        dataset=str(data / field / "train.jsonl"), limit=600, max_length=192, heldout=0, **settings
     )
     run = api.create_run(config, str(BUILD / "-".join([field, *settings.values()])))
     work(run)

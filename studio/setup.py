@@ -79,9 +79,11 @@ def widget(name: str, place: Any = st) -> Any:
             label, str(field.default or ""), placeholder="chosen by itself", **shared
         )
         return value.strip() or None
-    if int in kinds:
+    if int in kinds or name == "heldout":
+        value = field.default if isinstance(field.default, int) else None
+        empty = "a tenth" if name == "heldout" else "none"
         return place.number_input(
-            label, min_value=0, value=field.default, step=1, placeholder="none", **shared
+            label, min_value=0, value=value, step=1, placeholder=empty, **shared
         )
     return place.text_input(label, field.default or "", **shared).strip() or None
 

@@ -19,7 +19,7 @@ from grads.data.layouts import LAYOUTS, conversation, recognise
 from grads.data.prepare import _scalar_columns, hold_out, prepare
 from grads.data.sources import Source, read_source
 from grads.data.turns import Turn, Unusable
-from grads.errors import DataError
+from grads.errors import ConfigError, DataError
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
@@ -607,6 +607,27 @@ def test_a_column_empty_throughout_is_named(empty):
 
 
 # -- held-out samples
+
+
+def test_a_tenth_is_held_out_where_nobody_says():
+    """At most 200, none of small pools, and never one that occurs twice."""
+
+    def held(texts):
+        return int(hold_out(texts, "auto", seed=0).sum())
+
+    def texts(n):
+        return [str(i) for i in range(n)]
+
+    assert [held(texts(n)) for n in (1, 49, 50, 300, 1999, 2000, 5000)] == [
+        *(0, 0, 5, 30),
+        *(199, 200, 200),
+    ]
+    assert held(["same"] * 100) == 0
+    assert held(["same"] * 97 + texts(3)) == 3
+    assert RunConfig(dataset="x.jsonl").heldout == "auto"
+    assert RunConfig.parse({"dataset": "x.jsonl", "heldout": "12"}).heldout == 12
+    with pytest.raises(ConfigError, match="heldout"):
+        RunConfig.parse({"dataset": "x.jsonl", "heldout": -1})
 
 
 def test_hold_out_is_exact_and_seeded():

@@ -49,6 +49,7 @@ def main() -> None:
     config = RunConfig(
         dataset=str(HERE / "medical_qa.jsonl"),
         max_length=256,
+        heldout=0,
         targets={"good": str(HERE / "target.jsonl")},
         protected={"everyday": str(HERE / "protect.jsonl")},
         extras=("question_gain",),

@@ -32,8 +32,9 @@ class RunConfig(ProbeConfig):
     does; chosen trains the chosen answers of a preference data set."""
     limit: int | None = Field(None, ge=1)
     """Read only the first N rows of the source."""
-    heldout: int = Field(0, ge=0)
-    """Set N samples aside, before anything else, for evaluation."""
+    heldout: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Set N samples aside, before anything else, for evaluation; auto takes a tenth, at most 200,
+    and none of under 50."""
     max_length: int = Field(1024, ge=8)
     """Longest sample, in tokens; longer ones are cut at the end."""
     model: str = DEMO_MODEL

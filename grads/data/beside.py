@@ -34,9 +34,9 @@ def read_beside(
 
 def settings_for(config: RunConfig, file: str, limit: int | None) -> RunConfig:
     """A run's settings for another file: what was said of its own data does not hold there."""
-    own = ("dataset_config", "split", "revision", "layout", "heldout")
-    defaults = {name: RunConfig.model_fields[name].default for name in own}
-    return config.model_copy(update=defaults | {"dataset": file, "limit": limit})
+    own = ("dataset_config", "split", "revision", "layout")
+    changed = {name: RunConfig.model_fields[name].default for name in own}
+    return config.model_copy(update=changed | {"dataset": file, "limit": limit, "heldout": 0})
 
 
 def _columns(source: Source, *mappings: Mapping[str, str]) -> dict[str, str]:

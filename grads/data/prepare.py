@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from grads.data.turns import Turn, Unusable
 from grads.errors import DataError
 
 Kept = tuple[int, Conversation, Encoded]  # a usable row by its place in the source
+FEWEST_TO_HOLD_OUT, MOST_HELD_OUT = 50, 200  # samples, where nobody says how many
 TEXT = pa.large_string()  # the plain kind cuts what exceeds 2 GiB into chunks
 
 
@@ -48,7 +49,7 @@ def prepare(
     """Validate and tokenise every row, and set the held-out samples aside.
 
     `refused` is given the rows that cannot be used, also where an error follows. Raises DataError
-    if the layout is unknown, nothing is usable, or fewer samples than `heldout` + 1 are.
+    if the layout is unknown, nothing is usable, or no sample is left beside the held-out ones.
     """
     rejects = source.refused()
     kept: list[Kept] = []
@@ -92,20 +93,30 @@ def _rows_of(source: Source, index: list[int]) -> pa.Table | None:
     return source.table.filter(pa.array(mask))
 
 
-def hold_out(hashes: list[str], count: int, seed: int) -> np.ndarray:
-    """(n,) bool: `count` samples drawn by seed, none of whose text occurs in the rest."""
+def hold_out(hashes: list[str], count: int | Literal["auto"], seed: int) -> np.ndarray:
+    """(n,) bool: `count` samples drawn by seed, none of whose text occurs in the rest.
+
+    `auto` takes a tenth, at most 200 and no more than occur once; none of under 50 samples.
+    """
     mask = np.zeros(len(hashes), dtype=bool)
     if count == 0:
         return mask
     _, index, copies = np.unique(hashes, return_inverse=True, return_counts=True)
     single = np.flatnonzero(copies[index] == 1)
-    if len(single) < count or len(hashes) == count:
+    wanted = _tenth(len(hashes), len(single)) if count == "auto" else count
+    if len(single) < wanted or len(hashes) == wanted:
         raise DataError(
             f"cannot hold out {count} samples: {len(hashes)} are usable, {len(single)} of them"
             " without a copy; lower --heldout"
         )
-    mask[np.random.default_rng(seed).permutation(single)[:count]] = True
+    mask[np.random.default_rng(seed).permutation(single)[:wanted]] = True
     return mask
+
+
+def _tenth(samples: int, single: int) -> int:
+    """How many are held out where nobody says."""
+    tenth = samples // 10 if samples >= FEWEST_TO_HOLD_OUT else 0
+    return min(tenth, MOST_HELD_OUT, single)
 
 
 def _nothing_usable(source: Source, rejects: list[dict[str, Any]]) -> DataError:

@@ -8,6 +8,7 @@ import numpy as np
 
 from grads.config.evaluation import Recipe
 from grads.config.run import RunConfig
+from grads.data import beside
 from grads.data.sources import read_source
 from grads.evaluation.arms import TRAINED, Trial, training_passes
 from grads.store.bundled import DEMO
@@ -99,7 +100,5 @@ def _file_tokens(run: Run, recipe: Recipe, file: str) -> int:
 
 
 def settings_for(run: Run, file: str, limit: int | None) -> RunConfig:
-    """The run's settings for another file: what was said of its own data does not hold there."""
-    own = ("dataset_config", "split", "revision", "layout", "heldout")
-    defaults = {name: RunConfig.model_fields[name].default for name in own}
-    return run.config().model_copy(update=defaults | {"dataset": file, "limit": limit})
+    """The run's settings for another file."""
+    return beside.settings_for(run.config(), file, limit)
