@@ -22,6 +22,7 @@ from grads.evaluation.arms import Arm, Trial, training_passes
 from grads.evaluation.measure import Probe, Reference, measure
 from grads.evaluation.probes import load_probes
 from grads.selection.options import SelectionConfig
+from grads.stages.evaluation import asked, positions
 from grads.store.bundled import DEMO
 
 
@@ -305,13 +306,44 @@ def test_configs_survive_the_way_through_json():
         assert type(config).parse(json.loads(config.model_dump_json())) == config
 
 
+@pytest.mark.parametrize(
+    ("stored", "files"),
+    [(None, ()), ("a.jsonl", ("a.jsonl",)), (["a.jsonl", "b.jsonl"], ("a.jsonl", "b.jsonl"))],
+)
+def test_one_held_out_file_or_none_is_what_settings_held_before(stored, files):
+    for kind in (EvaluationConfig, TuneConfig):
+        assert kind.parse({"heldout": stored}).heldout == files
+
+
+def test_several_held_out_files_are_one_set_that_remembers_its_files(tmp_path):
+    """Of one name they are told apart by their place; of each the first rows count."""
+    run = demo_run(tmp_path)
+    rows = (DEMO / "medical_qa_heldout.jsonl").read_text().splitlines(keepends=True)
+    files = []
+    for name, part in (("x", rows[:9]), ("y", rows[9:20])):
+        (tmp_path / name).mkdir()
+        files.append(tmp_path / name / "test.jsonl")
+        files[-1].write_text("".join(part))
+    recipe = EvaluationConfig(
+        selections=("grads-10",), heldout=tuple(map(str, files)), heldout_limit=8
+    )
+    found = load_probes(run, recipe, models.load_tokenizer("demo"))
+    assert [one.name for one in found.about.heldout] == [str(file) for file in files]
+    assert [one.samples for one in found.about.heldout] == [8, 8]
+    assert found.heldout.source.tolist() == [0] * 8 + [1] * 8
+    assert positions(found.heldout) == [0, 1, 8, 9], "of each file in turn"
+    assert [(prompt.file, prompt.row) for prompt in asked(found)] == [
+        (str(file), row) for file in files for row in (0, 1)
+    ]
+
+
 @pytest.mark.parametrize("layout", ["text", "chosen"])
 def test_how_the_runs_own_rows_are_read_is_not_asked_of_other_files(tmp_path, layout):
     run = demo_run(tmp_path)
     values = json.loads(run.config_file.read_text())
     run.config_file.write_text(json.dumps(values | {"layout": layout}))
     recipe = EvaluationConfig(
-        selections=("grads-10",), heldout=str(DEMO / "medical_qa_heldout.jsonl")
+        selections=("grads-10",), heldout=(str(DEMO / "medical_qa_heldout.jsonl"),)
     )
     found = load_probes(run, recipe, models.load_tokenizer("demo"))
     assert (len(found.heldout), len(found.general)) == (40, 120)

@@ -23,6 +23,7 @@ from chain import (
 )
 
 from grads import api
+from grads.cli.terminal import evaluation_lines
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import EvaluationError, RunError, SelectionError
 from grads.evaluation import tuning
@@ -443,11 +444,11 @@ def test_fresh_repetitions_are_other_seeds_of_the_same(place, run, whole):
 # -- held-out files
 
 
-def heldout_file(folder, place, rows):
+def heldout_file(folder, rows=(), name="heldout.jsonl", seed=9):
     """Held-out rows of the pool's layout, and some of them."""
-    rng = np.random.default_rng(9)
+    rng = np.random.default_rng(seed)
     fresh = [{"question": words(rng, 9) + "?", "answer": words(rng, 20)} for _ in range(4)]
-    file = folder / "heldout.jsonl"
+    file = folder / name
     file.write_text("\n".join(json.dumps(row) for row in [*fresh[:2], *rows, *fresh[2:]]))
     return str(file)
 
@@ -462,7 +463,7 @@ def pool_row(place, run):
 
 def test_a_leaked_row_is_refused_with_its_number(place, run, tmp_path):
     sample, row = pool_row(place, run)
-    config = settings(place, heldout=heldout_file(tmp_path, place, [row]), arms=["base"])
+    config = settings(place, heldout=heldout_file(tmp_path, [row]), arms=["base"])
     evaluation = api.create_evaluation(run, "leaky", config)
     api.start_run(evaluation)
     status = wait_for(evaluation, "failed", "finished")
@@ -478,12 +479,52 @@ def test_a_near_duplicate_is_counted_and_measured(place, run, tmp_path):
     """The longest answer of the pool with one word more."""
     sample, row = pool_row(place, run)
     near = {"question": row["question"], "answer": row["answer"] + " water", "options": "none"}
-    config = settings(place, heldout=heldout_file(tmp_path, place, [near]), arms=["base"])
+    config = settings(place, heldout=heldout_file(tmp_path, [near]), arms=["base"])
     result = conduct(run, "near", config)
     pairs = result.leaks.near_duplicates
     assert [(p.heldout, p.sample_id) for p in pairs if p.overlap > 0.9] == [(2, sample)]
     assert result.heldout.samples == 5
     assert any("1 heldout samples with options do not count" in note for note in result.notes)
+
+
+def test_two_held_out_files_and_two_general_ones_are_told_one_by_one(place, run, tmp_path):
+    """As a job and in its table: each number by hand from the sums of the file's samples."""
+    heldout = [heldout_file(tmp_path, name=f"{name}.jsonl", seed=i) for i, name in enumerate("ab")]
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"instruction": "the lung?", "output": "fever and cough."}\n' * 3)
+    config = settings(
+        place,
+        selections=["fifth"],
+        arms=["random", "selection"],
+        seeds=2,
+        epochs=1,
+        heldout=heldout,
+        general=[str(place / "general.jsonl"), str(other)],
+    )
+    result = conduct(run, "files", config)
+    assert [one.name for one in result.measured_on] == [
+        *("a.jsonl", "b.jsonl", "general.jsonl", "other.jsonl")
+    ]
+    assert (result.heldout.name, result.heldout.samples) == ("a.jsonl, b.jsonl", 8)
+    assert [(one.probe, one.name) for one in result.by_file] == [
+        ("heldout", "a.jsonl"),
+        ("heldout", "b.jsonl"),
+        ("general", "general.jsonl"),
+        ("general", "other.jsonl"),
+    ]
+    stored = read_trials(Evaluation.open(run, "files"))
+    first, second = (stored[f"fifth-{seed}"].sums["heldout_loss"] for seed in (0, 1))
+    expected = np.mean([sum(over[4:]) / sum(under[4:]) for over, under in (first, second)])
+    (mine,) = [arm for arm in result.by_file[1].arms if arm.label == "fifth"]
+    assert mine.mean["heldout_loss"] == pytest.approx(expected)
+    assert mine.mean["heldout_accuracy"] is not None
+    (pair,) = [c for c in result.by_file[1].comparisons if c.against == "random"]
+    assert pair.verdict == pair.metrics["heldout_loss"].verdict
+    lines = evaluation_lines(api.read_evaluation(run, "files"))
+    place = lines.index("heldout file b.jsonl:")
+    assert lines[place + 1].split() == ["arm", "held-out", "loss", "words", "right"]
+    assert lines[place + 4].startswith(f"fifth   {expected:.3f} ±")
+    assert lines[place + 5] == f"fifth against random: {pair.verdict}"
 
 
 def test_an_unknown_layout_says_what_to_rename(place, run, tmp_path):
@@ -503,7 +544,8 @@ def test_what_cannot_be_evaluated_is_refused_at_once(place, run, tmp_path):
     for values, name, kind, message in (
         ({"selections": ["fifth"]}, "../x", EvaluationError, "is no name"),
         ({"selections": ["none"]}, "x", RunError, "no selection 'none': there are "),
-        ({"heldout": str(tmp_path / "no.jsonl")}, "x", EvaluationError, "no file at"),
+        ({"heldout": [str(tmp_path / "no.jsonl")]}, "x", EvaluationError, "no file at"),
+        ({"heldout": [str(place / "data.jsonl")] * 2}, "x", EvaluationError, "is named twice"),
     ):
         with pytest.raises(kind, match=message):
             api.create_evaluation(run, name, settings(place, **values))

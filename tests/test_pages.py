@@ -1178,6 +1178,38 @@ def test_many_subsets_are_counted_pictured_and_folded(run):
     assert_sound(at)
 
 
+def test_several_files_are_shown_one_by_one(run):
+    """Each with its own table and its own verdict, of learning or of forgetting."""
+    file = run.evaluations / "tenth" / "result.json"
+    result = json.loads(file.read_text())
+    assert "File by file" not in everything(open_page("Evaluate", run="demo"))
+    pair = next(c for c in result["comparisons"] if c["against_kind"] == "random")
+    result["by_file"] = [
+        {
+            "probe": probe,
+            "name": name,
+            "arms": [
+                {"label": arm["label"], "mean": {f"{probe}_loss": 1.25}, "interval": {}}
+                for arm in result["arms"]
+            ],
+            "comparisons": [pair | {"verdict": verdict}],
+        }
+        for probe, name, verdict in (
+            ("heldout", "a_b_.jsonl", "better"),
+            ("general", "a_b_.jsonl", "worse"),
+        )
+    ]
+    file.write_text(json.dumps(result))
+    at = open_page("Evaluate", run="demo")
+    assert_sound(at)
+    assert [tab.label for tab in at.tabs] == [words.literal("a_b_.jsonl")] * 2
+    told = everything(at).replace("\\", "")
+    assert f"{pair['arm']} against random, learning: better" in told
+    assert f"{pair['arm']} against random, forgetting: worse" in told
+    (shown,) = [t.value for t in at.dataframe if list(t.value.columns) == ["arm", "Held-out loss"]]
+    assert shown["Held-out loss"].unique().tolist() == ["1.250"]
+
+
 def test_a_running_evaluation_shows_what_it_has_found_and_a_failed_one_its_log(run):
     evaluation = Evaluation.open(run, "tenth")
     result = json.loads(evaluation.result_file.read_text())
@@ -1212,7 +1244,7 @@ def test_nothing_can_be_started_without_samples_to_measure_on(run):
     at.run()
     assert "no/such/file.jsonl: check the path" in messages(at)
     for box in [box for box in at.text_input if box.label == "Held-out examples"]:
-        box.set_value("assets/demo/medical_qa_heldout.jsonl")
+        box.set_value("assets/demo/medical_qa_heldout.jsonl; assets/demo/general.jsonl")
     at.run()
     assert_sound(at)
     assert has_button(at, "Start the evaluation")

@@ -58,14 +58,17 @@ def start_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig)
 def _refuse_without_samples(run: Run, config: EvaluationConfig | TuneConfig) -> None:
     if not run.scores_file.exists():
         return  # that is said first, where the scores are read
-    if config.heldout is None and not run.read_manifest().counts.heldout:
+    if not config.heldout and not run.read_manifest().counts.heldout:
         raise EvaluationError(
             f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"
             " data again with --heldout N"
         )
-    for file in (config.heldout, *config.general):
-        if file is not None and not Path(file).expanduser().exists():
-            raise EvaluationError(f"no file at {file}: check the path")
+    for files in (config.heldout, config.general):
+        for file in files:
+            if not Path(file).expanduser().exists():
+                raise EvaluationError(f"no file at {file}: check the path")
+            if files.count(file) > 1:
+                raise EvaluationError(f"{file} is named twice: name it once")
 
 
 def _refuse_other_subsets(made: Evaluation, trials: list[arms.Trial]) -> None:

@@ -1,9 +1,9 @@
 """What an evaluation and a search for a setting are: validated settings, to and from a file."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from grads.config.base import Flag, Settings
 from grads.config.run import RunConfig
@@ -74,17 +74,22 @@ def _known_arm(name: str) -> str:
     return name
 
 
+def _several(value: Any) -> Any:
+    """Before 0.5 there was one held-out file, or null."""
+    return (value,) if isinstance(value, str) else () if value is None else value
+
+
 class Recipe(Settings):
     """How every arm is trained and what it is measured on."""
 
     PATHS = ("heldout", "general")
 
-    heldout: str | None = None
-    """File of held-out samples to measure learning on; by default the run's own held-out split."""
+    heldout: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+    """Files of held-out samples to measure learning on; by default the run's own held-out split."""
     general: tuple[str, ...] = ()
     """Files of general samples to measure forgetting on; by default 120 bundled questions."""
     heldout_limit: int | None = Field(None, ge=1)
-    """Measure on the first N held-out rows only."""
+    """Measure on the first N rows of each held-out file only."""
     general_limit: int | None = Field(None, ge=1)
     """Measure on the first N rows of each general file only."""
     training: Annotated[Literal["lora", "full"], Flag("--warmup")] = "lora"

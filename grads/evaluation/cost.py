@@ -45,8 +45,9 @@ def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> EvaluationCost:
     ids, prompt, response = (table[name].to_numpy() for name in table.column_names)
     lengths = prompt + response
     unique = {trial.key: trial for trial in trials}
-    measured = sum(_file_tokens(run, recipe, file) for file in general_files(recipe))
-    measured += _heldout_tokens(run, recipe)
+    measured = _heldout_tokens(run, recipe) + sum(
+        _file_tokens(run, file, recipe.general_limit) for file in general_files(recipe)
+    )
     training = sum(
         training_passes(lengths[np.isin(ids, trial.sample_ids)], trial, recipe)
         for trial in unique.values()
@@ -76,8 +77,8 @@ def _passes_a_second(run: Run, recipe: Recipe) -> tuple[float | None, tuple[floa
 
 
 def _heldout_tokens(run: Run, recipe: Recipe) -> int:
-    if recipe.heldout is not None:
-        return _file_tokens(run, recipe, recipe.heldout)
+    if recipe.heldout:
+        return sum(_file_tokens(run, file, recipe.heldout_limit) for file in recipe.heldout)
     columns = ["heldout", "prompt_tokens", "response_tokens"]
     samples = run.read_table(run.samples_file, columns)
     tokens = samples["prompt_tokens"].to_numpy() + samples["response_tokens"].to_numpy()
@@ -85,9 +86,8 @@ def _heldout_tokens(run: Run, recipe: Recipe) -> int:
     return int(tokens[heldout][: recipe.heldout_limit].sum())
 
 
-def _file_tokens(run: Run, recipe: Recipe, file: str) -> int:
-    """Tokens of a file about, each option with its prompt once more."""
-    limit = recipe.heldout_limit if file == recipe.heldout else recipe.general_limit
+def _file_tokens(run: Run, file: str, limit: int | None) -> int:
+    """Tokens of a file's first rows about, each option with its prompt once more."""
     source = read_source(settings_for(run, file, limit))
     longest, tokens = run.read_manifest().longest, 0.0
     for row in source.rows:

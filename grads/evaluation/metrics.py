@@ -107,6 +107,7 @@ METRICS = (
 )
 PROBES = ("heldout", "general")
 LEARNING, FORGETTING = "heldout_loss", "general_loss"  # what the two verdicts go by
+DECIDES = {"heldout": LEARNING, "general": FORGETTING}
 
 
 @dataclass(frozen=True)

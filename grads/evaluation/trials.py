@@ -1,5 +1,9 @@
 """The file of one finished training: its price, and what was measured, sample by sample."""
 
+from typing import Self
+
+from pydantic import Field
+
 from grads.store.folders import Evaluation
 from grads.store.records import Stored
 
@@ -29,8 +33,8 @@ class TrialResult(Stored):
     curve: Curve
     sums: dict[str, tuple[list[float], list[float]]]
     """Of each metric, a value a measured sample: its sum, and what divides the sums."""
-    general_losses: list[float]
-    """On each general file."""
+    files: dict[str, list[int]] = Field(default_factory=dict)
+    """By the set of samples, heldout or general: which of its files each measured sample is of."""
     answers: list[str] | None = None
     """To the first held-out prompts, where it wrote some."""
 
@@ -40,6 +44,16 @@ class TrialResult(Stored):
             return None
         over, under = (sum(part) for part in self.sums[metric])
         return over / under if under else None
+
+    def on_file(self, probe: str, number: int) -> Self:
+        """The same training as measured on one file of a set of samples alone."""
+        kept = [i for i, file in enumerate(self.files.get(probe, [])) if file == number]
+        sums = {
+            name: ([over[i] for i in kept], [under[i] for i in kept])
+            for name, (over, under) in self.sums.items()
+            if kept and name.startswith(f"{probe}_")
+        }
+        return self.model_copy(update={"sums": sums})
 
 
 def read_trials(evaluation: Evaluation) -> dict[str, TrialResult]:

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from grads.evaluation import arms, results
 from grads.evaluation.arms import Trial
 from grads.evaluation.measure import Probe, Reference, measure, response_counts, write_answer
 from grads.evaluation.metrics import SHOWN, Sums
-from grads.evaluation.probes import load_probes
+from grads.evaluation.probes import Probes, load_probes
 from grads.evaluation.result import Prompt
 from grads.evaluation.trials import TrialResult, read_trials
 from grads.jobs.job import Job
@@ -37,7 +38,7 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
     lab = Lab(job, config)
     probes = load_probes(run, config, lab.tokenizer)
     lab.measure_on(probes.heldout, probes.general)
-    prompts = asked(probes.heldout)
+    prompts = asked(probes)
     answering = {arm.label for arm in planned if arm.declared.answers}
     lab.answering = {t.key for t in trials if t.seed == config.first_seed and t.arm in answering}
     job.stage("evaluate", "token passes")
@@ -162,7 +163,7 @@ class Lab:
             seconds=round(sum(line["seconds"] for line in lines.values()), 1),
             curve=[(step, round(lines[step]["loss"], 5)) for step in sorted(lines)],
             sums=sums,
-            general_losses=_by_file(sums["general_loss"], general),
+            files={probe.name: probe.source.tolist() for probe in (heldout, general)},
         )
         if trial.key in self.answering:
             found.answers = [
@@ -242,29 +243,27 @@ class Lab:
 
 
 def positions(heldout: Probe) -> list[int]:
-    """Positions of the first held-out samples that ask something."""
-    asking = [i for i, turns in enumerate(heldout.turns) if turns[0].role != "assistant"]
-    return asking[:PROMPTS]
+    """Positions of the first held-out samples that ask something, one of each file in turn."""
+    before: Counter[int] = Counter()  # of each file
+    turns = []
+    for i, file in enumerate(heldout.source):
+        if heldout.turns[i][0].role != "assistant":
+            turns.append((before[file], i))
+            before[file] += 1
+    return sorted(i for _, i in sorted(turns)[:PROMPTS])
 
 
-def asked(heldout: Probe) -> list[Prompt]:
+def asked(probes: Probes) -> list[Prompt]:
     """The prompts that arms answer, with their references."""
+    heldout = probes.heldout
     return [
         Prompt(
+            file=probes.about.heldout[heldout.source[i]].name,
             row=int(heldout.samples.sample_ids[i]),
             prompt="\n\n".join(turn.content for turn in heldout.turns[i][:-1]),
             reference=heldout.turns[i][-1].content,
         )
         for i in positions(heldout)
-    ]
-
-
-def _by_file(sums: tuple[list[float], list[float]], general: Probe) -> list[float]:
-    """Loss on each general file, in nats per response token."""
-    loss, tokens = (np.array(part) for part in sums)
-    files = range(int(general.source.max()) + 1)
-    return [
-        float(loss[general.source == f].sum() / tokens[general.source == f].sum()) for f in files
     ]
 
 
