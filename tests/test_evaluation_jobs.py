@@ -26,7 +26,7 @@ from grads import api
 from grads.cli.terminal import evaluation_lines
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import EvaluationError, RunError, SelectionError
-from grads.evaluation import tuning
+from grads.evaluation import closeness, tuning
 from grads.evaluation.trials import read_trials
 from grads.jobs import processes as jobs
 from grads.selection.options import SelectionConfig
@@ -82,6 +82,10 @@ def conduct(run, name, config):
     status = wait_for(evaluation, "finished", "failed")
     assert status.state == "finished", status.error
     return api.read_evaluation(run, name).result
+
+
+def approx(value):
+    return pytest.approx(value, abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -525,6 +529,32 @@ def test_two_held_out_files_and_two_general_ones_are_told_one_by_one(place, run,
     assert lines[place + 1].split() == ["arm", "held-out", "loss", "words", "right"]
     assert lines[place + 4].startswith(f"fifth   {expected:.3f} ±")
     assert lines[place + 5] == f"fifth against random: {pair.verdict}"
+
+
+def test_answers_are_written_and_compared_where_they_are_asked_for(place, run, whole, tmp_path):
+    """Each number again from the texts that the arm's file holds; long references do not count."""
+    rows = [{"question": "the lung?", "answer": "never " * 65}]
+    rows += [{"question": f"{word}?", "answer": f"{word}."} for word in ("lung", "skin", "rash")]
+    file = tmp_path / "short.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    values = {"arms": ["random", "selection"], "seeds": 2, "epochs": 1, "heldout": [str(file)]}
+    config = settings(place, selections=["fifth"], answers=2, **values)
+    said = api.estimate_evaluation(run, config)
+    without = api.estimate_evaluation(run, config.model_copy(update={"answers": 0}))
+    assert (said.answers, without.answers) == (2 * 5, 0)
+    assert said.seconds > without.seconds
+    result = conduct(run, "written", config)
+    assert any("compared on 2 held-out samples" in note for note in result.notes)
+    assert arm_of(whole, "full").mean["heldout_f1"] is None
+    for name, trial in read_trials(Evaluation.open(run, "written")).items():
+        assert list(trial.written) == [1, 2], name
+        expected = [closeness.token_f1(trial.written[i], rows[i]["answer"]) for i in (1, 2)]
+        assert trial.sums["heldout_f1"] == ([0, *map(approx, expected), 0], [0, 1, 1, 0])
+    (pair,) = [c for c in result.comparisons if (c.arm, c.against) == ("fifth", "random")]
+    assert {"heldout_exact", "heldout_f1", "heldout_rouge_l"} <= pair.metrics.keys()
+    assert pair.metrics["heldout_f1"].low is not None
+    head = evaluation_lines(api.read_evaluation(run, "written"))[0]
+    assert "answers exact" in head
 
 
 def test_an_unknown_layout_says_what_to_rename(place, run, tmp_path):

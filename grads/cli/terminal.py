@@ -178,6 +178,8 @@ def state_lines(name: str, now: Status) -> list[str]:
 def estimate_line(cost: EvaluationCost) -> str:
     """What an evaluation will take, before it starts."""
     work = f"{cost.arms} trainings and measurements, {cost.tokens:,} tokens"
+    if cost.answers:
+        work += f", up to {cost.answers:,} written answers"
     if cost.seconds is None:
         return f"{work}; the run has no measured speed to tell the time from"
     low, high = duration(cost.low), duration(cost.high)

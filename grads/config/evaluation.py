@@ -139,6 +139,9 @@ class EvaluationConfig(Recipe):
     """Size of the criteria's subsets as a share of the pool; by default the first selection's."""
     first_seed: int = Field(0, ge=0)
     """Number of the first repetition: others make a fresh test of what was found under 0, 1, 2."""
+    answers: int = Field(0, ge=0)
+    """Let every arm answer the first N samples of each held-out file whose reference has at most 64
+    tokens, and compare what it writes; slow."""
     arms: tuple[Annotated[str, AfterValidator(_known_arm)], ...] = ARMS
     """Which arms to train: base, full, random, selection, random_steps, selection_steps."""
 

@@ -37,6 +37,8 @@ class TrialResult(Stored):
     """By the set of samples, heldout or general: which of its files each measured sample is of."""
     answers: list[str] | None = None
     """To the first held-out prompts, where it wrote some."""
+    written: dict[int, str] = Field(default_factory=dict)
+    """What it answered to held-out samples with a short reference, by their position."""
 
     def value(self, metric: str) -> float | None:
         """A metric over all measured samples; None where it was not measured."""

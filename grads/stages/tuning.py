@@ -18,7 +18,7 @@ from grads.evaluation.tuning import FINAL, PILOT
 from grads.jobs.job import Job
 from grads.selection import subsets
 from grads.selection.pool import Pool
-from grads.stages.evaluation import Lab
+from grads.stages.lab import Lab
 from grads.store.folders import Evaluation
 
 
