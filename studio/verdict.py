@@ -151,7 +151,7 @@ def second_test(result: EvaluationResult) -> None:
     """The winner of a search once more, with fresh seeds, on samples that no pilot saw."""
     if isinstance(result, TuneResult) and result.confirmation_arms:
         st.markdown("#### The second test of the winner")
-        shown = table(result.confirmation_arms, {}).drop(columns=["steps", "seconds"])
+        shown = table(result, result.confirmation_arms, {}).drop(columns=["steps", "seconds"])
         st.dataframe(shown, hide_index=True, alt="The winner and random under fresh seeds")
 
 
@@ -163,12 +163,14 @@ def _reach(arm: ArmResult, metric: str, noise: float | None) -> float:
     return noise or 0.0 if arm.declared.chosen else 0.0
 
 
-def table(arms: list[ArmResult], training: dict[str, Spent]) -> pd.DataFrame:
+def table(
+    result: EvaluationResult, arms: list[ArmResult], training: dict[str, Spent]
+) -> pd.DataFrame:
     """A row an arm: means with half the width of their 95% interval, and the price by label."""
     rows = []
     for arm in arms:
         row: dict[str, Any] = {"arm": arm.label, "examples": arm.samples}
-        row |= {"trainings": len(arm.seeds)} | _measured(arm)
+        row |= {"trainings": len(arm.seeds)} | _measured(result, arm)
         price = training.get(arm.label)
         row |= {
             "steps": round(price.steps) if price else 0,
@@ -178,10 +180,10 @@ def table(arms: list[ArmResult], training: dict[str, Spent]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _measured(arm: Means) -> dict[str, str]:
+def _measured(result: EvaluationResult, arm: Means) -> dict[str, str]:
     """An arm's means by what they are called, with half the width of their interval."""
     found = {}
-    for metric, shown in api.METRICS.items():
+    for metric, shown in result.shown.items():
         mean, reach = arm.mean.get(metric), arm.reach(metric)
         if mean is not None:
             spread = f" ± {reach:.3f}" if reach is not None else ""
@@ -197,12 +199,12 @@ def by_file(result: EvaluationResult) -> None:
     tabs = st.tabs([words.literal(file.name) for file in result.by_file])
     for tab, file in zip(tabs, result.by_file, strict=True):
         with tab:
-            rows = [{"arm": arm.label, **_measured(arm)} for arm in file.arms]
+            rows = [{"arm": arm.label, **_measured(result, arm)} for arm in file.arms]
             st.dataframe(
                 pd.DataFrame(rows),
                 hide_index=True,
                 key=f"{file.probe}-{file.name}",
-                column_config=explained(),
+                column_config=explained(result),
                 alt=f"Every arm on {file.name}",
             )
             what = SETS[file.probe]
@@ -213,9 +215,11 @@ def by_file(result: EvaluationResult) -> None:
             )
 
 
-def explained() -> dict[str, Any]:
+def explained(result: EvaluationResult) -> dict[str, Any]:
     """What each measurement in the table says, at its column's head."""
-    return {shown.label: st.column_config.Column(help=shown.help) for shown in api.METRICS.values()}
+    return {
+        shown.label: st.column_config.Column(help=shown.help) for shown in result.shown.values()
+    }
 
 
 def price(result: EvaluationResult) -> None:

@@ -21,6 +21,7 @@ from chain import (
     wait_for,
     write_data,
 )
+from test_tasks import needs_lm_eval, write_tasks
 
 from grads import api
 from grads.cli.terminal import evaluation_lines
@@ -555,6 +556,47 @@ def test_answers_are_written_and_compared_where_they_are_asked_for(place, run, w
     assert pair.metrics["heldout_f1"].low is not None
     head = evaluation_lines(api.read_evaluation(run, "written"))[0]
     assert "answers exact" in head
+
+
+@needs_lm_eval
+def test_tasks_are_asked_of_every_arm_and_compared_as_the_rest(place, run, tmp_path):
+    """Values by sample, again from what the evaluation keeps of the samples."""
+    write_tasks(tmp_path / "tasks")
+    values = {"arms": ["random", "selection"], "seeds": 2, "tasks": ["heart,say"]}
+    config = settings(place, selections=["fifth"], tasks_dir=str(tmp_path / "tasks"), **values)
+    said = api.estimate_evaluation(run, config)
+    assert said.requests == (6 * 3 + 4) * said.arms
+    without = config.model_copy(update={"tasks": ()})
+    assert said.seconds > api.estimate_evaluation(run, without).seconds
+    result = conduct(run, "tasks", config)
+    evaluation = Evaluation.open(run, "tasks")
+    for name, trial in read_trials(evaluation).items():
+        lines = evaluation.task_file(trial.key).read_text().splitlines()
+        samples = [json.loads(line) for line in lines]
+        assert [sample["task"] for sample in samples] == ["heart"] * 6 + ["say"] * 4
+        right = [sample["acc"] for sample in samples[:6]]
+        assert trial.sums["task:heart:acc"] == (right, [1.0] * 6), name
+    (pair,) = [c for c in result.comparisons if (c.arm, c.against) == ("fifth", "random")]
+    found = pair.metrics["task:heart:acc"]
+    ours, theirs = (arm_of(result, label).seeds for label in ("fifth", "random"))
+    both = zip(ours, theirs, strict=True)
+    gaps = [a.value("task:heart:acc") - b.value("task:heart:acc") for a, b in both]
+    assert found.difference == pytest.approx(np.mean(gaps))
+    assert found.low <= found.difference <= found.high
+    assert found.bootstrap[0] <= found.bootstrap[1]
+    assert "heart acc" in evaluation_lines(api.read_evaluation(run, "tasks"))[0]
+    with pytest.raises(EvaluationError, match="no folder at"):
+        api.create_evaluation(run, "x", config.model_copy(update={"tasks_dir": "/no/such"}))
+
+
+def test_an_arm_whose_adapter_changes_nothing_is_an_error(place, run):
+    """One step alone, whose learning rate is still zero."""
+    config = settings(place, selections=["fifth"], arms=["selection"], epochs=1, batch_size=64)
+    evaluation = api.create_evaluation(run, "idle", config)
+    api.start_run(evaluation)
+    status = wait_for(evaluation, "failed", "finished")
+    assert "arm fifth, seed 0: its adapter changes no prediction" in status.error
+    assert set(read_trials(evaluation)) == {"base-0"}
 
 
 def test_an_unknown_layout_says_what_to_rename(place, run, tmp_path):

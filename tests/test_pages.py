@@ -1210,6 +1210,21 @@ def test_several_files_are_shown_one_by_one(run):
     assert shown["Held-out loss"].unique().tolist() == ["1.250"]
 
 
+def test_tasks_stand_in_the_table_with_what_they_say(run):
+    file = run.evaluations / "tenth" / "result.json"
+    result = json.loads(file.read_text())
+    key = "task:heart:acc"
+    told = {"task": "heart", "metric": "acc", "higher_is_better": True, "samples": 6}
+    result["tasks"] = [told | {"key": key}]
+    for arm in result["arms"]:
+        arm["mean"][key], arm["interval"][key] = 0.5, [0.25, 0.75]
+    file.write_text(json.dumps(result))
+    at = open_page("Evaluate", run="demo")
+    assert_sound(at)
+    (table,) = [t.value for t in at.dataframe if "heart acc" in t.value.columns]
+    assert set(table["heart acc"]) == {"0.500 ± 0.250"}
+
+
 def test_a_running_evaluation_shows_what_it_has_found_and_a_failed_one_its_log(run):
     evaluation = Evaluation.open(run, "tenth")
     result = json.loads(evaluation.result_file.read_text())

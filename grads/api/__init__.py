@@ -50,7 +50,6 @@ from grads.data.rejects import place as row_place
 from grads.errors import ConfigError, DataError, GradsError, LayoutError, RunError
 from grads.evaluation.cost import EvaluationCost
 from grads.evaluation.metrics import FORGETTING, LEARNING
-from grads.evaluation.metrics import SHOWN as METRICS
 from grads.evaluation.result import (
     Answers,
     ArmResult,
@@ -91,7 +90,6 @@ __all__ = [
     "FORGETTING",
     "FORMATS",
     "LEARNING",
-    "METRICS",
     "Answers",
     "ArmKind",
     "ArmResult",

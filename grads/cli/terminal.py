@@ -14,6 +14,7 @@ from grads.api import (
     ACTIVE,
     Evaluation,
     EvaluationCost,
+    EvaluationResult,
     FoundEvaluation,
     GradsError,
     JobFolder,
@@ -180,6 +181,8 @@ def estimate_line(cost: EvaluationCost) -> str:
     work = f"{cost.arms} trainings and measurements, {cost.tokens:,} tokens"
     if cost.answers:
         work += f", up to {cost.answers:,} written answers"
+    if cost.requests:
+        work += f", {cost.requests:,} requests of tasks"
     if cost.seconds is None:
         return f"{work}; the run has no measured speed to tell the time from"
     low, high = duration(cost.low), duration(cost.high)
@@ -204,7 +207,7 @@ def evaluation_lines(found: FoundEvaluation) -> list[str]:
     if result is None:
         return [f"{found.name}: nothing is measured yet"]
     samples = ["samples", *(f"{arm.samples:,}" for arm in result.arms)]
-    lines = _table(result.arms, samples)
+    lines = _table(result, result.arms, samples)
     if isinstance(result, TuneResult):
         lines.append(result.sentence)
     else:
@@ -212,7 +215,7 @@ def evaluation_lines(found: FoundEvaluation) -> list[str]:
         lines += [one.sentence for one in told if one.theirs.trains_on != "nothing"]
         lines += [f"{label}: {even.sentence}" for label, even in result.break_even.items()]
     for file in result.by_file:
-        lines += [f"{file.probe} file {file.name}:", *_table(file.arms)]
+        lines += [f"{file.probe} file {file.name}:", *_table(result, file.arms)]
         lines += [
             f"{one.arm} against {one.against}: {one.verdict}"
             for one in file.comparisons
@@ -225,11 +228,13 @@ def evaluation_lines(found: FoundEvaluation) -> list[str]:
     return lines
 
 
-def _table(arms: Sequence[Means], second: Sequence[str] = ()) -> list[str]:
+def _table(
+    result: EvaluationResult, arms: Sequence[Means], second: Sequence[str] = ()
+) -> list[str]:
     """A line an arm: what it was measured by, after its name and a second column with its head."""
     measured = {
         metric: shown.label.lower()
-        for metric, shown in api.METRICS.items()
+        for metric, shown in result.shown.items()
         if any(arm.mean.get(metric) is not None for arm in arms)
     }
     columns = [["arm", *(arm.label for arm in arms)], *([second] if second else [])]

@@ -31,6 +31,17 @@ def general_files(recipe: Recipe) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Work:
+    """Something that is asked of one model."""
+
+    count: int
+    passes: int  # of a token through the model, about
+
+
+NOTHING = Work(0, 0)
+
+
+@dataclass(frozen=True)
 class EvaluationCost:
     """What an evaluation will take."""
 
@@ -40,6 +51,7 @@ class EvaluationCost:
     tokens: int  # that pass through a training or a measurement
     arms: int  # models that are loaded, trained and measured, each seed counted
     answers: int  # that they write, at most
+    requests: int  # of tasks to them
 
 
 def answer_passes(sample: int, reference: int) -> int:
@@ -47,8 +59,12 @@ def answer_passes(sample: int, reference: int) -> int:
     return sample + WRITTEN * reference
 
 
-def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> EvaluationCost:
+def estimate(
+    run: Run, recipe: Recipe, trials: list[Trial], tasks: Work = NOTHING
+) -> EvaluationCost:
     """What these trials will take; a training that several arms share counts once.
+
+    `tasks` are the requests of tasks to one model.
 
     Raises RunError where the run is not scored, and DataError where a file cannot be read.
     """
@@ -64,9 +80,9 @@ def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> EvaluationCost:
         training_passes(lengths[np.isin(ids, trial.sample_ids)], trial, recipe)
         for trial in unique.values()
     )
-    passes = training + (measured + answers.passes) * len(unique)
+    passes = training + (measured + answers.passes + tasks.passes) * len(unique)
     rate, (low, high) = _passes_a_second(run, recipe)
-    if answers.count:
+    if answers.count or tasks.count:
         low, high = UNLIKE
     loading = run.read_manifest().load_seconds * len(unique)
     seconds = passes / rate + loading if rate else None
@@ -77,6 +93,7 @@ def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> EvaluationCost:
         tokens=round(training / TRAINED) + measured * len(unique),
         arms=len(unique),
         answers=answers.count * len(unique),
+        requests=tasks.count * len(unique),
     )
 
 
@@ -100,15 +117,7 @@ class _Part:
     tokens: int  # that one measurement passes through the model
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """What one model writes, at most."""
-
-    count: int
-    passes: int
-
-
-def _answers(heldout: list[_Part], recipe: Recipe) -> _Answers:
+def _answers(heldout: list[_Part], recipe: Recipe) -> Work:
     """As if the first rows of each file all had a short reference, of half the longest length."""
     limit = recipe.answers if isinstance(recipe, EvaluationConfig) else 0
     counts = [min(limit, part.rows) for part in heldout]
@@ -117,7 +126,7 @@ def _answers(heldout: list[_Part], recipe: Recipe) -> _Answers:
         count * answer_passes(length, SHORT_TOKENS // 2)
         for count, length in zip(counts, lengths, strict=True)
     ]
-    return _Answers(sum(counts), sum(passes))
+    return Work(sum(counts), sum(passes))
 
 
 def _heldout(run: Run, recipe: Recipe) -> list[_Part]:

@@ -23,6 +23,7 @@ from grads.evaluation.metrics import METRICS, Batch, Sums
 from grads.store.files import replacing
 
 KL_POSITIONS = 2_048  # at most so many response positions are held against the base model
+CHECKED = 4  # samples on which an adapter must change something
 LOWEST = float(np.finfo(np.float16).min)  # what a log-probability of minus infinity counts as
 
 
@@ -214,6 +215,16 @@ def measure(
             if metric.of_question:
                 found[metric.name] = _by_question(probe, scores, metric.of_question)
     return found
+
+
+@torch.inference_mode()
+def adapter_counts(model: Any, probe: Probe, device: str) -> bool:
+    """Whether a model's adapter is in use: predictions of the first samples differ without it."""
+    batch = probe.samples.collate(np.arange(min(len(probe), CHECKED)), device)
+    ours, _ = response_logits(model, *batch)
+    with model.disable_adapter():
+        base, _ = response_logits(model, *batch)
+    return not torch.equal(ours, base)
 
 
 def _by_question(

@@ -11,7 +11,8 @@ from pydantic import AfterValidator, Field
 from grads.config.evaluation import ARM_KINDS, ArmKind
 from grads.evaluation.about import Leaks, MeasuredOn
 from grads.evaluation.intervals import Verdict
-from grads.evaluation.trials import Curve
+from grads.evaluation.metrics import SHOWN, Shown
+from grads.evaluation.trials import Curve, TaskMetric
 from grads.store.files import read_json
 from grads.store.records import Part, Stored
 
@@ -189,7 +190,14 @@ class EvaluationResult(Stored):
     general: list[MeasuredOn]
     by_file: list[FileResult] = Field(default_factory=list)
     """The files one by one, where several are held out, or general."""
+    tasks: list[TaskMetric] = Field(default_factory=list)
+    """The metrics of the tasks that were asked."""
     finished: bool
+
+    @property
+    def shown(self) -> dict[str, Shown]:
+        """Every metric that there may be a value of, in the order of showing."""
+        return SHOWN | {metric.key: metric.shown for metric in self.tasks}
 
     @property
     def measured_on(self) -> list[MeasuredOn]:

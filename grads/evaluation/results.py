@@ -8,7 +8,7 @@ from grads.evaluation import intervals, sentences
 from grads.evaluation.about import About, MeasuredOn
 from grads.evaluation.arms import BASE, Arm
 from grads.evaluation.intervals import NONE, Verdict
-from grads.evaluation.metrics import DECIDES, FORGETTING, LEARNING, SHOWN
+from grads.evaluation.metrics import DECIDES, FORGETTING, LEARNING, Shown
 from grads.evaluation.price import break_evens, prices
 from grads.evaluation.result import (
     Answers,
@@ -73,6 +73,7 @@ def build(
         heldout_files=about.heldout,
         general=about.general,
         by_file=by_file(shown, done, about),
+        tasks=next((t.tasks for trials in done.values() for t in trials.values()), []),
         finished=finished,
     )
 
@@ -83,11 +84,16 @@ def values(trials: Trials, metric: str) -> dict[int, float]:
     return {seed: number for seed, number in found.items() if number is not None}
 
 
+def _shown(trials: Trials) -> dict[str, Shown]:
+    return {name: shown for trial in trials.values() for name, shown in trial.shown.items()}
+
+
 def means(label: str, trials: Trials) -> Means:
     """Every metric of one arm over its seeds."""
-    mean: dict[str, float | None] = dict.fromkeys(SHOWN)
-    interval: dict[str, tuple[float, float] | None] = dict.fromkeys(SHOWN)
-    for metric in SHOWN:
+    shown = _shown(trials)
+    mean: dict[str, float | None] = dict.fromkeys(shown)
+    interval: dict[str, tuple[float, float] | None] = dict.fromkeys(shown)
+    for metric in shown:
         numbers = np.array(list(values(trials, metric).values()))
         if not len(numbers):
             continue
@@ -118,7 +124,7 @@ def _of_seed(seed: int, trial: TrialResult) -> SeedResult:
         tokens=trial.tokens,
         seconds=trial.seconds,
         curve=trial.curve,
-        **{metric: trial.value(metric) for metric in SHOWN},
+        **{metric: trial.value(metric) for metric in trial.shown},
     )
 
 
@@ -167,7 +173,7 @@ def _compared(arm: Arm, ours: Trials, other: Arm, theirs: Trials) -> Compared:
         theirs = {seed: theirs[min(theirs)] for seed in ours}
     seeds = sorted(ours.keys() & theirs.keys())
     metrics = {}
-    for metric, shown in SHOWN.items():
+    for metric, shown in _shown(ours).items():
         a, b = values(ours, metric), values(theirs, metric)
         if not seeds or not a.keys() & b.keys():
             continue

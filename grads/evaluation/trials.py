@@ -4,10 +4,29 @@ from typing import Self
 
 from pydantic import Field
 
+from grads.evaluation.metrics import SHOWN, Shown
 from grads.store.folders import Evaluation
-from grads.store.records import Stored
+from grads.store.records import Part, Stored
 
 Curve = list[tuple[int, float]]  # (step, training loss in nats per response token)
+
+
+class TaskMetric(Part):
+    """A metric of a task, a mean over the task's samples."""
+
+    key: str
+    """What it is called among the metrics."""
+    task: str
+    metric: str
+    """By lm_eval's name, with the filter that the answers went through where there is one."""
+    higher_is_better: bool
+    samples: int
+
+    @property
+    def shown(self) -> Shown:
+        """As results and pages show it."""
+        told = f"Task {self.task}: the mean {self.metric} over its {self.samples:,} samples."
+        return Shown(f"{self.task} {self.metric}", self.higher_is_better, told)
 
 
 class TrialResult(Stored):
@@ -39,6 +58,14 @@ class TrialResult(Stored):
     """To the first held-out prompts, where it wrote some."""
     written: dict[int, str] = Field(default_factory=dict)
     """What it answered to held-out samples with a short reference, by their position."""
+
+    tasks: list[TaskMetric] = Field(default_factory=list)
+    """What it was measured by in tasks; their sums stand among the others."""
+
+    @property
+    def shown(self) -> dict[str, Shown]:
+        """Every metric that it may have a value of."""
+        return SHOWN | {metric.key: metric.shown for metric in self.tasks}
 
     def value(self, metric: str) -> float | None:
         """A metric over all measured samples; None where it was not measured."""

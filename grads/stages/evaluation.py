@@ -1,7 +1,7 @@
 """The job of an evaluation: train each arm from the base model, measure it, write what it shows."""
 
 from grads.config.evaluation import EvaluationConfig
-from grads.evaluation import arms, results
+from grads.evaluation import arms, results, tasks
 from grads.evaluation.answers import positions, short_references
 from grads.evaluation.cost import SHORT_TOKENS
 from grads.evaluation.probes import Probes, load_probes
@@ -21,6 +21,9 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
     trials = arms.trials(scored, planned, config, config.repetitions)
     lab = Lab(job, config)
     probes = load_probes(run, config, lab.tokenizer)
+    lab.tasks = tasks.load(config, run.read_manifest().longest)
+    if lab.tasks:
+        probes.about.notes.extend(lab.tasks.notes)
     lab.measure_on(probes.heldout, probes.general)
     prompts = asked(probes)
     answering = {arm.label for arm in planned if arm.declared.answers}
@@ -32,7 +35,8 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
             f" first whose reference has at most {SHORT_TOKENS} tokens"
         )
     job.stage("evaluate", "token passes")
-    lab.expect(trials, probes.heldout.tokens + probes.general.tokens + sum(lab.asked.values()))
+    asked_of_all = sum(lab.asked.values()) + (lab.tasks.work.passes if lab.tasks else 0)
+    lab.expect(trials, probes.heldout.tokens + probes.general.tokens + asked_of_all)
     for trial in trials:
         results.write(evaluation, planned, probes.about, prompts=prompts, finished=False)
         lab.finish(trial, probes.heldout, probes.general)

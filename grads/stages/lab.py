@@ -1,6 +1,7 @@
 """Trains and measures the arms of an evaluation or a search, one after another."""
 
 import hashlib
+import json
 import shutil
 import time
 from contextlib import nullcontext
@@ -16,11 +17,14 @@ from grads.errors import EvaluationError, WarmupError
 from grads.evaluation import arms
 from grads.evaluation.answers import closeness, positions, write_answer, write_answers
 from grads.evaluation.arms import Trial
-from grads.evaluation.measure import Probe, Reference, measure, response_counts
+from grads.evaluation.asking import Answered, ask
+from grads.evaluation.measure import Probe, Reference, adapter_counts, measure, response_counts
 from grads.evaluation.metrics import SHOWN, Sums
+from grads.evaluation.tasks import Tasks
 from grads.evaluation.trials import TrialResult, read_trials
 from grads.jobs.job import Job
 from grads.stages import run as stages
+from grads.store.files import replacing
 from grads.store.folders import Evaluation
 
 Lists = dict[str, tuple[list[float], list[float]]]  # sums of each metric by sample
@@ -45,6 +49,7 @@ class Lab:
         self.measured_on = ""  # what tells the recipe, the model and the test samples from others
         self.answering: set[str] = set()  # keys of the trials that write answers
         self.asked: dict[int, int] = {}  # positions of what all answer, and the work of each
+        self.tasks: Tasks | None = None  # that all are asked
         self.left: dict[str, int] = {}  # work of each training to come, by its key
         self.total = self.spent = self.current = 0
 
@@ -56,6 +61,7 @@ class Lab:
         digest = hashlib.sha256(
             repr([sorted(recipe.items()), self.model_digest, list(SHOWN)]).encode()
         )
+        digest.update((self.tasks.digest if self.tasks else "").encode())
         for probe in probes:
             for pool in (probe.samples, probe.options):
                 digest.update(pool.input_ids.tobytes() + pool.trained.tobytes())
@@ -121,9 +127,11 @@ class Lab:
         if len(index):
             model = self._train(model, trial)
             model = model.to(self.dtype) if full else model
+            self._refuse_idle(model, trial, general)
         with nullcontext() if len(index) else reference.being_written():
             sums = self._measure(model, heldout, general, reference)
         written = self._written(model, heldout)
+        answered = self._answered(model, trial)
         lines = self._steps(trial) if len(index) else {}
         found = TrialResult(
             arm=trial.arm,
@@ -137,7 +145,8 @@ class Lab:
             tokens=sum(line["tokens"] for line in lines.values()),
             seconds=round(sum(line["seconds"] for line in lines.values()), 1),
             curve=[(step, round(lines[step]["loss"], 5)) for step in sorted(lines)],
-            sums=sums | _as_lists(heldout, closeness(heldout, written)),
+            sums=sums | _as_lists(heldout, closeness(heldout, written)) | _each_once(answered),
+            tasks=answered.metrics,
             files={probe.name: probe.source.tolist() for probe in (heldout, general)},
             written=written,
         )
@@ -182,6 +191,14 @@ class Lab:
         except WarmupError as error:
             raise EvaluationError(f"arm {trial.arm}, seed {trial.seed}: {error}") from None
 
+    def _refuse_idle(self, model: Any, trial: Trial, probe: Probe) -> None:
+        """Raise EvaluationError where the adapter in use leaves every prediction as it was."""
+        if self.recipe.training == "lora" and not adapter_counts(model, probe, self.device):
+            raise EvaluationError(
+                f"arm {trial.arm}, seed {trial.seed}: its adapter changes no prediction: it would"
+                " be compared as the untrained model; give more --epochs or a higher --lr"
+            )
+
     def _steps(self, trial: Trial) -> dict[int, dict[str, Any]]:
         """The line of metrics of each optimizer step of a finished training, by its number.
 
@@ -216,6 +233,24 @@ class Lab:
             should_stop=self.job.should_stop,
         )
 
+    def _answered(self, model: Any, trial: Trial) -> Answered:
+        """What the model makes of the tasks; the samples are kept in a file."""
+        if self.tasks is None:
+            return Answered([], {}, [])
+        longest = self.run.read_manifest().longest
+        answered = ask(
+            self.tasks,
+            model,
+            models.load_tokenizer(self.settings.model),
+            batch_size=max(1, self.settings.batch_tokens // longest),
+            report=self._report,
+            should_stop=self.job.should_stop,
+        )
+        with replacing(self.evaluation.task_file(trial.key)) as draft:
+            lines = (json.dumps(row, ensure_ascii=False, default=str) for row in answered.samples)
+            draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return answered
+
     def _checkpoints(self, trial: Trial) -> Path:
         return self.evaluation.checkpoints / trial.key
 
@@ -232,6 +267,11 @@ def _as_lists(probe: Probe, found: dict[str, Sums]) -> Lists:
         f"{probe.name}_{name}": (_rounded(over), _rounded(under))
         for name, (over, under) in found.items()
     }
+
+
+def _each_once(answered: Answered) -> Lists:
+    """Values of tasks as sums, to which each sample adds once."""
+    return {name: (values, [1.0] * len(values)) for name, values in answered.values.items()}
 
 
 def _rounded(values: np.ndarray) -> list[float]:
