@@ -68,7 +68,16 @@ def new_evaluation(run: Run) -> None:
         format_func=lambda name: ARM_KINDS[name].label,
         key="arms",
     )
-    settings = recipe(run, "evaluate")
+    answers = st.number_input(
+        "Written answers to compare",
+        0,
+        500,
+        0,
+        key="written",
+        help="Every trained model answers so many held-out examples with a short reference, and the"
+        " two are compared. Slow.",
+    )
+    settings = recipe(run, "evaluate") | {"answers": answers}
     offer(
         run,
         "evaluation",

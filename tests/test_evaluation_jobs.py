@@ -657,8 +657,11 @@ def test_an_estimate_needs_no_torch_and_follows_the_work(place, run):
 # -- the search
 
 
-def test_a_search_from_the_grid_to_the_second_test(place, run):
-    values = RECIPE | {"general": [str(place / "general.jsonl")], "ratio": 0.2, "seeds": 2}
+def test_a_search_from_the_grid_to_the_second_test(place, run, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"instruction": "the lung?", "output": "fever and cough."}\n' * 4)
+    general = [str(place / "general.jsonl"), str(other)]
+    values = RECIPE | {"general": general, "ratio": 0.2, "seeds": 2}
     chosen = ("typical-high", "high-sample", "loss-low")
     config = TuneConfig.parse(values | {"settings": chosen, "save_as": "best"})
     result = conduct(run, "search", config)
@@ -672,16 +675,19 @@ def test_a_search_from_the_grid_to_the_second_test(place, run):
     files = read_trials(Evaluation.open(run, "search"))
     if result.winner is None:
         assert result.confirmation is None
+        assert result.by_file == []
         assert "None of the settings" in result.sentence
     else:
         finals = [file for file in files.values() if file.phase == "final"]
         assert {f.seed for f in finals if f.arm == result.winner} == {2, 3}
         assert result.confirmation.against == "random"
+        assert [one.name for one in result.by_file] == ["general.jsonl", "other.jsonl"]
+        assert {arm.label for arm in result.by_file[0].arms} == {"base", "random", result.winner}
     named = result.selection is not None
     assert named == ("best" in run.selection_names())
     pilots = [file for file in files.values() if file.phase == "pilot"]
     assert {len(file.sums["heldout_loss"][0]) for file in pilots} == {2}  # half of five
-    assert {len(file.sums["general_loss"][0]) for file in pilots} == {6}  # half of twelve
+    assert {len(file.sums["general_loss"][0]) for file in pilots} == {8}  # half of sixteen
 
 
 def test_a_search_tests_what_it_would_save(run):

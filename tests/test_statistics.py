@@ -214,6 +214,11 @@ def test_each_file_has_its_own_numbers_and_verdict():
     assert first.comparisons[0].metrics["heldout_loss"].difference == pytest.approx(-1.21 / 3)
 
 
+def test_no_file_is_told_of_before_an_arm_is_measured():
+    about = About([file_of("a"), file_of("b")], [file_of("g")], Leaks(near_duplicates=[]), [])
+    assert results.by_file([], {}, about) == []
+
+
 def test_a_general_file_is_judged_by_forgetting():
     done = {label: trials([1.0] * 3, [2.0] * 3, samples=5) for label in ("mine", "random")}
     for seed, trial in done["mine"].items():

@@ -64,7 +64,8 @@ def estimate(
 ) -> EvaluationCost:
     """What these trials will take; a training that several arms share counts once.
 
-    `tasks` are the requests of tasks to one model.
+    `tasks` are the requests of tasks to one model. Loading it counts as often as the run has told
+    what that takes: not for runs of before 0.5.
 
     Raises RunError where the run is not scored, and DataError where a file cannot be read.
     """

@@ -212,7 +212,7 @@ def by_file(shown: list[Arm], done: dict[str, Trials], about: About) -> list[Fil
     return [
         _on_file(probe, number, file.name, [(arm, done[arm.label]) for arm in shown])
         for probe, files in sets.items()
-        if len(files) > 1
+        if len(files) > 1 and shown
         for number, file in enumerate(files)
     ]
 
