@@ -122,6 +122,17 @@ def test_the_likeliest_choice_in_the_chat_template(folder, model, place):
 
 
 @needs_lm_eval
+def test_likelihoods_of_a_model_in_bfloat16_are_finer_than_that(folder, place):
+    """Of numbers from 8 to 16, bfloat16 knows sixteenths alone."""
+    coarse = models.load_model(place, "cpu", torch.bfloat16)
+    found = asked(folder, coarse, place, "heart")
+    said = np.array([pair[0] for one in found.samples for pair in one["filtered_resps"]])
+    large = 16 * said[said < -8]
+    assert len(large)
+    assert (large != np.round(large)).any()
+
+
+@needs_lm_eval
 def test_written_answers_are_greedy_and_end_where_the_task_says(folder, model, place):
     tokenizer = models.load_tokenizer(place)
     found = asked(folder, model, place, "say")

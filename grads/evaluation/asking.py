@@ -117,4 +117,7 @@ def _asked(
             report(context.numel() + WRITTEN * (written.numel() - context.numel()))
             return written
 
-    return Asked(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    # Likelihoods summed in bfloat16 would make equals of choices that are not.
+    return Asked(
+        pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32"
+    )
