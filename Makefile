@@ -50,7 +50,8 @@ $(VENV)/run.done: requirements.txt
 	touch $@
 
 # The trainers whose loading the exports are held against need nothing of what they require.
-$(VENV)/dev.done: requirements-dev.txt requirements-bench.txt requirements-peers.txt $(VENV)/run.done
+$(VENV)/dev.done: requirements-dev.txt requirements-bench.txt requirements-tasks.txt \
+  requirements-peers.txt $(VENV)/run.done
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-peers.txt
 	touch $@

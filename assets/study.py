@@ -25,8 +25,9 @@ from grads import api
 from grads.config.evaluation import EvaluationConfig
 from grads.config.run import RunConfig
 from grads.evaluation import arms, results
+from grads.evaluation.about import About
 from grads.evaluation.intervals import NONE
-from grads.evaluation.result import About, ArmResult, Comparison, EvaluationResult
+from grads.evaluation.result import ArmResult, Comparison, EvaluationResult
 from grads.evaluation.trials import TrialResult, read_trials
 from grads.evaluation.tuning import GRID
 from grads.jobs import processes as jobs
@@ -234,7 +235,7 @@ def stored(
     config = evaluation.config()
     assert isinstance(config, EvaluationConfig)
     planned = arms.plan(evaluation.run, config, len(Pool(evaluation.run)))
-    about = About(heldout=found.heldout, general=found.general, leaks=found.leaks, notes=[])
+    about = About(heldout=[found.heldout], general=found.general, leaks=found.leaks, notes=[])
     done = results.by_arm(planned, map(last_heldout, read_trials(evaluation).values()))
     result = results.build(evaluation.run, planned, done, about, finished=found.finished)
     values = result.as_json()

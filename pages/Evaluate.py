@@ -55,11 +55,11 @@ def show(run: Run, name: str) -> None:
         st.plotly_chart(verdict.curves(result), key="curves", alt="Training loss by arm")
         st.markdown("#### What it cost")
         verdict.price(result)
-    table = verdict.table(result.arms, result.price.training)
+    table = verdict.table(result, result.arms, result.price.training)
     st.dataframe(
         table,
         hide_index=True,
-        column_config=verdict.explained(),
+        column_config=verdict.explained(result),
         alt="Every arm with its measurements",
     )
     with st.container(horizontal=True):
@@ -71,6 +71,7 @@ def show(run: Run, name: str) -> None:
             f"{name}.html",
             on_click="ignore",
         )
+    verdict.by_file(result)
     verdict.second_test(result)
     verdict.remarks(result)
     if found.answers and found.answers.prompts:

@@ -18,18 +18,19 @@ def recipe(run: Run, key: str) -> dict[str, Any]:
         "Held-out examples",
         key=f"{key}-heldout",
         placeholder=f"the {own} set aside by this run" if own else "a file: none were set aside",
-        help="Examples like yours that are in no subset. Learning is measured on them.",
+        help="Examples like yours that are in no subset. Learning is measured on them, and on each"
+        " of several files by itself: write semicolons between them.",
     )
     other = general.text_input(
         "General questions",
         key=f"{key}-general",
         placeholder="120 bundled questions",
-        help="What the model should not forget.",
+        help="What the model should not forget; of several files, write semicolons between them.",
     )
     training, epochs, seeds = st.columns(3)
     return {
-        "heldout": api.data_place(heldout) or None,
-        "general": [api.data_place(other)] if other.strip() else [],
+        "heldout": _places(heldout),
+        "general": _places(other),
         "training": training.selectbox(
             "Train",
             ["lora", "full"],
@@ -46,6 +47,11 @@ def recipe(run: Run, key: str) -> dict[str, Any]:
             help="Each with another order and random subset; fewer than 3 say little.",
         ),
     }
+
+
+def _places(text: str) -> list[str]:
+    """The files that a person has written, semicolons between them."""
+    return [api.data_place(part.strip()) for part in text.split(";") if part.strip()]
 
 
 def new_evaluation(run: Run) -> None:
@@ -69,7 +75,16 @@ def new_evaluation(run: Run) -> None:
         format_func=lambda name: ARM_KINDS[name].label,
         key="arms",
     )
-    settings = recipe(run, "evaluate")
+    answers = st.number_input(
+        "Written answers to compare",
+        0,
+        500,
+        0,
+        key="written",
+        help="Every trained model answers so many held-out examples with a short reference, and the"
+        " two are compared. Slow.",
+    )
+    settings = recipe(run, "evaluate") | {"answers": answers}
     offer(
         run,
         "evaluation",

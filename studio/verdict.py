@@ -15,6 +15,7 @@ from grads.api import (
     Comparison,
     EvaluationResult,
     FoundEvaluation,
+    Means,
     Overlap,
     Spent,
     TuneResult,
@@ -27,6 +28,7 @@ LEARNED = {
     "worse": "It learned less than a random subset",
     "no difference seen": "No difference seen from a random subset",
 }
+SETS = {"heldout": "learning", "general": "forgetting"}  # what a file's verdict is about
 SENTENCES = 3  # more of them are folded
 ANSWERS = 3  # arms whose answers are shown at first
 FORGOT = {
@@ -149,7 +151,7 @@ def second_test(result: EvaluationResult) -> None:
     """The winner of a search once more, with fresh seeds, on samples that no pilot saw."""
     if isinstance(result, TuneResult) and result.confirmation_arms:
         st.markdown("#### The second test of the winner")
-        shown = table(result.confirmation_arms, {}).drop(columns=["steps", "seconds"])
+        shown = table(result, result.confirmation_arms, {}).drop(columns=["steps", "seconds"])
         st.dataframe(shown, hide_index=True, alt="The winner and random under fresh seeds")
 
 
@@ -161,16 +163,14 @@ def _reach(arm: ArmResult, metric: str, noise: float | None) -> float:
     return noise or 0.0 if arm.declared.chosen else 0.0
 
 
-def table(arms: list[ArmResult], training: dict[str, Spent]) -> pd.DataFrame:
+def table(
+    result: EvaluationResult, arms: list[ArmResult], training: dict[str, Spent]
+) -> pd.DataFrame:
     """A row an arm: means with half the width of their 95% interval, and the price by label."""
     rows = []
     for arm in arms:
-        row = {"arm": arm.label, "examples": arm.samples, "trainings": len(arm.seeds)}
-        for metric, shown in api.METRICS.items():
-            mean, reach = arm.mean.get(metric), arm.reach(metric)
-            if mean is not None:
-                spread = f" ± {reach:.3f}" if reach is not None else ""
-                row[shown.label] = f"{mean:.3f}{spread}"
+        row: dict[str, Any] = {"arm": arm.label, "examples": arm.samples}
+        row |= {"trainings": len(arm.seeds)} | _measured(result, arm)
         price = training.get(arm.label)
         row |= {
             "steps": round(price.steps) if price else 0,
@@ -180,9 +180,46 @@ def table(arms: list[ArmResult], training: dict[str, Spent]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def explained() -> dict[str, Any]:
+def _measured(result: EvaluationResult, arm: Means) -> dict[str, str]:
+    """An arm's means by what they are called, with half the width of their interval."""
+    found = {}
+    for metric, shown in result.shown.items():
+        mean, reach = arm.mean.get(metric), arm.reach(metric)
+        if mean is not None:
+            spread = f" ± {reach:.3f}" if reach is not None else ""
+            found[shown.label] = f"{mean:.3f}{spread}"
+    return found
+
+
+def by_file(result: EvaluationResult) -> None:
+    """Each file's own table and verdicts, where several are held out, or general."""
+    if not result.by_file:
+        return
+    st.markdown("#### File by file")
+    tabs = st.tabs([words.literal(file.name) for file in result.by_file])
+    for tab, file in zip(tabs, result.by_file, strict=True):
+        with tab:
+            rows = [{"arm": arm.label, **_measured(result, arm)} for arm in file.arms]
+            st.dataframe(
+                pd.DataFrame(rows),
+                hide_index=True,
+                key=f"{file.probe}-{file.name}",
+                column_config=explained(result),
+                alt=f"Every arm on {file.name}",
+            )
+            what = SETS[file.probe]
+            told = [one for one in file.comparisons if one.theirs.random and not one.ours.random]
+            _listed(
+                f"Against random, {what}",
+                [f"{one.arm} against {one.against}, {what}: {one.verdict}" for one in told],
+            )
+
+
+def explained(result: EvaluationResult) -> dict[str, Any]:
     """What each measurement in the table says, at its column's head."""
-    return {shown.label: st.column_config.Column(help=shown.help) for shown in api.METRICS.values()}
+    return {
+        shown.label: st.column_config.Column(help=shown.help) for shown in result.shown.values()
+    }
 
 
 def price(result: EvaluationResult) -> None:
@@ -198,15 +235,16 @@ def price(result: EvaluationResult) -> None:
 
 def remarks(result: EvaluationResult) -> None:
     """What limits the verdict."""
-    near = len({pair.heldout for pair in result.leaks.near_duplicates})
+    near = result.leaks.samples
     if near:
         st.warning(
             f"{words.count(near, 'held-out example')} nearly repeat examples to train on: they make"
             " every arm look better than it is.",
             icon=":material/warning:",
         )
-    measured = [result.heldout, *result.general]
-    sets = "; ".join(f"{one.name}: {words.count(one.samples, 'example')}" for one in measured)
+    sets = "; ".join(
+        f"{one.name}: {words.count(one.samples, 'example')}" for one in result.measured_on
+    )
     st.caption(words.literal(f"Measured on {sets}."))
     for note in result.notes:
         st.caption(words.literal(f"Note: {note}."))

@@ -11,17 +11,20 @@ import torch
 from chain import WORDS, save_tiny_model
 from run_dirs import demo_run
 
+from grads import api
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.data.tokens import TokenPool
 from grads.data.turns import Turn
 from grads.engine import models
 from grads.errors import ConfigError, EvaluationError, Stopped
+from grads.evaluation import answers, cost, tuning
 from grads.evaluation import measure as evaluation
-from grads.evaluation import tuning
+from grads.evaluation.answers import positions
 from grads.evaluation.arms import Arm, Trial, training_passes
 from grads.evaluation.measure import Probe, Reference, measure
 from grads.evaluation.probes import load_probes
 from grads.selection.options import SelectionConfig
+from grads.stages.evaluation import asked
 from grads.store.bundled import DEMO
 
 
@@ -211,13 +214,13 @@ def test_an_answer_continues_the_prompt_greedily(tmp_path):
     tokenizer = models.load_tokenizer(str(tmp_path))
     model = models.load_model(str(tmp_path), "cpu", torch.float32)
     turns = [Turn("user", "the heart?"), Turn("assistant", "lung")]
-    written = evaluation.write_answer(model, tokenizer, turns)
+    written = answers.write_answer(model, tokenizer, turns)
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": turns[0].content}], tokenize=False, add_generation_prompt=True
     )
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     start = len(ids)
-    while len(ids) < start + evaluation.ANSWER_TOKENS and (ids[-1] != 2 or len(ids) == start):
+    while len(ids) < start + cost.ANSWER_TOKENS and (ids[-1] != 2 or len(ids) == start):
         with torch.no_grad():
             ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
     assert written == tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
@@ -305,13 +308,55 @@ def test_configs_survive_the_way_through_json():
         assert type(config).parse(json.loads(config.model_dump_json())) == config
 
 
+@pytest.mark.parametrize(
+    ("stored", "files"),
+    [(None, ()), ("a.jsonl", ("a.jsonl",)), (["a.jsonl", "b.jsonl"], ("a.jsonl", "b.jsonl"))],
+)
+def test_one_held_out_file_or_none_is_what_settings_held_before(stored, files):
+    for kind in (EvaluationConfig, TuneConfig):
+        assert kind.parse({"heldout": stored}).heldout == files
+
+
+def test_several_held_out_files_are_one_set_that_remembers_its_files(tmp_path):
+    """Of one name they are told apart by their place; of each the first rows count."""
+    run = demo_run(tmp_path)
+    rows = (DEMO / "medical_qa_heldout.jsonl").read_text().splitlines(keepends=True)
+    files = []
+    for name, part in (("x", rows[:9]), ("y", rows[9:20])):
+        (tmp_path / name).mkdir()
+        files.append(tmp_path / name / "test.jsonl")
+        files[-1].write_text("".join(part))
+    recipe = EvaluationConfig(
+        selections=("grads-10",), heldout=tuple(map(str, files)), heldout_limit=8
+    )
+    found = load_probes(run, recipe, models.load_tokenizer("demo"))
+    assert [one.name for one in found.about.heldout] == [str(file) for file in files]
+    assert [one.samples for one in found.about.heldout] == [8, 8]
+    assert found.heldout.source.tolist() == [0] * 8 + [1] * 8
+    assert positions(found.heldout) == [0, 1, 8, 9], "of each file in turn"
+    assert [(prompt.file, prompt.row) for prompt in asked(found)] == [
+        (str(file), row) for file in files for row in (0, 1)
+    ]
+
+
+def test_an_estimate_counts_the_loading_of_every_model(tmp_path):
+    run = demo_run(tmp_path)
+    config = EvaluationConfig(
+        selections=("grads-10",), heldout=(str(DEMO / "medical_qa_heldout.jsonl"),)
+    )
+    before = api.estimate_evaluation(run, config)
+    run.update_manifest(load_seconds=7.0)
+    after = api.estimate_evaluation(run, config)
+    assert after.seconds == pytest.approx(before.seconds + 7 * before.arms, abs=0.2)
+
+
 @pytest.mark.parametrize("layout", ["text", "chosen"])
 def test_how_the_runs_own_rows_are_read_is_not_asked_of_other_files(tmp_path, layout):
     run = demo_run(tmp_path)
     values = json.loads(run.config_file.read_text())
     run.config_file.write_text(json.dumps(values | {"layout": layout}))
     recipe = EvaluationConfig(
-        selections=("grads-10",), heldout=str(DEMO / "medical_qa_heldout.jsonl")
+        selections=("grads-10",), heldout=(str(DEMO / "medical_qa_heldout.jsonl"),)
     )
     found = load_probes(run, recipe, models.load_tokenizer("demo"))
     assert (len(found.heldout), len(found.general)) == (40, 120)

@@ -21,11 +21,13 @@ from chain import (
     wait_for,
     write_data,
 )
+from test_tasks import needs_lm_eval, write_tasks
 
 from grads import api
+from grads.cli.terminal import evaluation_lines
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import EvaluationError, RunError, SelectionError
-from grads.evaluation import tuning
+from grads.evaluation import closeness, tuning
 from grads.evaluation.trials import read_trials
 from grads.jobs import processes as jobs
 from grads.selection.options import SelectionConfig
@@ -81,6 +83,10 @@ def conduct(run, name, config):
     status = wait_for(evaluation, "finished", "failed")
     assert status.state == "finished", status.error
     return api.read_evaluation(run, name).result
+
+
+def approx(value):
+    return pytest.approx(value, abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -443,11 +449,11 @@ def test_fresh_repetitions_are_other_seeds_of_the_same(place, run, whole):
 # -- held-out files
 
 
-def heldout_file(folder, place, rows):
+def heldout_file(folder, rows=(), name="heldout.jsonl", seed=9):
     """Held-out rows of the pool's layout, and some of them."""
-    rng = np.random.default_rng(9)
+    rng = np.random.default_rng(seed)
     fresh = [{"question": words(rng, 9) + "?", "answer": words(rng, 20)} for _ in range(4)]
-    file = folder / "heldout.jsonl"
+    file = folder / name
     file.write_text("\n".join(json.dumps(row) for row in [*fresh[:2], *rows, *fresh[2:]]))
     return str(file)
 
@@ -462,7 +468,7 @@ def pool_row(place, run):
 
 def test_a_leaked_row_is_refused_with_its_number(place, run, tmp_path):
     sample, row = pool_row(place, run)
-    config = settings(place, heldout=heldout_file(tmp_path, place, [row]), arms=["base"])
+    config = settings(place, heldout=heldout_file(tmp_path, [row]), arms=["base"])
     evaluation = api.create_evaluation(run, "leaky", config)
     api.start_run(evaluation)
     status = wait_for(evaluation, "failed", "finished")
@@ -478,12 +484,119 @@ def test_a_near_duplicate_is_counted_and_measured(place, run, tmp_path):
     """The longest answer of the pool with one word more."""
     sample, row = pool_row(place, run)
     near = {"question": row["question"], "answer": row["answer"] + " water", "options": "none"}
-    config = settings(place, heldout=heldout_file(tmp_path, place, [near]), arms=["base"])
+    config = settings(place, heldout=heldout_file(tmp_path, [near]), arms=["base"])
     result = conduct(run, "near", config)
     pairs = result.leaks.near_duplicates
     assert [(p.heldout, p.sample_id) for p in pairs if p.overlap > 0.9] == [(2, sample)]
     assert result.heldout.samples == 5
     assert any("1 heldout samples with options do not count" in note for note in result.notes)
+
+
+def test_two_held_out_files_and_two_general_ones_are_told_one_by_one(place, run, tmp_path):
+    """As a job and in its table: each number by hand from the sums of the file's samples."""
+    heldout = [heldout_file(tmp_path, name=f"{name}.jsonl", seed=i) for i, name in enumerate("ab")]
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"instruction": "the lung?", "output": "fever and cough."}\n' * 3)
+    config = settings(
+        place,
+        selections=["fifth"],
+        arms=["random", "selection"],
+        seeds=2,
+        epochs=1,
+        heldout=heldout,
+        general=[str(place / "general.jsonl"), str(other)],
+    )
+    result = conduct(run, "files", config)
+    assert [one.name for one in result.measured_on] == [
+        *("a.jsonl", "b.jsonl", "general.jsonl", "other.jsonl")
+    ]
+    assert (result.heldout.name, result.heldout.samples) == ("a.jsonl, b.jsonl", 8)
+    assert [(one.probe, one.name) for one in result.by_file] == [
+        ("heldout", "a.jsonl"),
+        ("heldout", "b.jsonl"),
+        ("general", "general.jsonl"),
+        ("general", "other.jsonl"),
+    ]
+    stored = read_trials(Evaluation.open(run, "files"))
+    first, second = (stored[f"fifth-{seed}"].sums["heldout_loss"] for seed in (0, 1))
+    expected = np.mean([sum(over[4:]) / sum(under[4:]) for over, under in (first, second)])
+    (mine,) = [arm for arm in result.by_file[1].arms if arm.label == "fifth"]
+    assert mine.mean["heldout_loss"] == pytest.approx(expected)
+    assert mine.mean["heldout_accuracy"] is not None
+    (pair,) = [c for c in result.by_file[1].comparisons if c.against == "random"]
+    assert pair.verdict == pair.metrics["heldout_loss"].verdict
+    lines = evaluation_lines(api.read_evaluation(run, "files"))
+    place = lines.index("heldout file b.jsonl:")
+    assert lines[place + 1].split() == ["arm", "held-out", "loss", "words", "right"]
+    assert lines[place + 4].startswith(f"fifth   {expected:.3f} ±")
+    assert lines[place + 5] == f"fifth against random: {pair.verdict}"
+
+
+def test_answers_are_written_and_compared_where_they_are_asked_for(place, run, whole, tmp_path):
+    """Each number again from the texts that the arm's file holds; long references do not count."""
+    rows = [{"question": "the lung?", "answer": "never " * 65}]
+    rows += [{"question": f"{word}?", "answer": f"{word}."} for word in ("lung", "skin", "rash")]
+    file = tmp_path / "short.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    values = {"arms": ["random", "selection"], "seeds": 2, "epochs": 1, "heldout": [str(file)]}
+    config = settings(place, selections=["fifth"], answers=2, **values)
+    said = api.estimate_evaluation(run, config)
+    without = api.estimate_evaluation(run, config.model_copy(update={"answers": 0}))
+    assert (said.answers, without.answers) == (2 * 5, 0)
+    assert said.seconds > without.seconds
+    result = conduct(run, "written", config)
+    assert any("compared on 2 held-out samples" in note for note in result.notes)
+    assert arm_of(whole, "full").mean["heldout_f1"] is None
+    for name, trial in read_trials(Evaluation.open(run, "written")).items():
+        assert list(trial.written) == [1, 2], name
+        expected = [closeness.token_f1(trial.written[i], rows[i]["answer"]) for i in (1, 2)]
+        assert trial.sums["heldout_f1"] == ([0, *map(approx, expected), 0], [0, 1, 1, 0])
+    (pair,) = [c for c in result.comparisons if (c.arm, c.against) == ("fifth", "random")]
+    assert {"heldout_exact", "heldout_f1", "heldout_rouge_l"} <= pair.metrics.keys()
+    assert pair.metrics["heldout_f1"].low is not None
+    head = evaluation_lines(api.read_evaluation(run, "written"))[0]
+    assert "answers exact" in head
+
+
+@needs_lm_eval
+def test_tasks_are_asked_of_every_arm_and_compared_as_the_rest(place, run, tmp_path):
+    """Values by sample, again from what the evaluation keeps of the samples."""
+    write_tasks(tmp_path / "tasks")
+    values = {"arms": ["random", "selection"], "seeds": 2, "tasks": ["heart,say"]}
+    config = settings(place, selections=["fifth"], tasks_dir=str(tmp_path / "tasks"), **values)
+    said = api.estimate_evaluation(run, config)
+    assert said.requests == (6 * 3 + 4) * said.arms
+    without = config.model_copy(update={"tasks": ()})
+    assert said.seconds > api.estimate_evaluation(run, without).seconds
+    result = conduct(run, "tasks", config)
+    evaluation = Evaluation.open(run, "tasks")
+    for name, trial in read_trials(evaluation).items():
+        lines = evaluation.task_file(trial.key).read_text().splitlines()
+        samples = [json.loads(line) for line in lines]
+        assert [sample["task"] for sample in samples] == ["heart"] * 6 + ["say"] * 4
+        right = [sample["acc"] for sample in samples[:6]]
+        assert trial.sums["task:heart:acc"] == (right, [1.0] * 6), name
+    (pair,) = [c for c in result.comparisons if (c.arm, c.against) == ("fifth", "random")]
+    found = pair.metrics["task:heart:acc"]
+    ours, theirs = (arm_of(result, label).seeds for label in ("fifth", "random"))
+    both = zip(ours, theirs, strict=True)
+    gaps = [a.value("task:heart:acc") - b.value("task:heart:acc") for a, b in both]
+    assert found.difference == pytest.approx(np.mean(gaps))
+    assert found.low <= found.difference <= found.high
+    assert found.bootstrap[0] <= found.bootstrap[1]
+    assert "heart acc" in evaluation_lines(api.read_evaluation(run, "tasks"))[0]
+    with pytest.raises(EvaluationError, match="no folder at"):
+        api.create_evaluation(run, "x", config.model_copy(update={"tasks_dir": "/no/such"}))
+
+
+def test_an_arm_whose_adapter_changes_nothing_is_an_error(place, run):
+    """One step alone, whose learning rate is still zero."""
+    config = settings(place, selections=["fifth"], arms=["selection"], epochs=1, batch_size=64)
+    evaluation = api.create_evaluation(run, "idle", config)
+    api.start_run(evaluation)
+    status = wait_for(evaluation, "failed", "finished")
+    assert "arm fifth, seed 0: its adapter changes no prediction" in status.error
+    assert set(read_trials(evaluation)) == {"base-0"}
 
 
 def test_an_unknown_layout_says_what_to_rename(place, run, tmp_path):
@@ -503,7 +616,8 @@ def test_what_cannot_be_evaluated_is_refused_at_once(place, run, tmp_path):
     for values, name, kind, message in (
         ({"selections": ["fifth"]}, "../x", EvaluationError, "is no name"),
         ({"selections": ["none"]}, "x", RunError, "no selection 'none': there are "),
-        ({"heldout": str(tmp_path / "no.jsonl")}, "x", EvaluationError, "no file at"),
+        ({"heldout": [str(tmp_path / "no.jsonl")]}, "x", EvaluationError, "no file at"),
+        ({"heldout": [str(place / "data.jsonl")] * 2}, "x", EvaluationError, "is named twice"),
     ):
         with pytest.raises(kind, match=message):
             api.create_evaluation(run, name, settings(place, **values))
@@ -543,8 +657,11 @@ def test_an_estimate_needs_no_torch_and_follows_the_work(place, run):
 # -- the search
 
 
-def test_a_search_from_the_grid_to_the_second_test(place, run):
-    values = RECIPE | {"general": [str(place / "general.jsonl")], "ratio": 0.2, "seeds": 2}
+def test_a_search_from_the_grid_to_the_second_test(place, run, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"instruction": "the lung?", "output": "fever and cough."}\n' * 4)
+    general = [str(place / "general.jsonl"), str(other)]
+    values = RECIPE | {"general": general, "ratio": 0.2, "seeds": 2}
     chosen = ("typical-high", "high-sample", "loss-low")
     config = TuneConfig.parse(values | {"settings": chosen, "save_as": "best"})
     result = conduct(run, "search", config)
@@ -558,16 +675,19 @@ def test_a_search_from_the_grid_to_the_second_test(place, run):
     files = read_trials(Evaluation.open(run, "search"))
     if result.winner is None:
         assert result.confirmation is None
+        assert result.by_file == []
         assert "None of the settings" in result.sentence
     else:
         finals = [file for file in files.values() if file.phase == "final"]
         assert {f.seed for f in finals if f.arm == result.winner} == {2, 3}
         assert result.confirmation.against == "random"
+        assert [one.name for one in result.by_file] == ["general.jsonl", "other.jsonl"]
+        assert {arm.label for arm in result.by_file[0].arms} == {"base", "random", result.winner}
     named = result.selection is not None
     assert named == ("best" in run.selection_names())
     pilots = [file for file in files.values() if file.phase == "pilot"]
     assert {len(file.sums["heldout_loss"][0]) for file in pilots} == {2}  # half of five
-    assert {len(file.sums["general_loss"][0]) for file in pilots} == {6}  # half of twelve
+    assert {len(file.sums["general_loss"][0]) for file in pilots} == {8}  # half of sixteen
 
 
 def test_a_search_tests_what_it_would_save(run):

@@ -162,8 +162,9 @@ def test_paths_are_stored_absolute(place, tmp_path, monkeypatch):
     assert run.config_values()["model"] == str(place / "model")
     for name in ("demo", "org/name", "gpt2"):
         assert RunConfig(dataset=name, model=name).absolute().model == name, "no file, no path"
-    measured = EvaluationConfig(heldout="data.jsonl", general=("data.jsonl", "./no.csv")).absolute()
-    assert measured.heldout == str(place / "data.jsonl")
+    files = ("data.jsonl", "./no.csv")
+    measured = EvaluationConfig(heldout=files, general=files).absolute()
+    assert measured.heldout == (str(place / "data.jsonl"), str(place / "no.csv"))
     assert measured.general == (str(place / "data.jsonl"), str(place / "no.csv"))
 
 

@@ -1193,6 +1193,53 @@ def test_many_subsets_are_counted_pictured_and_folded(run):
     assert_sound(at)
 
 
+def test_several_files_are_shown_one_by_one(run):
+    """Each with its own table and its own verdict, of learning or of forgetting."""
+    file = run.evaluations / "tenth" / "result.json"
+    result = json.loads(file.read_text())
+    assert "File by file" not in everything(open_page("Evaluate", run="demo"))
+    pair = next(c for c in result["comparisons"] if c["against_kind"] == "random")
+    result["by_file"] = [
+        {
+            "probe": probe,
+            "name": name,
+            "arms": [
+                {"label": arm["label"], "mean": {f"{probe}_loss": 1.25}, "interval": {}}
+                for arm in result["arms"]
+            ],
+            "comparisons": [pair | {"verdict": verdict}],
+        }
+        for probe, name, verdict in (
+            ("heldout", "a_b_.jsonl", "better"),
+            ("general", "a_b_.jsonl", "worse"),
+        )
+    ]
+    file.write_text(json.dumps(result))
+    at = open_page("Evaluate", run="demo")
+    assert_sound(at)
+    assert [tab.label for tab in at.tabs] == [words.literal("a_b_.jsonl")] * 2
+    told = everything(at).replace("\\", "")
+    assert f"{pair['arm']} against random, learning: better" in told
+    assert f"{pair['arm']} against random, forgetting: worse" in told
+    (shown,) = [t.value for t in at.dataframe if list(t.value.columns) == ["arm", "Held-out loss"]]
+    assert shown["Held-out loss"].unique().tolist() == ["1.250"]
+
+
+def test_tasks_stand_in_the_table_with_what_they_say(run):
+    file = run.evaluations / "tenth" / "result.json"
+    result = json.loads(file.read_text())
+    key = "task:heart:acc"
+    told = {"task": "heart", "metric": "acc", "higher_is_better": True, "samples": 6}
+    result["tasks"] = [told | {"key": key}]
+    for arm in result["arms"]:
+        arm["mean"][key], arm["interval"][key] = 0.5, [0.25, 0.75]
+    file.write_text(json.dumps(result))
+    at = open_page("Evaluate", run="demo")
+    assert_sound(at)
+    (table,) = [t.value for t in at.dataframe if "heart acc" in t.value.columns]
+    assert set(table["heart acc"]) == {"0.500 ± 0.250"}
+
+
 def test_a_running_evaluation_shows_what_it_has_found_and_a_failed_one_its_log(run):
     evaluation = Evaluation.open(run, "tenth")
     result = json.loads(evaluation.result_file.read_text())
@@ -1227,7 +1274,7 @@ def test_nothing_can_be_started_without_samples_to_measure_on(run):
     at.run()
     assert "no/such/file.jsonl: check the path" in messages(at)
     for box in [box for box in at.text_input if box.label == "Held-out examples"]:
-        box.set_value("assets/demo/medical_qa_heldout.jsonl")
+        box.set_value("assets/demo/medical_qa_heldout.jsonl; assets/demo/general.jsonl")
     at.run()
     assert_sound(at)
     assert has_button(at, "Start the evaluation")

@@ -142,7 +142,6 @@ def test_infinite_losses_survive_a_file(tmp_path):
         seconds=0.5,
         curve=[(1, float("inf"))],
         sums={"heldout_loss": ([float("inf")], [2.0])},
-        general_losses=[float("inf")],
     )
     trial.write(tmp_path / "full-0.json")
     again = TrialResult.read(tmp_path / "full-0.json")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from grads.evaluation import intervals, results
+from grads.evaluation.about import About, Leaks, MeasuredOn
 from grads.evaluation.arms import Arm
 from grads.evaluation.intervals import NONE, Estimate
 from grads.evaluation.trials import TrialResult
@@ -109,9 +110,9 @@ def trials(heldout, general, samples=10):
             sums={
                 "heldout_loss": ([2 * a], [2.0]),
                 "general_loss": ([b, b], [1.0, 1.0]),
-                "general_kl": ([0.1], [1.0]),
+                "general_kl": ([0.1, 0.1], [1.0, 1.0]),
             },
-            general_losses=[b],
+            files={"heldout": [0], "general": [0, 1]},
             steps=3,
             tokens=100,
             seconds=2.0,
@@ -161,7 +162,7 @@ def test_kl_alone_is_no_forgetting():
     """The predictions moved far from the base model's, the general loss did not."""
     ours, theirs = trials([1.0, 1.1, 1.2], [2.0] * 3), trials([1.0, 1.2, 1.1], [2.0] * 3)
     for seed, file in ours.items():
-        file.sums["general_kl"] = ([5.0 + seed], [1.0])
+        file.sums["general_kl"] = ([5.0 + seed, 5.0], [1.0, 1.0])
     found = compare(ours, theirs)
     assert found.metrics["general_kl"].verdict == "worse"
     assert found.forgetting == NONE
@@ -175,3 +176,60 @@ def test_base_is_paired_with_every_seed():
     assert found.metrics["heldout_loss"].difference == pytest.approx(-1.9)
     assert found.learning == "better"
     assert found.forgetting == "worse"
+
+
+def file_of(name):
+    return MeasuredOn(name=name, samples=2, response_tokens=3, with_options=1, refused=0)
+
+
+def on_two_files(first, second, general=2.0):
+    """Trainings of an arm by seed: losses per token on two held-out files, the samples mixed."""
+    found = trials([0.0] * len(first), [general] * len(first))
+    for (a, b), trial in zip(zip(first, second, strict=True), found.values(), strict=True):
+        trial.sums["heldout_loss"] = ([b, 2 * a, 2 * b, a], [1.0, 2.0, 2.0, 1.0])
+        trial.files["heldout"] = [1, 0, 1, 0]
+    return found
+
+
+def test_each_file_has_its_own_numbers_and_verdict():
+    """More learned on one file, less on the other; together nothing is seen."""
+    done = {
+        "mine": on_two_files([1.0, 1.1, 1.2], [2.0, 2.1, 2.2]),
+        "random": on_two_files([1.4, 1.51, 1.6], [1.6, 1.7, 1.81]),
+    }
+    about = About([file_of("a"), file_of("b")], [file_of("g")], Leaks(near_duplicates=[]), [])
+    assert compare(done["mine"], done["random"]).learning == NONE
+    first, second = results.by_file([MINE, RANDOM], done, about)  # the one general file is all
+    assert (first.probe, first.name, second.probe, second.name) == ("heldout", "a", "heldout", "b")
+    assert {arm.label: arm.mean["heldout_loss"] for arm in first.arms} == {
+        "mine": pytest.approx(1.1),
+        "random": pytest.approx((1.4 + 1.51 + 1.6) / 3),
+    }
+    assert second.arms[0].mean["heldout_loss"] == pytest.approx(2.1)
+    assert second.arms[0].mean["general_loss"] is None
+    low, high = first.arms[0].interval["heldout_loss"]
+    assert (low + high) / 2 == pytest.approx(1.1)
+    assert [one.comparisons[0].verdict for one in (first, second)] == ["better", "worse"]
+    assert list(first.comparisons[0].metrics) == ["heldout_loss"]
+    assert first.comparisons[0].metrics["heldout_loss"].difference == pytest.approx(-1.21 / 3)
+
+
+def test_no_file_is_told_of_before_an_arm_is_measured():
+    about = About([file_of("a"), file_of("b")], [file_of("g")], Leaks(near_duplicates=[]), [])
+    assert results.by_file([], {}, about) == []
+
+
+def test_a_general_file_is_judged_by_forgetting():
+    done = {label: trials([1.0] * 3, [2.0] * 3, samples=5) for label in ("mine", "random")}
+    for seed, trial in done["mine"].items():
+        trial.sums["general_loss"] = ([2.0, 3.0 + seed / 100], [1.0, 1.0])
+    about = About([file_of("h")], [file_of("a"), file_of("b")], Leaks(near_duplicates=[]), [])
+    verdicts = [one.comparisons[0].verdict for one in results.by_file([MINE, RANDOM], done, about)]
+    assert verdicts == [NONE, "worse"]
+
+
+def test_files_together_are_summed():
+    whole = MeasuredOn.together([file_of("a"), file_of("b")])
+    assert (whole.name, whole.samples, whole.response_tokens) == ("a, b", 4, 6)
+    assert whole.with_options == 2
+    assert MeasuredOn.together([file_of("a")]) == file_of("a")

@@ -151,9 +151,10 @@ def test_what_it_says_of_itself_stands_in_one_place(wheel):
         ("grads", "grads.__main__:main", "console_scripts")
     ]
     assert {line for line in found.requires if ";" not in line} == required("requirements.txt")
-    assert found.metadata.get_all("Provides-Extra") == ["bench", "dev"]
-    bench = required("requirements-bench.txt")
-    extras = {"bench": bench, "dev": bench | required("requirements-dev.txt")}
+    assert found.metadata.get_all("Provides-Extra") == ["bench", "dev", "tasks"]
+    bench, tasks = required("requirements-bench.txt"), required("requirements-tasks.txt")
+    extras = {"bench": bench, "tasks": tasks}
+    extras["dev"] = bench | tasks | required("requirements-dev.txt")
     assert {line for line in found.requires if ";" in line} == {
         f"{line}; extra == '{extra}'" for extra, lines in extras.items() for line in lines
     }

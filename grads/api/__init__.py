@@ -53,12 +53,12 @@ from grads.data.rejects import place as row_place
 from grads.errors import ConfigError, DataError, GradsError, LayoutError, RunError
 from grads.evaluation.cost import EvaluationCost
 from grads.evaluation.metrics import FORGETTING, LEARNING
-from grads.evaluation.metrics import SHOWN as METRICS
 from grads.evaluation.result import (
     Answers,
     ArmResult,
     Comparison,
     EvaluationResult,
+    Means,
     Overlap,
     Spent,
     TuneResult,
@@ -100,7 +100,6 @@ __all__ = [
     "FORGETTING",
     "FORMATS",
     "LEARNING",
-    "METRICS",
     "Answers",
     "ArmKind",
     "ArmResult",
@@ -124,6 +123,7 @@ __all__ = [
     "JobFolder",
     "LayoutError",
     "Manifest",
+    "Means",
     "OneOf",
     "Overlap",
     "Pool",

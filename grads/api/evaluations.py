@@ -9,7 +9,7 @@ from filelock import FileLock
 from grads.api.runs import load_pool
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import EvaluationError, RunError
-from grads.evaluation import arms, cost, tuning
+from grads.evaluation import arms, cost, tasks, tuning
 from grads.evaluation.result import Answers, EvaluationResult, Overlap, TuneResult, read_result
 from grads.evaluation.trials import read_trials
 from grads.jobs import processes as jobs
@@ -32,6 +32,8 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
     if isinstance(config, TuneConfig):
         check_name(config.save_as)
     _refuse_without_samples(run, config)
+    if isinstance(config, EvaluationConfig):
+        tasks.check_names(config)
     trials = _planned_trials(run, config)
     made = Evaluation.create(run, name, config)
     if jobs.observe(made).state == "finished":
@@ -58,14 +60,17 @@ def start_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig)
 def _refuse_without_samples(run: Run, config: EvaluationConfig | TuneConfig) -> None:
     if not run.scores_file.exists():
         return  # that is said first, where the scores are read
-    if config.heldout is None and not run.read_manifest().counts.heldout:
+    if not config.heldout and not run.read_manifest().counts.heldout:
         raise EvaluationError(
             f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"
             " data again with --heldout N"
         )
-    for file in (config.heldout, *config.general):
-        if file is not None and not Path(file).expanduser().exists():
-            raise EvaluationError(f"no file at {file}: check the path")
+    for files in (config.heldout, config.general):
+        for file in files:
+            if not Path(file).expanduser().exists():
+                raise EvaluationError(f"no file at {file}: check the path")
+            if files.count(file) > 1:
+                raise EvaluationError(f"{file} is named twice: name it once")
 
 
 def _refuse_other_subsets(made: Evaluation, trials: list[arms.Trial]) -> None:
@@ -143,7 +148,10 @@ def estimate_evaluation(run: Run, config: EvaluationConfig | TuneConfig) -> cost
     config = config.absolute()
     _refuse_without_samples(run, config)
     trials = _planned_trials(run, config)
-    return cost.estimate(run, config, trials)
+    asked = None
+    if isinstance(config, EvaluationConfig):
+        asked = tasks.load(config, run.read_manifest().longest)
+    return cost.estimate(run, config, trials, asked.work if asked else cost.NOTHING)
 
 
 def _planned_trials(run: Run, config: EvaluationConfig | TuneConfig) -> list[arms.Trial]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -12,12 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from grads import api
 from grads.api import (
     ACTIVE,
-    ArmResult,
     Evaluation,
     EvaluationCost,
+    EvaluationResult,
     FoundEvaluation,
     GradsError,
     JobFolder,
+    Means,
     ProbeRequest,
     Run,
     SelectionRecord,
@@ -214,6 +215,10 @@ def state_lines(name: str, now: Status) -> list[str]:
 def estimate_line(cost: EvaluationCost) -> str:
     """What an evaluation will take, before it starts."""
     work = f"{cost.arms} trainings and measurements, {cost.tokens:,} tokens"
+    if cost.answers:
+        work += f", up to {cost.answers:,} written answers"
+    if cost.requests:
+        work += f", {cost.requests:,} requests of tasks"
     if cost.seconds is None:
         return f"{work}; the run has no measured speed to tell the time from"
     low, high = duration(cost.low), duration(cost.high)
@@ -237,35 +242,47 @@ def evaluation_lines(found: FoundEvaluation) -> list[str]:
     result = found.result
     if result is None:
         return [f"{found.name}: nothing is measured yet"]
-    measured = {
-        metric: shown.label.lower()
-        for metric, shown in api.METRICS.items()
-        if any(arm.mean.get(metric) is not None for arm in result.arms)
-    }
-    rows = [
-        (arm.label, f"{arm.samples:,}", *(_cell(arm, metric) for metric in measured))
-        for arm in result.arms
-    ]
-    head = ("arm", "samples", *measured.values())
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in [head, *rows]
-    ]
+    samples = ["samples", *(f"{arm.samples:,}" for arm in result.arms)]
+    lines = _table(result, result.arms, samples)
     if isinstance(result, TuneResult):
         lines.append(result.sentence)
     else:
         told = [one for one in result.comparisons if not one.ours.random]
         lines += [one.sentence for one in told if one.theirs.trains_on != "nothing"]
         lines += [f"{label}: {even.sentence}" for label, even in result.break_even.items()]
+    for file in result.by_file:
+        lines += [f"{file.probe} file {file.name}:", *_table(result, file.arms)]
+        lines += [
+            f"{one.arm} against {one.against}: {one.verdict}"
+            for one in file.comparisons
+            if one.theirs.random and not one.ours.random
+        ]
     lines += [f"note: {note}" for note in result.notes]
-    near = len({pair.heldout for pair in result.leaks.near_duplicates})
+    near = result.leaks.samples
     if near:
         lines.append(f"note: {near} held-out samples are near-duplicates of samples in the pool")
     return lines
 
 
-def _cell(arm: ArmResult, metric: str) -> str:
+def _table(
+    result: EvaluationResult, arms: Sequence[Means], second: Sequence[str] = ()
+) -> list[str]:
+    """A line an arm: what it was measured by, after its name and a second column with its head."""
+    measured = {
+        metric: shown.label.lower()
+        for metric, shown in result.shown.items()
+        if any(arm.mean.get(metric) is not None for arm in arms)
+    }
+    columns = [["arm", *(arm.label for arm in arms)], *([second] if second else [])]
+    columns += [[label, *(_cell(arm, name) for arm in arms)] for name, label in measured.items()]
+    widths = [max(map(len, column)) for column in columns]
+    return [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _cell(arm: Means, metric: str) -> str:
     mean, reach = arm.mean.get(metric), arm.reach(metric)
     if mean is None:
         return "-"

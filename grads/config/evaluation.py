@@ -1,9 +1,9 @@
 """What an evaluation and a search for a setting are: validated settings, to and from a file."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from grads.config.base import Flag, Settings
 from grads.config.run import RunConfig
@@ -74,17 +74,27 @@ def _known_arm(name: str) -> str:
     return name
 
 
+def _several(value: Any) -> Any:
+    """Before 0.5 there was one held-out file, or null."""
+    return (value,) if isinstance(value, str) else () if value is None else value
+
+
+def _by_comma(value: Any) -> Any:
+    """Names as they are typed, several in one."""
+    return [name for text in value for name in text.split(",") if name] if value else ()
+
+
 class Recipe(Settings):
     """How every arm is trained and what it is measured on."""
 
-    PATHS = ("heldout", "general")
+    PATHS: ClassVar[tuple[str, ...]] = ("heldout", "general")
 
-    heldout: str | None = None
-    """File of held-out samples to measure learning on; by default the run's own held-out split."""
+    heldout: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+    """Files of held-out samples to measure learning on; by default the run's own held-out split."""
     general: tuple[str, ...] = ()
     """Files of general samples to measure forgetting on; by default 120 bundled questions."""
     heldout_limit: int | None = Field(None, ge=1)
-    """Measure on the first N held-out rows only."""
+    """Measure on the first N rows of each held-out file only."""
     general_limit: int | None = Field(None, ge=1)
     """Measure on the first N rows of each general file only."""
     training: Annotated[Literal["lora", "full"], Flag("--warmup")] = "lora"
@@ -126,6 +136,8 @@ class Recipe(Settings):
 class EvaluationConfig(Recipe):
     """One evaluation: saved selections and criteria against base, full and random."""
 
+    PATHS = (*Recipe.PATHS, "tasks_dir")
+
     selections: Annotated[tuple[str, ...], Flag("--selection")] = ()
     """Names of saved selections to compare."""
     criteria: Annotated[tuple[str, ...], Flag("--criterion")] = ()
@@ -134,6 +146,16 @@ class EvaluationConfig(Recipe):
     """Size of the criteria's subsets as a share of the pool; by default the first selection's."""
     first_seed: int = Field(0, ge=0)
     """Number of the first repetition: others make a fresh test of what was found under 0, 1, 2."""
+    answers: int = Field(0, ge=0)
+    """Let every arm answer the first N samples of each held-out file whose reference has at most 64
+    tokens, and compare what it writes; slow."""
+    tasks: Annotated[tuple[str, ...], BeforeValidator(_by_comma)] = ()
+    """Names of tasks or groups of lm-evaluation-harness to ask every arm too, with commas between
+    them; needs the extra tasks."""
+    tasks_dir: str | None = None
+    """Folder with YAML files of further tasks."""
+    task_limit: int | None = Field(None, ge=1)
+    """Ask the first N samples of each task only."""
     arms: tuple[Annotated[str, AfterValidator(_known_arm)], ...] = ARMS
     """Which arms to train: base, full, random, selection, random_steps, selection_steps."""
 
@@ -149,7 +171,8 @@ class EvaluationConfig(Recipe):
             problems.append("criteria holds 'random', which is an arm by itself: leave it out")
         if self.criteria and not self.selections and self.ratio is None:
             problems.append("criteria need a size: give a selection or a ratio")
-        for what, values in (("selection", self.selections), ("criterion", self.criteria)):
+        named = {"selection": self.selections, "criterion": self.criteria, "task": self.tasks}
+        for what, values in named.items():
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 problems.append(f"{what} '{twice[0]}' is named twice: name it once")

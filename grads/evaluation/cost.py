@@ -6,7 +6,7 @@ from statistics import median
 
 import numpy as np
 
-from grads.config.evaluation import Recipe
+from grads.config.evaluation import EvaluationConfig, Recipe
 from grads.config.run import RunConfig
 from grads.data import beside
 from grads.data.sources import read_source
@@ -15,6 +15,11 @@ from grads.store.bundled import DEMO
 from grads.store.runs import Run
 
 GENERAL = DEMO / "general.jsonl"
+ANSWER_TOKENS = 80  # at most, of a written answer
+SHORT_TOKENS = 64  # at most, of a reference that written answers are compared with
+# Token passes that writing one token takes: 24 with two free CPU cores, up to 100 on busy ones
+# (2026-11-25, SmolLM2-135M); not measured on a GPU, where a batch is faster still.
+WRITTEN = 30
 SCORED = 2  # passes of a scored token: one forward, one backward through activations alone
 CHARACTERS = 4  # of a token, about; the files are not tokenised for an estimate
 # How far off an estimate may be: with a speed measured in the same kind of training, and without.
@@ -27,6 +32,17 @@ def general_files(recipe: Recipe) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Work:
+    """Something that is asked of one model."""
+
+    count: int
+    passes: int  # of a token through the model, about
+
+
+NOTHING = Work(0, 0)
+
+
+@dataclass(frozen=True)
 class EvaluationCost:
     """What an evaluation will take."""
 
@@ -34,11 +50,23 @@ class EvaluationCost:
     low: float | None
     high: float | None
     tokens: int  # that pass through a training or a measurement
-    arms: int  # models that are trained and measured, each seed counted
+    arms: int  # models that are loaded, trained and measured, each seed counted
+    answers: int  # that they write, at most
+    requests: int  # of tasks to them
 
 
-def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> EvaluationCost:
+def answer_passes(sample: int, reference: int) -> int:
+    """Token passes of writing an answer to a sample, both in tokens: as long as its reference."""
+    return sample + WRITTEN * reference
+
+
+def estimate(
+    run: Run, recipe: Recipe, trials: list[Trial], tasks: Work = NOTHING
+) -> EvaluationCost:
     """What these trials will take; a training that several arms share counts once.
+
+    `tasks` are the requests of tasks to one model. Loading it counts as often as the run has told
+    what that takes: not for runs of before 0.5.
 
     Raises RunError where the run is not scored, and DataError where a file cannot be read.
     """
@@ -46,21 +74,28 @@ def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> EvaluationCost:
     ids, prompt, response = (table[name].to_numpy() for name in table.column_names)
     lengths = prompt + response
     unique = {trial.key: trial for trial in trials}
-    measured = sum(_file_tokens(run, recipe, file) for file in general_files(recipe))
-    measured += _heldout_tokens(run, recipe)
+    heldout = _heldout(run, recipe)
+    general = [_read(run, file, recipe.general_limit) for file in general_files(recipe)]
+    measured = sum(part.tokens for part in heldout + general)
+    answers = _answers(heldout, recipe)
     training = sum(
         training_passes(lengths[np.isin(ids, trial.sample_ids)], trial, recipe)
         for trial in unique.values()
     )
-    passes = training + measured * len(unique)
+    passes = training + (measured + answers.passes + tasks.passes) * len(unique)
     rate, (low, high) = _passes_a_second(run, recipe)
-    seconds = passes / rate if rate else None
+    if answers.count or tasks.count:
+        low, high = UNLIKE
+    loading = run.read_manifest().load_seconds * len(unique)
+    seconds = passes / rate + loading if rate else None
     return EvaluationCost(
         seconds=seconds and round(seconds, 1),
         low=seconds and round(seconds * low, 1),
         high=seconds and round(seconds * high, 1),
         tokens=round(training / TRAINED) + measured * len(unique),
         arms=len(unique),
+        answers=answers.count * len(unique),
+        requests=tasks.count * len(unique),
     )
 
 
@@ -76,19 +111,39 @@ def _passes_a_second(run: Run, recipe: Recipe) -> tuple[float | None, tuple[floa
     return (SCORED * rates["score"][-1] if rates["score"] else None), UNLIKE
 
 
-def _heldout_tokens(run: Run, recipe: Recipe) -> int:
-    if recipe.heldout is not None:
-        return _file_tokens(run, recipe, recipe.heldout)
+@dataclass(frozen=True)
+class _Part:
+    """A file of test samples, or the run's own split."""
+
+    rows: int
+    tokens: int  # that one measurement passes through the model
+
+
+def _answers(heldout: list[_Part], recipe: Recipe) -> Work:
+    """As if the first rows of each file all had a short reference, of half the longest length."""
+    limit = recipe.answers if isinstance(recipe, EvaluationConfig) else 0
+    counts = [min(limit, part.rows) for part in heldout]
+    lengths = [part.tokens // max(part.rows, 1) for part in heldout]
+    passes = [
+        count * answer_passes(length, SHORT_TOKENS // 2)
+        for count, length in zip(counts, lengths, strict=True)
+    ]
+    return Work(sum(counts), sum(passes))
+
+
+def _heldout(run: Run, recipe: Recipe) -> list[_Part]:
+    if recipe.heldout:
+        return [_read(run, file, recipe.heldout_limit) for file in recipe.heldout]
     columns = ["heldout", "prompt_tokens", "response_tokens"]
     samples = run.read_table(run.samples_file, columns)
     tokens = samples["prompt_tokens"].to_numpy() + samples["response_tokens"].to_numpy()
     heldout = samples["heldout"].to_numpy(zero_copy_only=False)
-    return int(tokens[heldout][: recipe.heldout_limit].sum())
+    own = tokens[heldout][: recipe.heldout_limit]
+    return [_Part(len(own), int(own.sum()))]
 
 
-def _file_tokens(run: Run, recipe: Recipe, file: str) -> int:
-    """Tokens of a file about, each option with its prompt once more."""
-    limit = recipe.heldout_limit if file == recipe.heldout else recipe.general_limit
+def _read(run: Run, file: str, limit: int | None) -> _Part:
+    """A file's first rows, their tokens about, each option with its prompt once more."""
     source = read_source(settings_for(run, file, limit))
     longest, tokens = run.read_manifest().longest, 0.0
     for row in source.rows:
@@ -96,7 +151,7 @@ def _file_tokens(run: Run, recipe: Recipe, file: str) -> int:
         copies = 1 + (len(options) if isinstance(options, list) else 0)
         text = json.dumps(row, ensure_ascii=False, default=str)
         tokens += copies * min(len(text) / CHARACTERS, longest)
-    return round(tokens)
+    return _Part(len(source.rows), round(tokens))
 
 
 def settings_for(run: Run, file: str, limit: int | None) -> RunConfig:

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import GenerationConfig
 
 from grads.data.chat import Encoded, encode
-from grads.data.spans import render
 from grads.data.tokens import TokenPool, token_batches
 from grads.data.turns import Turn, Unusable
 from grads.engine.training import response_logits
@@ -25,7 +23,7 @@ from grads.evaluation.metrics import METRICS, Batch, Sums
 from grads.store.files import replacing
 
 KL_POSITIONS = 2_048  # at most so many response positions are held against the base model
-ANSWER_TOKENS = 80  # at most, of a written answer
+CHECKED = 4  # samples on which an adapter must change something
 LOWEST = float(np.finfo(np.float16).min)  # what a log-probability of minus infinity counts as
 
 
@@ -219,6 +217,16 @@ def measure(
     return found
 
 
+@torch.inference_mode()
+def adapter_counts(model: Any, probe: Probe, device: str) -> bool:
+    """Whether a model's adapter is in use: predictions of the first samples differ without it."""
+    batch = probe.samples.collate(np.arange(min(len(probe), CHECKED)), device)
+    ours, _ = response_logits(model, *batch)
+    with model.disable_adapter():
+        base, _ = response_logits(model, *batch)
+    return not torch.equal(ours, base)
+
+
 def _by_question(
     probe: Probe, scores: np.ndarray, of_question: Callable[[np.ndarray, int], float]
 ) -> Sums:
@@ -258,28 +266,3 @@ def _passes(
         owner = np.repeat(np.arange(len(samples)), counts[samples])
         yield Batch(samples, owner, F.log_softmax(logits.float(), dim=-1), targets, reference)
         report(int(pool.lengths[samples].sum()))
-
-
-@torch.inference_mode()
-def write_answer(model: Any, tokenizer: Any, turns: list[Turn]) -> str:
-    """What the model says, greedily, in the place of the last answer; at most ANSWER_TOKENS."""
-    rendered = render(turns, tokenizer)
-    prompt = rendered.text[: rendered.spans[-1][0]]
-    inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
-    ids = inputs["input_ids"].to(next(model.parameters()).device)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    room = ANSWER_TOKENS if limit is None else min(ANSWER_TOKENS, limit - ids.shape[1])
-    if room < 1:
-        return ""
-    own = model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-    settings = GenerationConfig(
-        max_new_tokens=room,
-        do_sample=False,
-        eos_token_id=sorted(ends),
-        pad_token_id=tokenizer.eos_token_id,
-    )
-    written = model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
-    )
-    return str(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)).strip()

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from grads.evaluation.closeness import exact, rouge_l, token_f1
+
 Sums = tuple[np.ndarray, np.ndarray]  # (n,) float64 sums of each sample, (n,) what divides them
 
 
@@ -52,6 +54,8 @@ class Metric:
     of_question: Callable[[np.ndarray, int], float] | None = None
     """By the mean log-likelihood of each option and the number of the right one, where samples
     carry options."""
+    of_answer: Callable[[str, str], float] | None = None
+    """By what the model wrote and the reference, where answers are written."""
     against_base: bool = False
     """Whether it needs the base model's predictions."""
 
@@ -104,9 +108,32 @@ METRICS = (
         help="Share of the questions with options whose right option is the likeliest.",
         of_question=_right_option,
     ),
+    Metric(
+        "exact",
+        higher_is_better=True,
+        labels={"heldout": "Answers exact"},
+        help="Share of the written answers that are the short reference, but for case and blanks.",
+        of_answer=exact,
+    ),
+    Metric(
+        "f1",
+        higher_is_better=True,
+        labels={"heldout": "Answers' words (F1)"},
+        help="How many words a written answer shares with its short reference, from 0 to 1.",
+        of_answer=token_f1,
+    ),
+    Metric(
+        "rouge_l",
+        higher_is_better=True,
+        labels={"heldout": "Answers' order (ROUGE-L)"},
+        help="The longest run of words, gaps allowed, that a written answer shares with its short"
+        " reference, from 0 to 1.",
+        of_answer=rouge_l,
+    ),
 )
 PROBES = ("heldout", "general")
 LEARNING, FORGETTING = "heldout_loss", "general_loss"  # what the two verdicts go by
+DECIDES = {"heldout": LEARNING, "general": FORGETTING}
 
 
 @dataclass(frozen=True)

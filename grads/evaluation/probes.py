@@ -4,7 +4,8 @@ A held-out sample that also stands in the pool is refused; near-duplicates are n
 """
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
 from grads.data.turns import Turn
 from grads.errors import DataError, EvaluationError
+from grads.evaluation.about import About, Leaks, MeasuredOn, NearDuplicate, Refused
 from grads.evaluation.cost import general_files, settings_for
 from grads.evaluation.measure import Probe, encode_options, pool_of
-from grads.evaluation.result import About, Leaks, MeasuredOn, NearDuplicate, Refused
 from grads.selection.topics import alike_between
 from grads.store.runs import Run
 
@@ -56,17 +57,25 @@ def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
     """
     max_length = run.read_manifest().longest
     notes: list[str] = []
-    part = _heldout(run, recipe, tokenizer, max_length)
-    _refuse_leaks(run, part)
-    heldout = _probe("heldout", [part], tokenizer, max_length=max_length, notes=notes)
-    files = general_files(recipe)
-    limit = recipe.general_limit
-    parts = [_read(run, file, tokenizer, limit=limit, max_length=max_length) for file in files]
-    general = _probe("general", parts, tokenizer, max_length=max_length, notes=notes)
+
+    def read(files: list[str], limit: int | None) -> list[_Part]:
+        parts = [_read(run, file, tokenizer, limit=limit, max_length=max_length) for file in files]
+        twice = {name for name, count in Counter(part.name for part in parts).items() if count > 1}
+        both = zip(files, parts, strict=True)
+        return [replace(part, name=file) if part.name in twice else part for file, part in both]
+
+    def joined(name: str, parts: list[_Part]) -> Probe:
+        return _probe(name, parts, tokenizer, max_length=max_length, notes=notes)
+
+    own = read(list(recipe.heldout), recipe.heldout_limit) or [_own_split(run, recipe)]
+    _refuse_leaks(run, own)
+    heldout = joined("heldout", own)
+    others = read(general_files(recipe), recipe.general_limit)
+    general = joined("general", others)
     about = About(
-        heldout=_facts(part, heldout, 0),
-        general=[_facts(part, general, i) for i, part in enumerate(parts)],
-        leaks=Leaks(near_duplicates=_near_duplicates(run, part)),
+        heldout=[_facts(part, heldout, i) for i, part in enumerate(own)],
+        general=[_facts(part, general, i) for i, part in enumerate(others)],
+        leaks=Leaks(near_duplicates=_near_duplicates(run, own)),
         notes=notes,
     )
     return Probes(heldout, general, about)
@@ -85,10 +94,7 @@ def _facts(part: _Part, probe: Probe, number: int) -> MeasuredOn:
     )
 
 
-def _heldout(run: Run, recipe: Recipe, tokenizer: Any, max_length: int) -> _Part:
-    if recipe.heldout is not None:
-        limit = recipe.heldout_limit
-        return _read(run, recipe.heldout, tokenizer, limit=limit, max_length=max_length)
+def _own_split(run: Run, recipe: Recipe) -> _Part:
     samples = run.read_table(run.samples_file)
     index = np.flatnonzero(samples["heldout"].to_numpy(zero_copy_only=False))
     index = index[: recipe.heldout_limit]
@@ -196,15 +202,18 @@ def _question(row: dict[str, Any]) -> tuple[list[str], int] | None:
     return options, right
 
 
-def _refuse_leaks(run: Run, part: _Part) -> None:
+def _refuse_leaks(run: Run, parts: list[_Part]) -> None:
     samples = run.read_table(run.samples_file, ["sample_id", "hash", "heldout"])
     pool = samples.filter(pc.invert(samples["heldout"]))
     known = dict(zip(pool["hash"].to_pylist(), pool["sample_id"].to_pylist(), strict=True))
-    hashes = part.table["hash"].to_pylist()
-    both = [(i, known[text]) for i, text in enumerate(hashes) if text in known]
+    both = [
+        (f"{place(spot)} of {part.name}", known[text])
+        for part in parts
+        for spot, text in zip(part.spots, part.table["hash"].to_pylist(), strict=True)
+        if text in known
+    ]
     if both:
-        i, sample = both[0]
-        where = f"{place(part.spots[i])} of {part.name}"
+        where, sample = both[0]
         more = f" ({len(both)} such rows in all)" if len(both) > 1 else ""
         raise EvaluationError(
             f"{where} also stands in the pool, as sample {sample}{more}: a model would be asked"
@@ -212,15 +221,17 @@ def _refuse_leaks(run: Run, part: _Part) -> None:
         )
 
 
-def _near_duplicates(run: Run, part: _Part) -> list[NearDuplicate]:
+def _near_duplicates(run: Run, parts: list[_Part]) -> list[NearDuplicate]:
     samples = run.read_table(run.samples_file, ["sample_id", "turns", "heldout"])
     pool = samples.filter(pc.invert(samples["heldout"]))
     ids = pool["sample_id"].to_pylist()
-    rows = part.table["sample_id"].to_pylist()
-    pairs = alike_between(_texts(part.table), _texts(pool))
+    rows = [(part.name, row) for part in parts for row in part.table["sample_id"].to_pylist()]
+    texts = [text for part in parts for text in _texts(part.table)]
     return [
-        NearDuplicate(heldout=rows[i], sample_id=ids[j], overlap=round(overlap, 3))
-        for i, j, overlap in pairs
+        NearDuplicate(
+            file=rows[i][0], heldout=rows[i][1], sample_id=ids[j], overlap=round(overlap, 3)
+        )
+        for i, j, overlap in alike_between(texts, _texts(pool))
     ]
 
 

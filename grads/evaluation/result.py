@@ -3,15 +3,16 @@
 Losses are in nats per response token. Intervals are 95% t intervals over seeds, low end first.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from grads.config.evaluation import ARM_KINDS, ArmKind
+from grads.evaluation.about import Leaks, MeasuredOn
 from grads.evaluation.intervals import Verdict
-from grads.evaluation.trials import Curve
+from grads.evaluation.metrics import SHOWN, Shown
+from grads.evaluation.trials import Curve, TaskMetric
 from grads.store.files import read_json
 from grads.store.records import Part, Stored
 
@@ -23,6 +24,7 @@ def _known_kind(name: str) -> str:
 
 
 Kind = Annotated[str, AfterValidator(_known_kind)]
+Probe = Literal["heldout", "general"]
 
 # -- what result.json says of the arms
 
@@ -31,8 +33,6 @@ class SeedResult(Part):
     """One training and its measurement. Each metric is a further field by its name."""
 
     seed: int
-    general_losses: list[float] = Field(default_factory=list)
-    """On each general file."""
     steps: int
     tokens: int
     seconds: float
@@ -44,33 +44,38 @@ class SeedResult(Part):
         return found
 
 
-class ArmResult(Part):
+class Means(Part):
+    """The metrics of one arm over its seeds."""
+
+    label: str
+    mean: dict[str, float | None]
+    """Of each metric, None where it was not measured."""
+    interval: dict[str, tuple[float, float] | None]
+    """Of each metric, None where there is one seed only."""
+
+    def reach(self, metric: str) -> float | None:
+        """Half the width of a metric's interval, where it has one."""
+        interval = self.interval.get(metric)
+        return (interval[1] - interval[0]) / 2 if interval else None
+
+
+class ArmResult(Means):
     """One arm over its seeds."""
 
     arm: str
     """The same as `kind`."""
     selection: str | None = None
     """Name of the saved selection that it trains on."""
-    label: str
     kind: Kind
     samples: int
     response_tokens: int
     """Mean over seeds."""
     seeds: list[SeedResult]
-    mean: dict[str, float | None]
-    """Of each metric, None where it was not measured."""
-    interval: dict[str, tuple[float, float] | None]
-    """Of each metric, None where there is one seed only."""
 
     @property
     def declared(self) -> ArmKind:
         """What its kind means."""
         return ARM_KINDS[self.kind]
-
-    def reach(self, metric: str) -> float | None:
-        """Half the width of a metric's interval, where it has one."""
-        interval = self.interval.get(metric)
-        return (interval[1] - interval[0]) / 2 if interval else None
 
 
 class MetricResult(Part):
@@ -87,8 +92,8 @@ class MetricResult(Part):
     verdict: Verdict
 
 
-class Comparison(Part):
-    """One arm against another."""
+class Compared(Part):
+    """The metrics of one arm against those of another."""
 
     arm: str
     """Label of the one."""
@@ -100,9 +105,6 @@ class Comparison(Part):
     """That both have."""
     metrics: dict[str, MetricResult]
     """Those that both have been measured by."""
-    learning: Verdict
-    forgetting: Verdict
-    sentence: str
 
     @property
     def ours(self) -> ArmKind:
@@ -113,6 +115,30 @@ class Comparison(Part):
     def theirs(self) -> ArmKind:
         """What the kind of the other means."""
         return ARM_KINDS[self.against_kind]
+
+
+class Comparison(Compared):
+    """One arm against another, on all that was measured."""
+
+    learning: Verdict
+    forgetting: Verdict
+    sentence: str
+
+
+class FileComparison(Compared):
+    """One arm against another on a single file."""
+
+    verdict: Verdict
+    """By the loss: learning on a held-out file, forgetting on a general one."""
+
+
+class FileResult(Part):
+    """What a single file shows, where several are held out, or general."""
+
+    probe: Probe
+    name: str
+    arms: list[Means]
+    comparisons: list[FileComparison]
 
 
 # -- what it cost
@@ -143,57 +169,6 @@ class BreakEven(Part):
     sentence: str
 
 
-# -- what it was measured on
-
-
-class Refused(Part):
-    """A row that could not be used."""
-
-    row: int
-    """Counted from 0; from 1 before 0.5."""
-    line: int | None = None
-    """In its file, counted from 1."""
-    reason: str
-    advice: str
-
-
-class MeasuredOn(Part):
-    """A file of test samples, or the run's own split."""
-
-    name: str
-    samples: int
-    response_tokens: int
-    with_options: int
-    refused: int
-    first_refused: Refused | None = None
-
-
-class NearDuplicate(Part):
-    """A held-out sample that nearly stands in the pool."""
-
-    heldout: int
-    """Its row in the held-out file, counted from 0."""
-    sample_id: int
-    overlap: float
-    """Shared character 5-grams of all, in [0, 1]."""
-
-
-class Leaks(Part):
-    """What of the test samples stands in the pool too; exact copies are refused before."""
-
-    near_duplicates: list[NearDuplicate]
-
-
-@dataclass(frozen=True)
-class About:
-    """What is to be said of the test samples, whatever the arms do."""
-
-    heldout: MeasuredOn
-    general: list[MeasuredOn]
-    leaks: Leaks
-    notes: list[str]
-
-
 # -- result.json
 
 
@@ -209,8 +184,25 @@ class EvaluationResult(Stored):
     notes: list[str]
     """What limits the verdict."""
     heldout: MeasuredOn
+    """All held-out files together."""
+    heldout_files: list[MeasuredOn] = Field(default_factory=list)
+    """Each of them; before 0.5 there was one."""
     general: list[MeasuredOn]
+    by_file: list[FileResult] = Field(default_factory=list)
+    """The files one by one, where several are held out, or general."""
+    tasks: list[TaskMetric] = Field(default_factory=list)
+    """The metrics of the tasks that were asked."""
     finished: bool
+
+    @property
+    def shown(self) -> dict[str, Shown]:
+        """Every metric that there may be a value of, in the order of showing."""
+        return SHOWN | {metric.key: metric.shown for metric in self.tasks}
+
+    @property
+    def measured_on(self) -> list[MeasuredOn]:
+        """Every file of test samples, the held-out ones first."""
+        return [*(self.heldout_files or [self.heldout]), *self.general]
 
 
 class Point(Part):
@@ -292,8 +284,10 @@ def read_result(path: Path) -> EvaluationResult | TuneResult:
 class Prompt(Part):
     """A held-out prompt, and what the arms wrote."""
 
+    file: str = ""
+    """The held-out file that it is of; before 0.5 there was one."""
     row: int
-    """Of the held-out samples, counted from 0."""
+    """Its row there, counted from 0."""
     prompt: str
     reference: str
     answers: dict[str, str] = Field(default_factory=dict)

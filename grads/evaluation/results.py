@@ -5,17 +5,22 @@ from collections.abc import Iterable
 import numpy as np
 
 from grads.evaluation import intervals, sentences
+from grads.evaluation.about import About, MeasuredOn
 from grads.evaluation.arms import BASE, Arm
-from grads.evaluation.intervals import NONE
-from grads.evaluation.metrics import FORGETTING, LEARNING, SHOWN
+from grads.evaluation.intervals import NONE, Verdict
+from grads.evaluation.metrics import DECIDES, FORGETTING, LEARNING, Shown
 from grads.evaluation.price import break_evens, prices
 from grads.evaluation.result import (
-    About,
     Answers,
     ArmResult,
+    Compared,
     Comparison,
     EvaluationResult,
+    FileComparison,
+    FileResult,
+    Means,
     MetricResult,
+    Probe,
     Prompt,
     SeedResult,
 )
@@ -64,8 +69,11 @@ def build(
         break_even=break_evens(shown, price),
         leaks=about.leaks,
         notes=about.notes + _notes(planned, done, comparisons),
-        heldout=about.heldout,
+        heldout=MeasuredOn.together(about.heldout),
+        heldout_files=about.heldout,
         general=about.general,
+        by_file=by_file(shown, done, about),
+        tasks=next((t.tasks for trials in done.values() for t in trials.values()), []),
         finished=finished,
     )
 
@@ -76,11 +84,16 @@ def values(trials: Trials, metric: str) -> dict[int, float]:
     return {seed: number for seed, number in found.items() if number is not None}
 
 
-def summary(arm: Arm, trials: Trials) -> ArmResult:
-    """What result.json says of one arm."""
-    mean: dict[str, float | None] = dict.fromkeys(SHOWN)
-    interval: dict[str, tuple[float, float] | None] = dict.fromkeys(SHOWN)
-    for metric in SHOWN:
+def _shown(trials: Trials) -> dict[str, Shown]:
+    return {name: shown for trial in trials.values() for name, shown in trial.shown.items()}
+
+
+def means(label: str, trials: Trials) -> Means:
+    """Every metric of one arm over its seeds."""
+    shown = _shown(trials)
+    mean: dict[str, float | None] = dict.fromkeys(shown)
+    interval: dict[str, tuple[float, float] | None] = dict.fromkeys(shown)
+    for metric in shown:
         numbers = np.array(list(values(trials, metric).values()))
         if not len(numbers):
             continue
@@ -88,28 +101,30 @@ def summary(arm: Arm, trials: Trials) -> ArmResult:
         mean[metric] = found.mean
         if found.low is not None and found.high is not None:
             interval[metric] = (found.low, found.high)
+    return Means(label=label, mean=mean, interval=interval)
+
+
+def summary(arm: Arm, trials: Trials) -> ArmResult:
+    """What result.json says of one arm."""
     return ArmResult(
         arm=arm.kind,
         selection=arm.selection,
-        label=arm.label,
         kind=arm.kind,
         samples=trials[min(trials)].samples,
         response_tokens=round(np.mean([trial.response_tokens for trial in trials.values()])),
         seeds=[_of_seed(seed, trial) for seed, trial in sorted(trials.items())],
-        mean=mean,
-        interval=interval,
+        **vars(means(arm.label, trials)),
     )
 
 
 def _of_seed(seed: int, trial: TrialResult) -> SeedResult:
     return SeedResult(
         seed=seed,
-        general_losses=trial.general_losses,
         steps=trial.steps,
         tokens=trial.tokens,
         seconds=trial.seconds,
         curve=trial.curve,
-        **{metric: trial.value(metric) for metric in SHOWN},
+        **{metric: trial.value(metric) for metric in trial.shown},
     )
 
 
@@ -117,27 +132,48 @@ def _of_seed(seed: int, trial: TrialResult) -> SeedResult:
 
 
 def compare_all(shown: list[Arm], done: dict[str, Trials]) -> list[Comparison]:
+    """Every pair of arms, on all that was measured."""
+    return [compare(arm, done[arm.label], other, done[other.label]) for arm, other in _pairs(shown)]
+
+
+def _pairs(shown: list[Arm]) -> list[tuple[Arm, Arm]]:
     """Each subset against random ones of its size, against full, and every arm against base."""
     by_label = {arm.label: arm for arm in shown}
     pairs = [(arm, by_label[arm.rival]) for arm in shown if arm.rival in by_label]
     if "full" in by_label and by_label["full"].kind == "full":
         pairs += [(arm, by_label["full"]) for arm in shown if arm.declared.once]
     pairs += [(arm, by_label[BASE]) for arm in shown if arm.kind != BASE and BASE in by_label]
-    return [compare(arm, done[arm.label], other, done[other.label]) for arm, other in pairs]
+    return pairs
 
 
 def compare(arm: Arm, ours: Trials, other: Arm, theirs: Trials) -> Comparison:
-    """One arm against another, paired by seed. The base model, measured once, pairs with each.
+    """One arm against another.
 
     Learning is judged by the loss on held-out samples, forgetting by the loss on general samples:
     a model that forgets gets worse at what it could do. KL is shown beside it and decides nothing,
     for it also grows with changes that harm nothing.
     """
+    compared = _compared(arm, ours, other, theirs)
+    seeds, metrics, samples = compared.seeds, compared.metrics, ours[min(ours)].samples
+    return Comparison(
+        **vars(compared),
+        learning=_verdict(metrics, LEARNING),
+        forgetting=_verdict(metrics, FORGETTING),
+        sentence=sentences.comparison(arm, other, metrics, seeds=seeds, samples=samples),
+    )
+
+
+def _verdict(metrics: dict[str, MetricResult], metric: str) -> Verdict:
+    return metrics[metric].verdict if metric in metrics else NONE
+
+
+def _compared(arm: Arm, ours: Trials, other: Arm, theirs: Trials) -> Compared:
+    """Two arms in every metric, paired by seed. The base model, measured once, pairs with each."""
     if other.kind == BASE:
         theirs = {seed: theirs[min(theirs)] for seed in ours}
     seeds = sorted(ours.keys() & theirs.keys())
     metrics = {}
-    for metric, shown in SHOWN.items():
+    for metric, shown in _shown(ours).items():
         a, b = values(ours, metric), values(theirs, metric)
         if not seeds or not a.keys() & b.keys():
             continue
@@ -150,17 +186,13 @@ def compare(arm: Arm, ours: Trials, other: Arm, theirs: Trials) -> Comparison:
             bootstrap=_bootstrap(metric, ours, theirs, seeds),
             verdict=intervals.verdict(found, shown.higher_is_better),
         )
-    samples = ours[min(ours)].samples
-    return Comparison(
+    return Compared(
         arm=arm.label,
         against=other.label,
         kind=arm.kind,
         against_kind=other.kind,
         seeds=len(seeds),
         metrics=metrics,
-        learning=metrics[LEARNING].verdict if LEARNING in metrics else NONE,
-        forgetting=metrics[FORGETTING].verdict if FORGETTING in metrics else NONE,
-        sentence=sentences.comparison(arm, other, metrics, seeds=len(seeds), samples=samples),
     )
 
 
@@ -169,6 +201,40 @@ def _bootstrap(metric: str, ours: Trials, theirs: Trials, seeds: list[int]) -> t
     b = np.array([theirs[seed].sums[metric][0] for seed in seeds])
     weight = np.array(ours[seeds[0]].sums[metric][1])
     return intervals.bootstrap(a, b, weight)
+
+
+# -- file by file
+
+
+def by_file(shown: list[Arm], done: dict[str, Trials], about: About) -> list[FileResult]:
+    """Each file's own numbers and verdicts, where several are held out, or general."""
+    sets: dict[Probe, list[MeasuredOn]] = {"heldout": about.heldout, "general": about.general}
+    return [
+        _on_file(probe, number, file.name, [(arm, done[arm.label]) for arm in shown])
+        for probe, files in sets.items()
+        if len(files) > 1 and shown
+        for number, file in enumerate(files)
+    ]
+
+
+def _on_file(probe: Probe, number: int, name: str, arms: list[tuple[Arm, Trials]]) -> FileResult:
+    done = {
+        arm.label: {seed: trial.on_file(probe, number) for seed, trial in trials.items()}
+        for arm, trials in arms
+    }
+    compared = [
+        _compared(arm, done[arm.label], other, done[other.label])
+        for arm, other in _pairs([arm for arm, _ in arms])
+    ]
+    return FileResult(
+        probe=probe,
+        name=name,
+        arms=[means(label, trials) for label, trials in done.items()],
+        comparisons=[
+            FileComparison(**vars(one), verdict=_verdict(one.metrics, DECIDES[probe]))
+            for one in compared
+        ],
+    )
 
 
 # -- notes and answers

@@ -1,9 +1,32 @@
 """The file of one finished training: its price, and what was measured, sample by sample."""
 
+from typing import Self
+
+from pydantic import Field
+
+from grads.evaluation.metrics import SHOWN, Shown
 from grads.store.folders import Evaluation
-from grads.store.records import Stored
+from grads.store.records import Part, Stored
 
 Curve = list[tuple[int, float]]  # (step, training loss in nats per response token)
+
+
+class TaskMetric(Part):
+    """A metric of a task, a mean over the task's samples."""
+
+    key: str
+    """What it is called among the metrics."""
+    task: str
+    metric: str
+    """By lm_eval's name, with the filter that the answers went through where there is one."""
+    higher_is_better: bool
+    samples: int
+
+    @property
+    def shown(self) -> Shown:
+        """As results and pages show it."""
+        told = f"Task {self.task}: the mean {self.metric} over its {self.samples:,} samples."
+        return Shown(f"{self.task} {self.metric}", self.higher_is_better, told)
 
 
 class TrialResult(Stored):
@@ -29,10 +52,20 @@ class TrialResult(Stored):
     curve: Curve
     sums: dict[str, tuple[list[float], list[float]]]
     """Of each metric, a value a measured sample: its sum, and what divides the sums."""
-    general_losses: list[float]
-    """On each general file."""
+    files: dict[str, list[int]] = Field(default_factory=dict)
+    """By the set of samples, heldout or general: which of its files each measured sample is of."""
     answers: list[str] | None = None
     """To the first held-out prompts, where it wrote some."""
+    written: dict[int, str] = Field(default_factory=dict)
+    """What it answered to held-out samples with a short reference, by their position."""
+
+    tasks: list[TaskMetric] = Field(default_factory=list)
+    """What it was measured by in tasks; their sums stand among the others."""
+
+    @property
+    def shown(self) -> dict[str, Shown]:
+        """Every metric that it may have a value of."""
+        return SHOWN | {metric.key: metric.shown for metric in self.tasks}
 
     def value(self, metric: str) -> float | None:
         """A metric over all measured samples; None where it was not measured."""
@@ -40,6 +73,16 @@ class TrialResult(Stored):
             return None
         over, under = (sum(part) for part in self.sums[metric])
         return over / under if under else None
+
+    def on_file(self, probe: str, number: int) -> Self:
+        """The same training as measured on one file of a set of samples alone."""
+        kept = [i for i, file in enumerate(self.files.get(probe, [])) if file == number]
+        sums = {
+            name: ([over[i] for i in kept], [under[i] for i in kept])
+            for name, (over, under) in self.sums.items()
+            if kept and name.startswith(f"{probe}_")
+        }
+        return self.model_copy(update={"sums": sums})
 
 
 def read_trials(evaluation: Evaluation) -> dict[str, TrialResult]:

@@ -1,5 +1,6 @@
 """What the stages of a run, and those of an evaluation, load: its model, its tokens."""
 
+import time
 from typing import Any
 
 import pyarrow.compute as pc
@@ -28,6 +29,7 @@ def refuse_other_model(run: Run) -> str:
 
 def load_base_model(run: Run, dtype: torch.dtype, device: str) -> Any:
     """The model before any training; raises ModelError where two loads of it differ."""
+    started = time.monotonic()
     model = models.load_model(run.config().model, device, dtype)
     kept = dict(run.read_manifest().weights)
     name, found = str(dtype).removeprefix("torch."), models.fingerprint(model)
@@ -36,7 +38,7 @@ def load_base_model(run: Run, dtype: torch.dtype, device: str) -> Any:
             f"two loads of the model '{run.config().model}' gave different weights: some of them"
             " are made up, as its files do not hold them; give a complete model"
         )
-    run.update_manifest(weights=kept)
+    run.update_manifest(weights=kept, load_seconds=round(time.monotonic() - started, 2))
     return model
 
 

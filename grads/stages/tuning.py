@@ -6,18 +6,19 @@ import numpy as np
 
 from grads.config.evaluation import TuneConfig
 from grads.evaluation import results, tuning
+from grads.evaluation.about import About, MeasuredOn
 from grads.evaluation.arms import BASE
 from grads.evaluation.metrics import FORGETTING, LEARNING
 from grads.evaluation.price import prices
 from grads.evaluation.probes import load_probes
-from grads.evaluation.result import About, Comparison, Noise, Overlap, Point, TuneResult
+from grads.evaluation.result import Comparison, Noise, Overlap, Point, TuneResult
 from grads.evaluation.results import Trials
 from grads.evaluation.trials import read_trials
 from grads.evaluation.tuning import FINAL, PILOT
 from grads.jobs.job import Job
 from grads.selection import subsets
 from grads.selection.pool import Pool
-from grads.stages.evaluation import Lab
+from grads.stages.lab import Lab
 from grads.store.folders import Evaluation
 
 
@@ -96,8 +97,10 @@ def conclude(
         comparisons=[confirmation] if confirmation else [],
         price=prices(search.run, shown, pilot),
         break_even={},
-        heldout=about.heldout,
+        heldout=MeasuredOn.together(about.heldout),
+        heldout_files=about.heldout,
         general=about.general,
+        by_file=results.by_file([arm for arm in planned if arm.label in final], final, about),
         leaks=about.leaks,
         notes=about.notes,
         overlap=overlap,

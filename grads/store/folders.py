@@ -131,6 +131,7 @@ class Evaluation(JobFolder):
         super().__init__(run.evaluations / name)
         self.run = run
         self.arms = self.path / "arms"
+        self.tasks = self.path / "tasks"
         self.checkpoints = self.path / "checkpoints"
         self.answers_file = self.path / "answers.json"
         self.result_file = self.path / "result.json"
@@ -173,6 +174,10 @@ class Evaluation(JobFolder):
     def arm_file(self, name: str) -> Path:
         """Where one finished arm and seed lies."""
         return self.arms / f"{name}.json"
+
+    def task_file(self, key: str) -> Path:
+        """Where the samples of tasks lie that one training was asked, by the training's key."""
+        return self.tasks / f"{key}.jsonl"
 
     def arm_files(self) -> dict[str, Path]:
         """Where every finished arm and seed lies, by the name of its file."""

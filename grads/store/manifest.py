@@ -111,6 +111,8 @@ class Manifest(Stored):
     counts: Counts = Field(default_factory=Counts)
     seconds: dict[str, float] = Field(default_factory=dict)
     """What each stage has taken, attempts summed, by its name."""
+    load_seconds: float = 0.0
+    """What the last loading of the base model took; none told before 0.5."""
     weights: dict[str, str] = Field(default_factory=dict)
     """A fingerprint of the base model's weights by their number format; none before 0.5."""
     files: dict[str, str | None] = Field(default_factory=dict)

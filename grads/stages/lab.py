@@ -1,0 +1,278 @@
+"""Trains and measures the arms of an evaluation or a search, one after another."""
+
+import hashlib
+import json
+import shutil
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from grads.config.evaluation import Recipe
+from grads.engine import models, training
+from grads.errors import EvaluationError, WarmupError
+from grads.evaluation import arms
+from grads.evaluation.answers import closeness, positions, write_answer, write_answers
+from grads.evaluation.arms import Trial
+from grads.evaluation.asking import Answered, ask
+from grads.evaluation.measure import Probe, Reference, adapter_counts, measure, response_counts
+from grads.evaluation.metrics import SHOWN, Sums
+from grads.evaluation.tasks import Tasks
+from grads.evaluation.trials import TrialResult, read_trials
+from grads.jobs.job import Job
+from grads.stages import loading
+from grads.store.files import replacing
+from grads.store.folders import Evaluation
+
+Lists = dict[str, tuple[list[float], list[float]]]  # sums of each metric by sample
+
+
+class Lab:
+    """Trains and measures one trial after another, and reports the work done and left.
+
+    Work is counted in passes of a token through the model.
+    """
+
+    def __init__(self, job: Job[Evaluation], recipe: Recipe) -> None:
+        self.job, self.recipe = job, recipe
+        self.evaluation = job.folder
+        self.run = job.folder.run
+        self.settings = recipe.for_training(self.run.config(), 0)
+        self.model_digest = loading.refuse_other_model(self.run)
+        self.device = models.pick_device(self.settings.device)
+        self.dtype = models.pick_dtype(self.settings.dtype, self.device)
+        self.pool = loading.load_pool(self.run)
+        self.tokenizer = models.load_tokenizer(self.settings.model)
+        self.measured_on = ""  # what tells the recipe, the model and the test samples from others
+        self.answering: set[str] = set()  # keys of the trials that write answers
+        self.asked: dict[int, int] = {}  # positions of what all answer, and the work of each
+        self.tasks: Tasks | None = None  # that all are asked
+        self.left: dict[str, int] = {}  # work of each training to come, by its key
+        self.total = self.spent = self.current = 0
+
+    def measure_on(self, *probes: Probe) -> None:
+        """Say on what everything is measured: arms that were measured on other samples, or trained
+        by another recipe, do not count as done."""
+        recipe = {name: getattr(self.recipe, name) for name in Recipe.model_fields}
+        recipe.pop("seeds")
+        digest = hashlib.sha256(
+            repr([sorted(recipe.items()), self.model_digest, list(SHOWN)]).encode()
+        )
+        digest.update((self.tasks.digest if self.tasks else "").encode())
+        for probe in probes:
+            for pool in (probe.samples, probe.options):
+                digest.update(pool.input_ids.tobytes() + pool.trained.tobytes())
+        self.measured_on = digest.hexdigest()[:16]
+
+    def _done(self) -> dict[str, TrialResult]:
+        """Finished arms by file name that this job can keep."""
+        files = read_trials(self.evaluation)
+        return {n: arm for n, arm in files.items() if arm.measured_on == self.measured_on}
+
+    def expect(self, trials: list[Trial], measured: int) -> None:
+        """What lies ahead, each measurement passing `measured` tokens; twins count once."""
+        known = {arm.key for arm in self._done().values()}
+        work = {t.key: self._training_passes(t) + measured for t in trials}
+        self.left |= {key: passes for key, passes in work.items() if key not in known}
+        self.total += sum(work.values())
+        self._report(0)
+
+    def _training_passes(self, trial: Trial) -> int:
+        return arms.training_passes(self.pool.lengths[self._index(trial)], trial, self.recipe)
+
+    def _index(self, trial: Trial) -> np.ndarray:
+        """Positions in the pool of what the trial trains on."""
+        return np.flatnonzero(np.isin(self.pool.sample_ids, trial.sample_ids))
+
+    def _report(self, passes: int) -> None:
+        self.current += passes
+        left = max(sum(self.left.values()) - self.current, 0)
+        work = self.spent + self.current
+        self.job.progress(self.total - left, self.total, left=left, work=work)
+
+    def finish(self, trial: Trial, heldout: Probe, general: Probe) -> None:
+        """Train, measure and write the trial unless that is done; a twin's file is copied.
+
+        A file of another training (the selection was made anew since) is done over.
+        """
+        reference = Reference(self.evaluation.reference_file(trial.phase), general)
+        target = self.evaluation.arm_file(trial.name)
+        files = self._done()
+        same = trial.name in files and files[trial.name].key == trial.key
+        if same and (len(trial.sample_ids) or reference.path.exists()):
+            return
+        twin = next((arm for arm in files.values() if arm.key == trial.key), None)
+        if twin is not None and len(trial.sample_ids):
+            own = {"arm": trial.arm, "seed": trial.seed, "phase": trial.phase}
+            twin.model_copy(update=own).write(target)
+            return
+        self.job.status.message = f"{trial.arm}, seed {trial.seed}"
+        self._conduct(trial, heldout, general, reference).write(target)
+        shutil.rmtree(self._checkpoints(trial), ignore_errors=True)
+        self.spent += self.left.pop(trial.key, 0)
+        self.current = 0
+        self.job.status.message = ""
+
+    def _conduct(
+        self, trial: Trial, heldout: Probe, general: Probe, reference: Reference
+    ) -> TrialResult:
+        """Train and measure: size, price, loss curve, sums by sample, answers."""
+        index = self._index(trial)
+        full = self.recipe.training == "full" and len(index)
+        dtype = torch.float32 if full else self.dtype
+        model = loading.load_base_model(self.run, dtype, self.device)
+        if len(index):
+            model = self._train(model, trial)
+            model = model.to(self.dtype) if full else model
+            self._refuse_idle(model, trial, general)
+        with nullcontext() if len(index) else reference.being_written():
+            sums = self._measure(model, heldout, general, reference)
+        written = self._written(model, heldout)
+        answered = self._answered(model, trial)
+        lines = self._steps(trial) if len(index) else {}
+        found = TrialResult(
+            arm=trial.arm,
+            seed=trial.seed,
+            key=trial.key,
+            phase=trial.phase,
+            measured_on=self.measured_on,
+            samples=len(index),
+            response_tokens=int(response_counts(self.pool)[index].sum()),
+            steps=len(lines),
+            tokens=sum(line["tokens"] for line in lines.values()),
+            seconds=round(sum(line["seconds"] for line in lines.values()), 1),
+            curve=[(step, round(lines[step]["loss"], 5)) for step in sorted(lines)],
+            sums=sums | _as_lists(heldout, closeness(heldout, written)) | _each_once(answered),
+            tasks=answered.metrics,
+            files={probe.name: probe.source.tolist() for probe in (heldout, general)},
+            written=written,
+        )
+        if trial.key in self.answering:
+            found.answers = [
+                write_answer(model, self.tokenizer, heldout.turns[i]) for i in positions(heldout)
+            ]
+        return found
+
+    def _train(self, model: Any, trial: Trial) -> Any:
+        last = time.monotonic()
+
+        def report(step: training.Step) -> None:
+            nonlocal last
+            now = time.monotonic()
+            seconds, last = now - last, now
+            self.job.metrics(
+                arm=trial.arm,
+                seed=trial.seed,
+                key=trial.key,
+                step=step.step,
+                loss=step.loss,
+                lr=step.lr,
+                tokens=step.tokens,
+                seconds=round(seconds, 3),
+                tokens_per_s=round(step.tokens / seconds, 1),
+            )
+            self._report(arms.TRAINED * step.tokens)
+
+        try:
+            return training.train(
+                model,
+                self.pool.subset(self._index(trial)),
+                self.settings.model_copy(update={"seed": trial.seed}),
+                dtype=self.dtype,
+                device=self.device,
+                checkpoints=self._checkpoints(trial),
+                report=report,
+                should_stop=self.job.should_stop,
+                max_steps=trial.max_steps,
+            )
+        except WarmupError as error:
+            raise EvaluationError(f"arm {trial.arm}, seed {trial.seed}: {error}") from None
+
+    def _refuse_idle(self, model: Any, trial: Trial, probe: Probe) -> None:
+        """Raise EvaluationError where the adapter in use leaves every prediction as it was."""
+        if self.recipe.training == "lora" and not adapter_counts(model, probe, self.device):
+            raise EvaluationError(
+                f"arm {trial.arm}, seed {trial.seed}: its adapter changes no prediction: it would"
+                " be compared as the untrained model; give more --epochs or a higher --lr"
+            )
+
+    def _steps(self, trial: Trial) -> dict[int, dict[str, Any]]:
+        """The line of metrics of each optimizer step of a finished training, by its number.
+
+        An attempt that was killed leaves steps that the next one takes again: the last line counts.
+        """
+        lines = [line for line in self.evaluation.read_metrics() if line.get("key") == trial.key]
+        return {line["step"]: line for line in lines}
+
+    def _measure(self, model: Any, heldout: Probe, general: Probe, reference: Reference) -> Lists:
+        """What the model predicts, by every metric and sample."""
+        found: Lists = {}
+        for probe, against in ((heldout, None), (general, reference)):
+            sums = measure(
+                model,
+                probe,
+                self.settings.batch_tokens,
+                self.device,
+                reference=against,
+                report=self._report,
+                should_stop=self.job.should_stop,
+            )
+            found |= _as_lists(probe, sums)
+        return found
+
+    def _written(self, model: Any, heldout: Probe) -> dict[int, str]:
+        return write_answers(
+            model,
+            self.tokenizer,
+            heldout,
+            self.asked,
+            report=self._report,
+            should_stop=self.job.should_stop,
+        )
+
+    def _answered(self, model: Any, trial: Trial) -> Answered:
+        """What the model makes of the tasks; the samples are kept in a file."""
+        if self.tasks is None:
+            return Answered([], {}, [])
+        longest = self.run.read_manifest().longest
+        answered = ask(
+            self.tasks,
+            model,
+            models.load_tokenizer(self.settings.model),
+            batch_size=max(1, self.settings.batch_tokens // longest),
+            report=self._report,
+            should_stop=self.job.should_stop,
+        )
+        with replacing(self.evaluation.task_file(trial.key)) as draft:
+            lines = (json.dumps(row, ensure_ascii=False, default=str) for row in answered.samples)
+            draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return answered
+
+    def _checkpoints(self, trial: Trial) -> Path:
+        return self.evaluation.checkpoints / trial.key
+
+    def tidy(self) -> None:
+        """Remove what only the job needed."""
+        shutil.rmtree(self.evaluation.checkpoints, ignore_errors=True)
+        for file in self.evaluation.path.glob("reference-*.npy"):
+            file.unlink()
+
+
+def _as_lists(probe: Probe, found: dict[str, Sums]) -> Lists:
+    """As a file holds them: metrics by the samples that they are of."""
+    return {
+        f"{probe.name}_{name}": (_rounded(over), _rounded(under))
+        for name, (over, under) in found.items()
+    }
+
+
+def _each_once(answered: Answered) -> Lists:
+    """Values of tasks as sums, to which each sample adds once."""
+    return {name: (values, [1.0] * len(values)) for name, values in answered.values.items()}
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 6) for value in values]
