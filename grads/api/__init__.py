@@ -61,6 +61,7 @@ from grads.evaluation.result import (
     TuneResult,
 )
 from grads.export.saved import bundle, bundle_name
+from grads.export.weighted import WAYS as WEIGHTS
 from grads.export.write import FORMATS, changed_lines
 from grads.jobs import watch
 from grads.jobs.processes import observe
@@ -91,6 +92,7 @@ __all__ = [
     "FORMATS",
     "LEARNING",
     "METRICS",
+    "WEIGHTS",
     "Answers",
     "ArmKind",
     "ArmResult",

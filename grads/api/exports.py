@@ -3,30 +3,64 @@
 from pathlib import Path
 from typing import Any
 
+from grads.api.runs import load_pool
+from grads.errors import RunError
 from grads.export import saved
-from grads.selection.record import kept_of, read_selection
+from grads.export.weighted import Weighting, check_way
+from grads.selection.record import SelectionRecord, kept_of, read_selection
+from grads.selection.weights import sampling_weights
+from grads.store.files import digest
 from grads.store.runs import Run
 
 TOLD = ("options", "decisions", "samples", "response_tokens")  # of the record, in the manifest
 
 
 def export_selection(
-    run: Run, name: str, kind: str, out: Path | None = None, *, with_scores: bool = False
+    run: Run,
+    name: str,
+    kind: str,
+    out: Path | None = None,
+    *,
+    with_scores: bool = False,
+    weights: str | None = None,
+    rows: int | None = None,
 ) -> dict[str, Any]:
     """Write a saved selection as `kind` to `out`, or into the run; returns the manifest.
 
-    An export into the run replaces an earlier one of the same name and format. Raises RunError
-    where there is no such selection, and ExportError where `out` exists already, the format is
-    unknown, or what was written does not load back as it should.
+    With `weights` it is every row of the pool, by the weight that the selection's options give it:
+    `repeat` writes each row as often as its weight asks for, `rows` in all (by default as many as
+    the pool has), `sample` writes the weights as a column. An export into the run replaces an
+    earlier one of the same name, format and kind of weights. Raises RunError where there is no such
+    selection, SelectionError where it gives no weights, and ExportError where `out` exists already,
+    the format or the kind of weights is unknown or does not go together with the other, or what was
+    written does not load back as it should.
     """
     record, table = read_selection(run, name)
     values = {"decisions": []} | record.as_json()
+    weighting = _weighting(run, record, weights, rows)
     return saved.export_kept(
         run,
         name,
-        kept_of(table),
+        kept_of(table) if weighting is None else weighting.sample_ids,
         kind,
         out=out,
         with_scores=with_scores,
+        weighting=weighting,
         record={field: values[field] for field in TOLD},
     )
+
+
+def _weighting(
+    run: Run, record: SelectionRecord, weights: str | None, rows: int | None
+) -> Weighting | None:
+    """What is to be done by weight; None where the subset is asked for."""
+    by = check_way(weights, rows)
+    if by is None:
+        return None
+    if record.scores_sha256 and record.scores_sha256 != digest(run.scores_file):
+        raise RunError(
+            f"selection '{record.name}' was saved with other scores than the run has now: save it"
+            " again"
+        )
+    found = sampling_weights(load_pool(run), record.options)
+    return Weighting(by, found.sample_ids, found.share, found.pinned, rows)

@@ -68,13 +68,31 @@ def export(
         ),
     ] = None,
     with_scores: Annotated[bool, typer.Option(help="Add the scores as grads_ columns.")] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Write every usable row by its weight, not the subset: repeat (rows stand there as"
+            " often as their weight asks for) or sample (the column grads_weight; for jsonl, csv,"
+            " parquet and hf)."
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(help="Rows in all, with --weights repeat [default: as many as are usable]."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a selection as files a trainer reads, loaded back and counted."""
     manifest = api.export_selection(
-        Run.open(run_dir), selection, kind, out, with_scores=with_scores
+        Run.open(run_dir),
+        selection,
+        kind,
+        out,
+        with_scores=with_scores,
+        weights=weights,
+        rows=rows,
     )
-    line = f"wrote {manifest['rows']:,} samples as {kind} to {manifest['path']}, loaded back"
+    line = f"wrote {manifest['rows']:,} rows as {kind} to {manifest['path']}, loaded back"
     show(manifest, as_json, lambda _: [line, *api.changed_lines(manifest)])
 
 

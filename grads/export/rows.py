@@ -89,9 +89,11 @@ class Subset:
             else:
                 converted += kept[n] != row
         turns = [[vars(turn) for turn in row.turns] for row in kept.values()]
-        return Fitted(replace(self._only(list(kept)), turns=turns), refused, converted)
+        return Fitted(replace(self.only(list(kept)), turns=turns), refused, converted)
 
-    def _only(self, index: list[int]) -> "Subset":
+    def only(self, index: list[int]) -> "Subset":
+        """The rows at these positions, in this order; a row may stand there several times."""
+
         def some(column: list[Any] | None) -> Any:
             return None if column is None else [column[i] for i in index]
 
@@ -169,8 +171,15 @@ class Format:
     """Name of the data inside the export's folder; {name} stands for the selection's."""
     alone: bool = False
     """Whether the data can stand alone, as one file with the format's suffix."""
+    plain: bool = False
+    """Whether it is data alone, in which a further column has a place."""
     fit: Callable[[Conversation], Conversation] | None = None
     """A row as the target takes it; raises Unusable where its meaning would not stay."""
+
+
+def row_count(count: int) -> str:
+    """A number of rows for people."""
+    return f"{count:,} row" + "s" * (count != 1)
 
 
 def write_text(path: Path, text: str) -> None:

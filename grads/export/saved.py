@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from grads import __version__
 from grads.errors import RunError
 from grads.export.rows import Subset, Template
+from grads.export.weighted import Weighting
 from grads.export.write import export
 from grads.store.runs import Run
 
@@ -25,14 +26,17 @@ def export_kept(
     *,
     out: Path | None = None,
     with_scores: bool = False,
+    weighting: Weighting | None = None,
     record: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the samples of these ids (n,) as `kind` to `out`, or into the run; the manifest.
 
     `record` holds what the manifest is to say of the selection called `name`. An export into the
-    run replaces an earlier one of the same name and format. Raises ExportError as `export` does.
+    run replaces an earlier one of the same name, format and kind of weights. Raises ExportError as
+    `export` does.
     """
-    target = out or run.exports / name / kind
+    folder = f"{kind}-{weighting.by}" if weighting else kind
+    target = out or run.exports / name / folder
     config, manifest = run.config(), run.read_manifest()
     subset = _subset(run, name, ids, with_scores)
     about = {
@@ -47,9 +51,16 @@ def export_kept(
     }
     # What was scored may be shorter: a model has its own limit.
     config = config.model_copy(update={"max_length": manifest.max_length or config.max_length})
-    return export(subset, kind, target, config, manifest=about, overwrite=out is None) | {
-        "path": str(target)
-    }
+    made = export(
+        subset,
+        kind,
+        target,
+        config,
+        manifest=about,
+        weighting=weighting,
+        overwrite=out is None,
+    )
+    return made | {"path": str(target)}
 
 
 def _subset(run: Run, name: str, ids: np.ndarray, with_scores: bool) -> Subset:

@@ -38,6 +38,7 @@ class Selection:
 
     kept: np.ndarray  # (n,) bool
     ranking: Ranking
+    usable: np.ndarray  # (n,) bool: within bounds and topics and not excluded, or pinned
     warnings: list[str]
 
 
@@ -81,7 +82,10 @@ def select(
             f" {cost[order[0]]}: raise it"
         )
     return Selection(
-        kept, ranking, _warnings(kept, pinned, ranking, cost=cost, order=order, left=left)
+        kept,
+        ranking,
+        usable=allowed | pinned,
+        warnings=_warnings(kept, pinned, ranking, cost=cost, order=order, left=left),
     )
 
 
