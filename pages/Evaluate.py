@@ -71,6 +71,7 @@ def show(run: Run, name: str) -> None:
             f"{name}.html",
             on_click="ignore",
         )
+    verdict.replay(result)
     verdict.second_test(result)
     verdict.remarks(result)
     if found.answers and found.answers.prompts:

@@ -1,7 +1,7 @@
 """Plotly figures of evaluations, from plain arrays."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -115,6 +115,32 @@ def _look_at_the_arms(
         y=0 if base[0] > high else 1,
         showarrow=False,
     )
+
+
+def replay(
+    paths: Mapping[str, Sequence[tuple[float, float, float]]], kinds: Sequence[str]
+) -> go.Figure:
+    """The way of each arm as general rows are mixed in: [(share, held-out loss, rise), ...].
+
+    `kinds` are names of ARM_KINDS.
+    """
+    figure = go.Figure()
+    styles = arm_styles(kinds)
+    for (label, points), (colour, symbol) in zip(paths.items(), styles, strict=True):
+        figure.add_scatter(
+            x=[rise for _, _, rise in points],
+            y=[loss for _, loss, _ in points],
+            text=[f"{100 * share:g}%" if share else "none" for share, _, _ in points],
+            mode="lines+markers+text",
+            textposition="top center",
+            name=label,
+            line={"color": colour},
+            marker={"symbol": symbol, "size": 8},
+            hovertemplate=f"{label}, replay %{{text}}: held-out loss %{{y:.3f}},"
+            " general loss %{x:+.3f}<extra></extra>",
+        )
+    figure.update_yaxes(autorange="reversed")
+    return layout(figure, "forgotten  →", "held-out loss", 300)
 
 
 Difference = tuple[float, float, float, str]  # mean, low and high end of its interval, verdict

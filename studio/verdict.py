@@ -220,6 +220,25 @@ def curves(result: EvaluationResult) -> go.Figure:
     )
 
 
+def replay(result: EvaluationResult) -> None:
+    """What mixing general rows in does to learning and forgetting, where it was tried."""
+    if not result.replay:
+        return
+    st.markdown("#### With general examples mixed in")
+    paths = {
+        label: [(point.share, point.learning, point.forgetting) for point in points]
+        for label, points in result.replay.items()
+    }
+    st.plotly_chart(
+        charts.replay(paths, [arm.kind for arm in result.arms if arm.label in paths]),
+        key="replay",
+        alt="Held-out loss against rise of general loss, by share of replay",
+    )
+    st.caption(
+        "Beside each mark: the share of general examples. Higher up and further left is better."
+    )
+
+
 def answers(found: Answers) -> None:
     """What the trained models say to held-out questions, side by side."""
     labels = list(found.prompts[0].answers) if found.prompts else []

@@ -122,6 +122,16 @@ def test_a_base_model_far_away_does_not_squeeze_the_others():
     assert not near.layout.annotations
 
 
+def test_replay_draws_the_way_of_each_arm():
+    paths = {"random": [(0.0, 2.0, 0.3), (0.1, 2.1, 0.1)], "mine": [(0.0, 1.9, 0.2)]}
+    figure = evaluation_charts.replay(paths, ["random", "selection"])
+    first, second = figure.data
+    assert (first.name, list(first.x), list(first.y)) == ("random", [0.3, 0.1], [2.0, 2.1])
+    assert list(first.text) == ["none", "10%"]
+    assert first.line.color == charts.ASIDE
+    assert second.line.color == charts.KEPT
+
+
 def test_differences_stand_beside_zero_with_their_verdicts():
     better, none, worse = "better", "no difference seen", "worse"
     figure = evaluation_charts.differences(

@@ -63,7 +63,8 @@ def _refuse_without_samples(run: Run, config: EvaluationConfig | TuneConfig) -> 
             f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"
             " data again with --heldout N"
         )
-    for file in (config.heldout, *config.general):
+    replay = config.replay if isinstance(config, EvaluationConfig) else None
+    for file in (config.heldout, *config.general, replay):
         if file is not None and not Path(file).expanduser().exists():
             raise EvaluationError(f"no file at {file}: check the path")
 
@@ -143,7 +144,8 @@ def estimate_evaluation(run: Run, config: EvaluationConfig | TuneConfig) -> cost
     config = config.absolute()
     _refuse_without_samples(run, config)
     trials = _planned_trials(run, config)
-    return cost.estimate(run, config, trials)
+    replay = config.replay if isinstance(config, EvaluationConfig) else None
+    return cost.estimate(run, config, trials, replay=replay)
 
 
 def _planned_trials(run: Run, config: EvaluationConfig | TuneConfig) -> list[arms.Trial]:

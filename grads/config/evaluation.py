@@ -1,7 +1,7 @@
 """What an evaluation and a search for a setting are: validated settings, to and from a file."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -77,7 +77,7 @@ def _known_arm(name: str) -> str:
 class Recipe(Settings):
     """How every arm is trained and what it is measured on."""
 
-    PATHS = ("heldout", "general")
+    PATHS: ClassVar[tuple[str, ...]] = ("heldout", "general")
 
     heldout: str | None = None
     """File of held-out samples to measure learning on; by default the run's own held-out split."""
@@ -126,16 +126,27 @@ class Recipe(Settings):
 class EvaluationConfig(Recipe):
     """One evaluation: saved selections and criteria against base, full and random."""
 
+    PATHS = (*Recipe.PATHS, "replay")
+
     selections: Annotated[tuple[str, ...], Flag("--selection")] = ()
     """Names of saved selections to compare."""
     criteria: Annotated[tuple[str, ...], Flag("--criterion")] = ()
     """Further comparison criteria, each with its own subset."""
     ratio: float | None = Field(None, gt=0, le=1)
     """Size of the criteria's subsets as a share of the pool; by default the first selection's."""
+    replay: str | None = None
+    """File of general rows to mix into every subset, besides training on the subset alone."""
+    replay_share: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
+    """Shares of those rows among what is trained on, such as 0.05; each is an arm of its own."""
     first_seed: int = Field(0, ge=0)
     """Number of the first repetition: others make a fresh test of what was found under 0, 1, 2."""
     arms: tuple[Annotated[str, AfterValidator(_known_arm)], ...] = ARMS
     """Which arms to train: base, full, random, selection, random_steps, selection_steps."""
+
+    @property
+    def shares(self) -> list[float]:
+        """The shares of general rows that are tried besides none, each once."""
+        return sorted({share for share in self.replay_share if share})
 
     @property
     def repetitions(self) -> range:
@@ -153,6 +164,8 @@ class EvaluationConfig(Recipe):
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 problems.append(f"{what} '{twice[0]}' is named twice: name it once")
+        if (self.replay is None) != (not self.replay_share):
+            problems.append("replay and replay_share go together: give both, or neither")
         if not self.arms and not self.criteria:
             problems.append("there is no arm to train: name at least one")
         if problems:

@@ -36,9 +36,12 @@ class EvaluationCost:
     arms: int  # models that are trained and measured, each seed counted
 
 
-def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> EvaluationCost:
+def estimate(
+    run: Run, recipe: Recipe, trials: list[Trial], *, replay: str | None = None
+) -> EvaluationCost:
     """What these trials will take; a training that several arms share counts once.
 
+    `replay` is the file of what some of them mix in.
     Raises RunError where the run is not scored, and DataError where a file cannot be read.
     """
     table = run.read_table(run.scores_file, ["sample_id", "prompt_tokens", "response_tokens"])
@@ -47,10 +50,12 @@ def estimate(run: Run, recipe: Recipe, trials: list[Trial]) -> EvaluationCost:
     unique = {trial.key: trial for trial in trials}
     measured = sum(_file_tokens(run, recipe, file) for file in general_files(recipe))
     measured += _heldout_tokens(run, recipe)
-    training = sum(
-        training_passes(lengths[np.isin(ids, trial.sample_ids)], trial, recipe)
-        for trial in unique.values()
-    )
+    general = _row_tokens(run, replay, None) if replay else []
+    training = 0
+    for trial in unique.values():
+        mixed = np.full(min(trial.replay_rows, len(general)), np.mean(general or [0.0]))
+        own = lengths[np.isin(ids, trial.sample_ids)]
+        training += training_passes(np.concatenate([own, mixed]), trial, recipe)
     passes = training + measured * len(unique)
     rate, (low, high) = _passes_a_second(run, recipe)
     seconds = passes / rate if rate else None
@@ -86,16 +91,21 @@ def _heldout_tokens(run: Run, recipe: Recipe) -> int:
 
 
 def _file_tokens(run: Run, recipe: Recipe, file: str) -> int:
-    """Tokens of a file about, each option with its prompt once more."""
+    """Tokens of a file that is measured on, about."""
     limit = recipe.heldout_limit if file == recipe.heldout else recipe.general_limit
+    return round(sum(_row_tokens(run, file, limit)))
+
+
+def _row_tokens(run: Run, file: str, limit: int | None) -> list[float]:
+    """Tokens of each row of a file about, each option with its prompt once more."""
     source = read_source(settings_for(run, file, limit))
-    longest, tokens = run.read_manifest().longest, 0.0
+    longest, tokens = run.read_manifest().longest, []
     for row in source.rows:
         options = (row or {}).get("options")
         copies = 1 + (len(options) if isinstance(options, list) else 0)
         text = json.dumps(row, ensure_ascii=False, default=str)
-        tokens += copies * min(len(text) / CHARACTERS, longest)
-    return round(tokens)
+        tokens.append(copies * min(len(text) / CHARACTERS, longest))
+    return tokens
 
 
 def settings_for(run: Run, file: str, limit: int | None) -> RunConfig:

@@ -4,7 +4,7 @@ A held-out sample that also stands in the pool is refused; near-duplicates are n
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ class Probes:
     heldout: Probe
     general: Probe
     about: About
+    texts: dict[str, str]  # where each text stands that is measured on, by its hash
 
 
 def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
@@ -69,7 +70,36 @@ def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
         leaks=Leaks(near_duplicates=_near_duplicates(run, part)),
         notes=notes,
     )
-    return Probes(heldout, general, about)
+    texts = {
+        text: f"{place(spot)} of {one.name}"
+        for one in [part, *parts]
+        for text, spot in zip(one.table["hash"].to_pylist(), one.spots, strict=True)
+    }
+    return Probes(heldout, general, about, texts)
+
+
+def load_replay(run: Run, file: str, tokenizer: Any, probes: Probes, *, wanted: int) -> TokenPool:
+    """The general rows of a file, of which up to `wanted` are mixed into a subset.
+
+    Raises EvaluationError where one of them is measured on: it would not be forgotten.
+    """
+    part = _read(run, file, tokenizer, limit=None, max_length=run.read_manifest().longest)
+    hashes = part.table["hash"].to_pylist()
+    both = [i for i, text in enumerate(hashes) if text in probes.texts]
+    if both:
+        more = f" ({len(both)} such rows in all)" if len(both) > 1 else ""
+        raise EvaluationError(
+            f"{place(part.spots[both[0]])} of the replay file {part.name} is also measured on, as"
+            f" {probes.texts[hashes[both[0]]]}{more}: a model would be asked what it was taught;"
+            " remove it from one of the two"
+        )
+    if len(part.table) < wanted:
+        probes.about.notes.append(
+            f"{part.name} has {len(part.table)} usable rows, of {wanted} that the largest share of"
+            " replay asks for: trainings take as many as there are"
+        )
+    # Their numbers are those of another file than the pool's.
+    return replace(part.tokens, sample_ids=-1 - part.tokens.sample_ids)
 
 
 def _facts(part: _Part, probe: Probe, number: int) -> MeasuredOn:
@@ -152,14 +182,7 @@ def _probe(
     turns = [
         [Turn.of(turn) for turn in row] for part in parts for row in part.table["turns"].to_pylist()
     ]
-    pools = [part.tokens for part in parts]
-    lengths = np.concatenate([pool.lengths for pool in pools])
-    samples = TokenPool(
-        sample_ids=np.concatenate([pool.sample_ids for pool in pools]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        input_ids=np.concatenate([pool.input_ids for pool in pools]),
-        trained=np.concatenate([pool.trained for pool in pools]),
-    )
+    samples = TokenPool.joined([part.tokens for part in parts])
     owners: list[int] = []
     encoded: list[Encoded] = []
     answers: dict[int, int] = {}

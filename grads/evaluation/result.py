@@ -54,6 +54,10 @@ class ArmResult(Part):
     label: str
     kind: Kind
     samples: int
+    replay: float = 0.0
+    """Share of general rows among what it trains on, as asked for."""
+    replay_rows: int = 0
+    """General rows that were mixed in."""
     response_tokens: int
     """Mean over seeds."""
     seeds: list[SeedResult]
@@ -113,6 +117,17 @@ class Comparison(Part):
     def theirs(self) -> ArmKind:
         """What the kind of the other means."""
         return ARM_KINDS[self.against_kind]
+
+
+class ReplayPoint(Part):
+    """What an arm learned and forgot with a share of general rows mixed in."""
+
+    share: float
+    """0 for the arm alone."""
+    learning: float
+    """Held-out loss."""
+    forgetting: float
+    """Rise of the general loss over the base model's."""
 
 
 # -- what it cost
@@ -210,6 +225,8 @@ class EvaluationResult(Stored):
     """What limits the verdict."""
     heldout: MeasuredOn
     general: list[MeasuredOn]
+    replay: dict[str, list[ReplayPoint]] = Field(default_factory=dict)
+    """By the label of the arm alone, in order of the shares; empty without replay."""
     finished: bool
 
 

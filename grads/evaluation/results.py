@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from grads.evaluation import intervals, sentences
+from grads.evaluation import curves, intervals, sentences
 from grads.evaluation.arms import BASE, Arm
 from grads.evaluation.intervals import NONE
 from grads.evaluation.metrics import FORGETTING, LEARNING, SHOWN
@@ -57,8 +57,9 @@ def build(
     shown = [arm for arm in planned if arm.label in done]
     comparisons = compare_all(shown, done)
     price = prices(run, shown, done)
+    summaries = {arm.label: summary(arm, done[arm.label]) for arm in shown}
     return EvaluationResult(
-        arms=[summary(arm, done[arm.label]) for arm in shown],
+        arms=list(summaries.values()),
         comparisons=comparisons,
         price=price,
         break_even=break_evens(shown, price),
@@ -66,6 +67,7 @@ def build(
         notes=about.notes + _notes(planned, done, comparisons),
         heldout=about.heldout,
         general=about.general,
+        replay=curves.replays(shown, summaries),
         finished=finished,
     )
 
@@ -94,6 +96,8 @@ def summary(arm: Arm, trials: Trials) -> ArmResult:
         label=arm.label,
         kind=arm.kind,
         samples=trials[min(trials)].samples,
+        replay=arm.replay.share if arm.replay else 0.0,
+        replay_rows=trials[min(trials)].replay_rows,
         response_tokens=round(np.mean([trial.response_tokens for trial in trials.values()])),
         seeds=[_of_seed(seed, trial) for seed, trial in sorted(trials.items())],
         mean=mean,
@@ -117,9 +121,11 @@ def _of_seed(seed: int, trial: TrialResult) -> SeedResult:
 
 
 def compare_all(shown: list[Arm], done: dict[str, Trials]) -> list[Comparison]:
-    """Each subset against random ones of its size, against full, and every arm against base."""
+    """Each subset against random ones of its size, one with replay against the subset alone, each
+    against full, and every arm against base."""
     by_label = {arm.label: arm for arm in shown}
     pairs = [(arm, by_label[arm.rival]) for arm in shown if arm.rival in by_label]
+    pairs += [(arm, by_label[arm.alone]) for arm in shown if arm.alone in by_label]
     if "full" in by_label and by_label["full"].kind == "full":
         pairs += [(arm, by_label["full"]) for arm in shown if arm.declared.once]
     pairs += [(arm, by_label[BASE]) for arm in shown if arm.kind != BASE and BASE in by_label]
@@ -184,11 +190,13 @@ def _notes(planned: list[Arm], done: dict[str, Trials], comparisons: list[Compar
     drawn = [
         f"'{arm.selection}'"
         for arm in planned
-        if arm.selection and arm.redrawn and arm.declared.once
+        if arm.selection and arm.redrawn and arm.declared.once and not arm.replay
     ]
     if drawn:
         notes.append(f"random draws, which each seed draws anew: {', '.join(drawn)}")
-    against = [one for one in comparisons if one.theirs.random and one.theirs.once]
+    against = [
+        one for one in comparisons if one.theirs.random and one.theirs.once and not one.ours.random
+    ]
     if len(against) > 1:
         notes.append(
             f"{len(against)} subsets are compared with random ones: about one comparison in twenty"

@@ -19,6 +19,8 @@ class TrialResult(Stored):
     """What tells recipe, model and test samples from others."""
     samples: int
     """That it trained on."""
+    replay_rows: int = 0
+    """General rows that were mixed in."""
     response_tokens: int
     steps: int
     """Of the optimizer."""

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from grads.config.evaluation import EvaluationConfig, Recipe
+from grads.data.tokens import TokenPool
 from grads.engine import models, training
 from grads.errors import EvaluationError, WarmupError
 from grads.evaluation import arms, results
 from grads.evaluation.arms import Trial
 from grads.evaluation.measure import Probe, Reference, measure, response_counts, write_answer
 from grads.evaluation.metrics import SHOWN, Sums
-from grads.evaluation.probes import load_probes
+from grads.evaluation.probes import load_probes, load_replay
 from grads.evaluation.result import Prompt
 from grads.evaluation.trials import TrialResult, read_trials
 from grads.jobs.job import Job
@@ -36,6 +37,9 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
     trials = arms.trials(scored, planned, config, config.repetitions)
     lab = Lab(job, config)
     probes = load_probes(run, config, lab.tokenizer)
+    if config.replay is not None:
+        wanted = max(trial.replay_rows for trial in trials)
+        lab.general_rows = load_replay(run, config.replay, lab.tokenizer, probes, wanted=wanted)
     lab.measure_on(probes.heldout, probes.general)
     prompts = asked(probes.heldout)
     answering = {arm.label for arm in planned if arm.declared.answers}
@@ -65,6 +69,7 @@ class Lab:
         self.dtype = models.pick_dtype(self.settings.dtype, self.device)
         self.pool = stages.load_pool(self.run)
         self.tokenizer = models.load_tokenizer(self.settings.model)
+        self.general_rows: TokenPool | None = None  # that some trials mix in
         self.measured_on = ""  # what tells the recipe, the model and the test samples from others
         self.answering: set[str] = set()  # keys of the trials that write answers
         self.left: dict[str, int] = {}  # work of each training to come, by its key
@@ -97,11 +102,27 @@ class Lab:
         self._report(0)
 
     def _training_passes(self, trial: Trial) -> int:
-        return arms.training_passes(self.pool.lengths[self._index(trial)], trial, self.recipe)
+        lengths = self.pool.lengths[self._index(trial)]
+        if self.general_rows is not None:
+            lengths = np.concatenate([lengths, self.general_rows.lengths[self._mixed_in(trial)]])
+        return arms.training_passes(lengths, trial, self.recipe)
 
     def _index(self, trial: Trial) -> np.ndarray:
         """Positions in the pool of what the trial trains on."""
         return np.flatnonzero(np.isin(self.pool.sample_ids, trial.sample_ids))
+
+    def _mixed_in(self, trial: Trial) -> np.ndarray:
+        """Positions among the general rows of what the trial trains on besides."""
+        if trial.replay is None or self.general_rows is None:
+            return np.zeros(0, dtype=np.int64)
+        return trial.replay.drawn(len(self.general_rows), len(trial.sample_ids), trial.seed)
+
+    def _training_set(self, trial: Trial) -> TokenPool:
+        """What the trial trains on, its subset first."""
+        subset, mixed = self.pool.subset(self._index(trial)), self._mixed_in(trial)
+        if self.general_rows is None or not len(mixed):
+            return subset
+        return TokenPool.joined([subset, self.general_rows.subset(mixed)])
 
     def _report(self, passes: int) -> None:
         self.current += passes
@@ -156,6 +177,7 @@ class Lab:
             phase=trial.phase,
             measured_on=self.measured_on,
             samples=len(index),
+            replay_rows=len(self._mixed_in(trial)),
             response_tokens=int(response_counts(self.pool)[index].sum()),
             steps=len(lines),
             tokens=sum(line["tokens"] for line in lines.values()),
@@ -193,7 +215,7 @@ class Lab:
         try:
             return training.train(
                 model,
-                self.pool.subset(self._index(trial)),
+                self._training_set(trial),
                 self.settings.model_copy(update={"seed": trial.seed}),
                 dtype=self.dtype,
                 device=self.device,
