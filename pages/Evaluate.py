@@ -71,6 +71,7 @@ def show(run: Run, name: str) -> None:
             f"{name}.html",
             on_click="ignore",
         )
+    verdict.budgets(result)
     verdict.replay(result)
     verdict.second_test(result)
     verdict.remarks(result)

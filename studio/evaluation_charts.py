@@ -143,6 +143,51 @@ def replay(
     return layout(figure, "forgotten  →", "held-out loss", 300)
 
 
+Spread = tuple[float, float] | None  # of an interval: low and high end
+
+
+def budgets(
+    lines: Mapping[str, Sequence[tuple[float, float, Spread]]], kinds: Sequence[str]
+) -> go.Figure:
+    """Held-out loss over the size of the subset: [(percent, loss, interval), ...] of each line.
+
+    `kinds` are names of ARM_KINDS. A band around a line is its interval, where all points have one.
+    """
+    figure = go.Figure()
+    styles = arm_styles(kinds)
+    for (label, points), (colour, symbol) in zip(lines.items(), styles, strict=True):
+        sizes = [size for size, _, _ in points]
+        ends = [interval for _, _, interval in points if interval]
+        if len(ends) == len(points):
+            figure.add_scatter(
+                x=[*sizes, *reversed(sizes)],
+                y=[*(low for low, _ in ends), *(high for _, high in reversed(ends))],
+                fill="toself",
+                mode="none",
+                fillcolor=colour,
+                opacity=0.15,
+                name=label,
+                legendgroup=label,
+                showlegend=False,
+                hoverinfo="skip",
+            )
+        figure.add_scatter(
+            x=sizes,
+            y=[loss for _, loss, _ in points],
+            mode="lines+markers",
+            name=label,
+            legendgroup=label,
+            line={"color": colour},
+            marker={"symbol": symbol, "size": 8},
+            hovertemplate=f"{label}, %{{x}}%: held-out loss %{{y:.3f}}<extra></extra>",
+        )
+    ticks = sorted({size for points in lines.values() for size, _, _ in points})
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{size:g}%" for size in ticks])
+    figure.update_yaxes(autorange="reversed")
+    axis = "held-out loss (higher up has learned more)"
+    return layout(figure, "share of all examples", axis, 380)
+
+
 Difference = tuple[float, float, float, str]  # mean, low and high end of its interval, verdict
 
 

@@ -51,6 +51,7 @@ from grads.errors import ConfigError, DataError, GradsError, LayoutError, RunErr
 from grads.evaluation.cost import EvaluationCost
 from grads.evaluation.metrics import FORGETTING, LEARNING
 from grads.evaluation.metrics import SHOWN as METRICS
+from grads.evaluation.points import BudgetPoint
 from grads.evaluation.result import (
     Answers,
     ArmResult,
@@ -97,6 +98,7 @@ __all__ = [
     "ArmKind",
     "ArmResult",
     "Bound",
+    "BudgetPoint",
     "Categories",
     "Comparison",
     "ConfigError",

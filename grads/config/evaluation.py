@@ -1,9 +1,9 @@
 """What an evaluation and a search for a setting are: validated settings, to and from a file."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from grads.config.base import Flag, Settings
 from grads.config.run import RunConfig
@@ -74,6 +74,16 @@ def _known_arm(name: str) -> str:
     return name
 
 
+def _one_by_one(given: Any) -> Any:
+    """Numbers as they may be typed: 2.5,5,10 or one at a time."""
+    several = given if isinstance(given, list | tuple) else [given]
+    return [part for one in several for part in (one.split(",") if isinstance(one, str) else [one])]
+
+
+def _in_order(budgets: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted(set(budgets)))
+
+
 class Recipe(Settings):
     """How every arm is trained and what it is measured on."""
 
@@ -134,6 +144,12 @@ class EvaluationConfig(Recipe):
     """Further comparison criteria, each with its own subset."""
     ratio: float | None = Field(None, gt=0, le=1)
     """Size of the criteria's subsets as a share of the pool; by default the first selection's."""
+    budgets: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=100)], ...],
+        BeforeValidator(_one_by_one),
+        AfterValidator(_in_order),
+    ] = ()
+    """Sizes to try each criterion and random at, in percent of the pool, such as 2.5,10,50,100."""
     replay: str | None = None
     """File of general rows to mix into every subset, besides training on the subset alone."""
     replay_share: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
@@ -141,7 +157,8 @@ class EvaluationConfig(Recipe):
     first_seed: int = Field(0, ge=0)
     """Number of the first repetition: others make a fresh test of what was found under 0, 1, 2."""
     arms: tuple[Annotated[str, AfterValidator(_known_arm)], ...] = ARMS
-    """Which arms to train: base, full, random, selection, random_steps, selection_steps."""
+    """Which arms to train: base, full, random, selection, random_steps, selection_steps; with
+    budgets base, full and random count."""
 
     @property
     def shares(self) -> list[float]:
@@ -158,8 +175,12 @@ class EvaluationConfig(Recipe):
         problems = []
         if "random" in self.criteria:
             problems.append("criteria holds 'random', which is an arm by itself: leave it out")
-        if self.criteria and not self.selections and self.ratio is None:
-            problems.append("criteria need a size: give a selection or a ratio")
+        if self.criteria and not (self.selections or self.ratio or self.budgets):
+            problems.append("criteria need a size: give a selection, a ratio or budgets")
+        if self.budgets and not self.criteria:
+            problems.append("budgets need something to try: give at least one criterion")
+        if self.budgets and (self.selections or self.ratio):
+            problems.append("budgets are the sizes: leave out selections and the ratio")
         for what, values in (("selection", self.selections), ("criterion", self.criteria)):
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:

@@ -52,6 +52,7 @@ class Arm:
     rival: str | None = None  # label of the random arm of the same size
     replay: Replay | None = None
     alone: str | None = None  # label of the same arm without replay
+    budget: float | None = None  # size in percent of the pool, where sizes are compared
 
     @property
     def declared(self) -> ArmKind:
@@ -102,6 +103,9 @@ def plan(run: Run, config: EvaluationConfig, pool: int) -> list[Arm]:
     Raises RunError where a selection is missing, and EvaluationError where the file of general rows
     cannot be read.
     """
+    if config.budgets:
+        arms = _over_budgets(config, pool)
+        return arms + _with_replay(config, arms)
     records = {name: read_record(run, name) for name in config.selections}
     counts = {name: record.samples.kept for name, record in records.items()}
     criteria_count = _criteria_count(config, counts, pool)
@@ -136,6 +140,26 @@ def plan(run: Run, config: EvaluationConfig, pool: int) -> list[Arm]:
         options = SelectionConfig.parse({"criterion": criterion, "count": criteria_count})
         arms.append(choose(CRITERION, criterion, options, criteria_count))
     return arms + _with_replay(config, arms)
+
+
+def _over_budgets(config: EvaluationConfig, pool: int) -> list[Arm]:
+    """Each criterion and random at each budget; everything is the budget of 100."""
+    arms = [Arm(BASE, BASE)]
+    if "full" in config.arms or 100 in config.budgets:
+        arms.append(Arm("full", "full", budget=100))
+    for budget in config.budgets:
+        if budget == 100:
+            continue
+        count = max(1, round(pool * budget / 100))
+        rival = f"random-{budget:g}" if "random" in config.arms else None
+        if rival:
+            drawn = SelectionConfig(criterion="random", count=count)
+            arms.append(Arm(rival, "random", options=drawn, budget=budget))
+        for name in config.criteria:
+            options = SelectionConfig.parse({"criterion": name, "count": count})
+            label = f"{name}-{budget:g}"
+            arms.append(Arm(label, CRITERION.name, None, options, rival=rival, budget=budget))
+    return arms
 
 
 def _with_replay(config: EvaluationConfig, plain: list[Arm]) -> list[Arm]:

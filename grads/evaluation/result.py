@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from grads.config.evaluation import ARM_KINDS, ArmKind
 from grads.evaluation.intervals import Verdict
+from grads.evaluation.points import BudgetPoint, Noise, Point, ReplayPoint
 from grads.evaluation.trials import Curve
 from grads.store.files import read_json
 from grads.store.records import Part, Stored
@@ -58,6 +59,8 @@ class ArmResult(Part):
     """Share of general rows among what it trains on, as asked for."""
     replay_rows: int = 0
     """General rows that were mixed in."""
+    budget: float | None = None
+    """Size in percent of the pool, where sizes are compared."""
     response_tokens: int
     """Mean over seeds."""
     seeds: list[SeedResult]
@@ -117,17 +120,6 @@ class Comparison(Part):
     def theirs(self) -> ArmKind:
         """What the kind of the other means."""
         return ARM_KINDS[self.against_kind]
-
-
-class ReplayPoint(Part):
-    """What an arm learned and forgot with a share of general rows mixed in."""
-
-    share: float
-    """0 for the arm alone."""
-    learning: float
-    """Held-out loss."""
-    forgetting: float
-    """Rise of the general loss over the base model's."""
 
 
 # -- what it cost
@@ -227,23 +219,9 @@ class EvaluationResult(Stored):
     general: list[MeasuredOn]
     replay: dict[str, list[ReplayPoint]] = Field(default_factory=dict)
     """By the label of the arm alone, in order of the shares; empty without replay."""
+    curve: list[BudgetPoint] = Field(default_factory=list)
+    """What each size comes to, in order of the budgets; empty where sizes are not compared."""
     finished: bool
-
-
-class Point(Part):
-    """A pilot's place in the picture of a search."""
-
-    learning: float
-    """Held-out loss."""
-    forgetting: float
-    """Rise of the general loss over the base model's."""
-
-
-class Noise(Part):
-    """How far one pilot may lie from the mean by chance, at 95%; None where it is unknown."""
-
-    learning: float | None
-    forgetting: float | None
 
 
 class SubsetMeans(Part):

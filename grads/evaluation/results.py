@@ -68,6 +68,7 @@ def build(
         heldout=about.heldout,
         general=about.general,
         replay=curves.replays(shown, summaries),
+        curve=curves.over_budgets(shown, summaries),
         finished=finished,
     )
 
@@ -98,6 +99,7 @@ def summary(arm: Arm, trials: Trials) -> ArmResult:
         samples=trials[min(trials)].samples,
         replay=arm.replay.share if arm.replay else 0.0,
         replay_rows=trials[min(trials)].replay_rows,
+        budget=arm.budget,
         response_tokens=round(np.mean([trial.response_tokens for trial in trials.values()])),
         seeds=[_of_seed(seed, trial) for seed, trial in sorted(trials.items())],
         mean=mean,
@@ -187,6 +189,12 @@ def _notes(planned: list[Arm], done: dict[str, Trials], comparisons: list[Compar
         notes.append("one seed has no interval: a difference cannot be told from chance")
     elif seeds < 5:
         notes.append(f"{seeds} seeds give wide intervals: a real but small difference may not show")
+    taken = [one.taken_from for trials in done.values() for one in trials.values()]
+    if others := sorted({name for name in taken if name}):
+        count = len(taken) - taken.count(None)
+        notes.append(
+            f"{count} trainings are those of {', '.join(others)}: the same, measured on the same"
+        )
     drawn = [
         f"'{arm.selection}'"
         for arm in planned

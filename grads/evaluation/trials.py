@@ -1,5 +1,8 @@
 """The file of one finished training: its price, and what was measured, sample by sample."""
 
+from contextlib import suppress
+
+from grads.errors import RunError
 from grads.store.folders import Evaluation
 from grads.store.records import Stored
 
@@ -33,6 +36,8 @@ class TrialResult(Stored):
     """Of each metric, a value a measured sample: its sum, and what divides the sums."""
     general_losses: list[float]
     """On each general file."""
+    taken_from: str | None = None
+    """The evaluation that it was trained in, where that is another."""
     answers: list[str] | None = None
     """To the first held-out prompts, where it wrote some."""
 
@@ -47,3 +52,22 @@ class TrialResult(Stored):
 def read_trials(evaluation: Evaluation) -> dict[str, TrialResult]:
     """Every finished arm and seed by the name of its file; raises RunError on a damaged one."""
     return {name: TrialResult.read(path) for name, path in evaluation.arm_files().items()}
+
+
+def finished_elsewhere(evaluation: Evaluation, measured_on: str) -> dict[str, TrialResult]:
+    """Trainings of the run's other evaluations that were measured on the same, by their key.
+
+    The base model is not among them: it is measured anew, for its predictions. Other evaluations
+    with damaged files are passed over.
+    """
+    run, found = evaluation.run, {}
+    for name in run.evaluation_names():
+        if name == evaluation.id:
+            continue
+        with suppress(RunError):
+            for trial in read_trials(Evaluation(run, name)).values():
+                if trial.measured_on == measured_on and trial.samples:
+                    found[trial.key] = trial.model_copy(
+                        update={"taken_from": trial.taken_from or name}
+                    )
+    return found

@@ -19,7 +19,7 @@ from grads.evaluation.measure import Probe, Reference, measure, response_counts,
 from grads.evaluation.metrics import SHOWN, Sums
 from grads.evaluation.probes import load_probes, load_replay
 from grads.evaluation.result import Prompt
-from grads.evaluation.trials import TrialResult, read_trials
+from grads.evaluation.trials import TrialResult, finished_elsewhere, read_trials
 from grads.jobs.job import Job
 from grads.selection.pool import Pool
 from grads.stages import run as stages
@@ -71,6 +71,7 @@ class Lab:
         self.tokenizer = models.load_tokenizer(self.settings.model)
         self.general_rows: TokenPool | None = None  # that some trials mix in
         self.measured_on = ""  # what tells the recipe, the model and the test samples from others
+        self.elsewhere: dict[str, TrialResult] = {}  # the same trainings in other evaluations
         self.answering: set[str] = set()  # keys of the trials that write answers
         self.left: dict[str, int] = {}  # work of each training to come, by its key
         self.total = self.spent = self.current = 0
@@ -87,6 +88,7 @@ class Lab:
             for pool in (probe.samples, probe.options):
                 digest.update(pool.input_ids.tobytes() + pool.trained.tobytes())
         self.measured_on = digest.hexdigest()[:16]
+        self.elsewhere = finished_elsewhere(self.evaluation, self.measured_on)
 
     def _done(self) -> dict[str, TrialResult]:
         """Finished arms by file name that this job can keep."""
@@ -97,9 +99,18 @@ class Lab:
         """What lies ahead, each measurement passing `measured` tokens; twins count once."""
         known = {arm.key for arm in self._done().values()}
         work = {t.key: self._training_passes(t) + measured for t in trials}
-        self.left |= {key: passes for key, passes in work.items() if key not in known}
+        self.left |= {
+            key: passes
+            for key, passes in work.items()
+            if key not in known and not self._from_elsewhere(key)
+        }
         self.total += sum(work.values())
         self._report(0)
+
+    def _from_elsewhere(self, key: str) -> TrialResult | None:
+        """The same training in another evaluation, if it wrote the answers that are wanted here."""
+        found = self.elsewhere.get(key)
+        return None if found and found.answers is None and key in self.answering else found
 
     def _training_passes(self, trial: Trial) -> int:
         lengths = self.pool.lengths[self._index(trial)]
@@ -131,7 +142,8 @@ class Lab:
         self.job.progress(self.total - left, self.total, left=left, work=work)
 
     def finish(self, trial: Trial, heldout: Probe, general: Probe) -> None:
-        """Train, measure and write the trial unless that is done; a twin's file is copied.
+        """Train, measure and write the trial unless that is done; a twin's file is copied, also
+        one of another evaluation.
 
         A file of another training (the selection was made anew since) is done over.
         """
@@ -142,6 +154,7 @@ class Lab:
         if same and (len(trial.sample_ids) or reference.path.exists()):
             return
         twin = next((arm for arm in files.values() if arm.key == trial.key), None)
+        twin = twin or self._from_elsewhere(trial.key)
         if twin is not None and len(trial.sample_ids):
             own = {"arm": trial.arm, "seed": trial.seed, "phase": trial.phase}
             twin.model_copy(update=own).write(target)

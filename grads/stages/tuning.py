@@ -8,9 +8,10 @@ from grads.config.evaluation import TuneConfig
 from grads.evaluation import results, tuning
 from grads.evaluation.arms import BASE
 from grads.evaluation.metrics import FORGETTING, LEARNING
+from grads.evaluation.points import Noise, Point
 from grads.evaluation.price import prices
 from grads.evaluation.probes import load_probes
-from grads.evaluation.result import About, Comparison, Noise, Overlap, Point, TuneResult
+from grads.evaluation.result import About, Comparison, Overlap, TuneResult
 from grads.evaluation.results import Trials
 from grads.evaluation.trials import read_trials
 from grads.evaluation.tuning import FINAL, PILOT
