@@ -6,6 +6,7 @@ from typing import Any
 from grads.api.runs import load_pool
 from grads.errors import RunError
 from grads.export import saved
+from grads.export.replay import check_replay
 from grads.export.weighted import Weighting, check_way
 from grads.selection.record import SelectionRecord, kept_of, read_selection
 from grads.selection.weights import sampling_weights
@@ -24,20 +25,32 @@ def export_selection(
     with_scores: bool = False,
     weights: str | None = None,
     rows: int | None = None,
+    replay: str | None = None,
+    replay_share: float | None = None,
 ) -> dict[str, Any]:
     """Write a saved selection as `kind` to `out`, or into the run; returns the manifest.
 
     With `weights` it is every row of the pool, by the weight that the selection's options give it:
     `repeat` writes each row as often as its weight asks for, `rows` in all (by default as many as
-    the pool has), `sample` writes the weights as a column. An export into the run replaces an
-    earlier one of the same name, format and kind of weights. Raises RunError where there is no such
-    selection, SelectionError where it gives no weights, and ExportError where `out` exists already,
-    the format or the kind of weights is unknown or does not go together with the other, or what was
-    written does not load back as it should.
+    the pool has), `sample` writes the weights as a column. With a file `replay`, rows drawn from it
+    by the selection's seed stand between the others and make up `replay_share` of all (this loads
+    the run's tokenizer, and torch). An export into the run replaces an earlier one of the same
+    name, format, kind of weights, and with or without replay.
+
+    Raises RunError where there is no such selection, SelectionError where it gives no weights,
+    DataError where the file of general rows cannot be read, and ExportError where `out` exists
+    already, the format or the kind of weights is unknown or does not go together with the other, or
+    what was written does not load back as it should.
     """
     record, table = read_selection(run, name)
     values = {"decisions": []} | record.as_json()
     weighting = _weighting(run, record, weights, rows)
+    check_replay(replay, replay_share, weights)
+    replayed = None
+    if replay is not None and replay_share is not None:
+        from grads.api.replay import read_replay  # loads torch and its kin
+
+        replayed = read_replay(run, replay, replay_share, record.options.seed)
     return saved.export_kept(
         run,
         name,
@@ -46,6 +59,7 @@ def export_selection(
         out=out,
         with_scores=with_scores,
         weighting=weighting,
+        replayed=replayed,
         record={field: values[field] for field in TOLD},
     )
 

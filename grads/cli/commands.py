@@ -80,6 +80,14 @@ def export(
         int | None,
         typer.Option(help="Rows in all, with --weights repeat [default: as many as are usable]."),
     ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(help="File of general rows to mix in, drawn by the selection's seed."),
+    ] = None,
+    replay_share: Annotated[
+        float | None,
+        typer.Option(help="Share of those rows among all that are written, such as 0.05."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a selection as files a trainer reads, loaded back and counted."""
@@ -91,6 +99,8 @@ def export(
         with_scores=with_scores,
         weights=weights,
         rows=rows,
+        replay=replay,
+        replay_share=replay_share,
     )
     line = f"wrote {manifest['rows']:,} rows as {kind} to {manifest['path']}, loaded back"
     show(manifest, as_json, lambda _: [line, *api.changed_lines(manifest)])

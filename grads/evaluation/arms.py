@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from grads.config.evaluation import ARM_KINDS, ArmKind, EvaluationConfig, Recipe
+from grads.data.replay import draw_rows, replay_count
 from grads.errors import EvaluationError
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
@@ -30,15 +31,11 @@ class Replay:
 
     def rows(self, samples: int) -> int:
         """How many go with that many samples of a subset, at least one."""
-        return max(1, round(samples * self.share / (1 - self.share)))
+        return replay_count(samples, self.share)
 
     def drawn(self, available: int, samples: int, seed: int) -> np.ndarray:
-        """Positions of the rows that a training takes, without replacement; all if too few.
-
-        Under one seed, a smaller share takes a part of what a larger one takes.
-        """
-        order: np.ndarray = np.random.default_rng(seed).permutation(available)
-        return order[: self.rows(samples)]
+        """Positions of the rows that a training on that many samples takes, of those there are."""
+        return draw_rows(available, self.rows(samples), seed)
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def _read(run: Run, file: str, tokenizer: Any, *, limit: int | None, max_length:
     config = settings_for(run, file, limit)
     source = read_source(config)
     if source.rows:  # without any, the reasons why they cannot be read are the better message
-        config = config.model_copy(update={"columns": _columns(run, config, source)})
+        config = config.model_copy(update={"columns": columns_for(run, config, source)})
     prepared = prepare(source, config, tokenizer, max_length)
     index = {sample_id: i for i, sample_id in enumerate(source.ids)}
     kept = [index[sample_id] for sample_id in prepared.samples["sample_id"].to_pylist()]
@@ -152,7 +152,11 @@ def _read(run: Run, file: str, tokenizer: Any, *, limit: int | None, max_length:
     return _Part(source.name, prepared.samples, tokens, rows, spots, prepared.rejects)
 
 
-def _columns(run: Run, config: RunConfig, source: Source) -> dict[str, str]:
+def columns_for(run: Run, config: RunConfig, source: Source) -> dict[str, str]:
+    """The column mapping that fits another file: the run's own, or none to have it recognised.
+
+    Raises EvaluationError where neither does.
+    """
     for mapping in (run.read_manifest().columns, config.columns):
         if mapping and set(mapping.values()) <= set(source.columns):
             return dict(mapping)

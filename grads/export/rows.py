@@ -97,16 +97,17 @@ class Subset:
         def some(column: list[Any] | None) -> Any:
             return None if column is None else [column[i] for i in index]
 
+        places = pa.array(index, pa.int64())  # of an empty list, no kind would be known
         return replace(
             self,
             lines=some(self.lines),
             rows=some(self.rows),
-            table=None if self.table is None else self.table.take(index),
+            table=None if self.table is None else self.table.take(places),
             turns=some(self.turns),
             scores=some(self.scores),
             ids=some(self.ids),
             tools=some(self.tools),
-            tokens=None if self.tokens is None else self.tokens.take(index),
+            tokens=None if self.tokens is None else self.tokens.take(places),
         )
 
 
