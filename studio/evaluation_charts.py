@@ -133,6 +133,7 @@ def replay(
             text=[f"{100 * share:g}%" if share else "none" for share, _, _ in points],
             mode="lines+markers+text",
             textposition="top center",
+            cliponaxis=False,  # the outermost mark's text has room above it
             name=label,
             line={"color": colour},
             marker={"symbol": symbol, "size": 8},
