@@ -72,6 +72,8 @@ def show(run: Run, name: str) -> None:
             on_click="ignore",
         )
     verdict.by_file(result)
+    verdict.budgets(result)
+    verdict.replay(result)
     verdict.second_test(result)
     verdict.remarks(result)
     if found.answers and found.answers.prompts:

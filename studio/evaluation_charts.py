@@ -1,7 +1,7 @@
 """Plotly figures of evaluations, from plain arrays."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -115,6 +115,78 @@ def _look_at_the_arms(
         y=0 if base[0] > high else 1,
         showarrow=False,
     )
+
+
+def replay(
+    paths: Mapping[str, Sequence[tuple[float, float, float]]], kinds: Sequence[str]
+) -> go.Figure:
+    """The way of each arm as general rows are mixed in: [(share, held-out loss, rise), ...].
+
+    `kinds` are names of ARM_KINDS.
+    """
+    figure = go.Figure()
+    styles = arm_styles(kinds)
+    for (label, points), (colour, symbol) in zip(paths.items(), styles, strict=True):
+        figure.add_scatter(
+            x=[rise for _, _, rise in points],
+            y=[loss for _, loss, _ in points],
+            text=[f"{100 * share:g}%" if share else "none" for share, _, _ in points],
+            mode="lines+markers+text",
+            textposition="top center",
+            cliponaxis=False,  # the outermost mark's text has room above it
+            name=label,
+            line={"color": colour},
+            marker={"symbol": symbol, "size": 8},
+            hovertemplate=f"{label}, replay %{{text}}: held-out loss %{{y:.3f}},"
+            " general loss %{x:+.3f}<extra></extra>",
+        )
+    figure.update_yaxes(autorange="reversed")
+    return layout(figure, "forgotten  →", "held-out loss", 300)
+
+
+Spread = tuple[float, float] | None  # of an interval: low and high end
+
+
+def budgets(
+    lines: Mapping[str, Sequence[tuple[float, float, Spread]]], kinds: Sequence[str]
+) -> go.Figure:
+    """Held-out loss over the size of the subset: [(percent, loss, interval), ...] of each line.
+
+    `kinds` are names of ARM_KINDS. A band around a line is its interval, where all points have one.
+    """
+    figure = go.Figure()
+    styles = arm_styles(kinds)
+    for (label, points), (colour, symbol) in zip(lines.items(), styles, strict=True):
+        sizes = [size for size, _, _ in points]
+        ends = [interval for _, _, interval in points if interval]
+        if len(ends) == len(points):
+            figure.add_scatter(
+                x=[*sizes, *reversed(sizes)],
+                y=[*(low for low, _ in ends), *(high for _, high in reversed(ends))],
+                fill="toself",
+                mode="none",
+                fillcolor=colour,
+                opacity=0.15,
+                name=label,
+                legendgroup=label,
+                showlegend=False,
+                hoverinfo="skip",
+            )
+        figure.add_scatter(
+            x=sizes,
+            y=[loss for _, loss, _ in points],
+            mode="lines+markers",
+            name=label,
+            legendgroup=label,
+            line={"color": colour},
+            marker={"symbol": symbol, "size": 8},
+            hovertemplate=f"{label}, %{{x}}%: held-out loss %{{y:.3f}}<extra></extra>",
+        )
+    ticks = sorted({size for points in lines.values() for size, _, _ in points})
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{size:g}%" for size in ticks])
+    figure.update_yaxes(autorange="reversed")
+    axis = "held-out loss (higher up has learned more)"
+    return layout(figure, "share of all examples", axis, 380)
 
 
 Difference = tuple[float, float, float, str]  # mean, low and high end of its interval, verdict

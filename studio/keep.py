@@ -1,13 +1,24 @@
 """What stays of a choice: decisions by people, saved selections, comparisons, exported files."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.api import FORMATS, Pool, Run, SelectionConfig, overlap
+from grads.api import FORMATS, WEIGHTS, Pool, Run, SelectionConfig, overlap
 from studio import words
+
+WEIGHTED = {
+    None: "the chosen ones",
+    "repeat": "all, each as often as its weight asks for",
+    "sample": "all, with their weights as a column",
+}
+WEIGHTS_HELP = (
+    "Instead of a subset, a trainer can see every example, the wanted ones more often: by the"
+    " weights that the draw goes by. Examples that you excluded or that are out of range have none."
+)
 
 
 def decide(run: Run, sample_id: int) -> None:
@@ -96,12 +107,15 @@ def export(run: Run) -> None:
     warn_of_stale(run, [name])
     form = st.selectbox("Format", list(FORMATS), format_func=lambda name: FORMATS[name].label)
     st.caption(FORMATS[form].help)
-    scores = st.checkbox("Add the scores as columns")
+    asked = {"with_scores": st.checkbox("Add the scores as columns")} | _by_weight(run, name, form)
+    # Another save under the same name is another selection, and so are other decisions.
+    since = [(made.sample_id, made.decision) for made in api.stale(run, name)]
+    identity = [run.id, name, form, asked, run.selection_saved(name), since]
     if st.button("Make the files", icon=":material/file_export:"):
-        manifest = api.export_selection(run, name, form, with_scores=scores)
-        st.session_state["export"] = {"of": _identity(run, name, form, scores), **manifest}
+        manifest = api.export_selection(run, name, form, **asked)
+        st.session_state["export"] = {"of": identity, **manifest}
     made = st.session_state.get("export")
-    if made and made["of"] == _identity(run, name, form, scores):
+    if made and made["of"] == identity:
         st.success(
             f"{words.count(made['rows'], 'row')} written, loaded back and counted.",
             icon=":material/check_circle:",
@@ -118,10 +132,21 @@ def export(run: Run) -> None:
         )
 
 
-def _identity(run: Run, name: str, form: str, scores: bool) -> tuple[object, ...]:
-    """What an export is of: another save under the same name is another, or other decisions."""
-    since = tuple((made.sample_id, made.decision) for made in api.stale(run, name))
-    return run.id, name, form, scores, run.selection_saved(name), since
+def _by_weight(run: Run, name: str, form: str) -> dict[str, Any]:
+    """Whether it is the chosen rows or all by weight, where the selection gives weights."""
+    record = api.read_record(run, name)
+    criterion = api.criteria().get(record.options.criterion)
+    if criterion is None or not criterion.has_weights:
+        return {}
+    ways = [None, *WEIGHTS] if FORMATS[form].plain else [None, "repeat"]
+    weights = st.selectbox("Rows", ways, format_func=WEIGHTED.__getitem__, help=WEIGHTS_HELP)
+    if weights != "repeat":
+        return {"weights": weights}
+    pool = record.samples.pool
+    return {
+        "weights": weights,
+        "rows": st.number_input("Rows in all", 1, 100 * pool, pool, key=f"rows-{pool}"),
+    }
 
 
 def compare(pool: Pool) -> None:

@@ -258,6 +258,53 @@ def curves(result: EvaluationResult) -> go.Figure:
     )
 
 
+def replay(result: EvaluationResult) -> None:
+    """What mixing general rows in does to learning and forgetting, where it was tried."""
+    if not result.replay:
+        return
+    st.markdown("#### With general examples mixed in")
+    paths = {
+        label: [(point.share, point.learning, point.forgetting) for point in points]
+        for label, points in result.replay.items()
+    }
+    st.plotly_chart(
+        charts.replay(paths, [arm.kind for arm in result.arms if arm.label in paths]),
+        key="replay",
+        alt="Held-out loss against rise of general loss, by share of replay",
+    )
+    st.caption(
+        "Beside each mark: the share of general examples. Higher up and further left is better."
+    )
+
+
+def budgets(result: EvaluationResult) -> None:
+    """What each way of choosing comes to at each size, where sizes were compared."""
+    whole = [point for point in result.curve if point.criterion == "everything"]
+    names = dict.fromkeys(point.criterion for point in result.curve if point not in whole)
+    if not names:
+        return
+    lines = {
+        name: [
+            (point.budget, point.learning, point.learning_interval)
+            for point in result.curve
+            if point.criterion == name or point in whole
+        ]
+        for name in names
+    }
+    st.markdown("#### How much is enough?")
+    kinds = ["random" if name == "random" else "criterion" for name in names]
+    st.plotly_chart(
+        charts.budgets(lines, kinds), key="budgets", alt="Held-out loss over the size of the subset"
+    )
+    gains = [
+        f"{point.criterion} {point.budget:g}%: {point.gain:.0%}"
+        for point in result.curve
+        if point.gain is not None and point not in whole
+    ]
+    told = f" Of what everything gains: {'; '.join(gains)}." if gains else ""
+    st.caption("Bands: 95% interval over repetitions." + words.literal(told))
+
+
 def answers(found: Answers) -> None:
     """What the trained models say to held-out questions, side by side."""
     labels = list(found.prompts[0].answers) if found.prompts else []

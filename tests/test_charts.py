@@ -122,6 +122,31 @@ def test_a_base_model_far_away_does_not_squeeze_the_others():
     assert not near.layout.annotations
 
 
+def test_budgets_have_a_line_each_and_a_band_where_all_points_have_an_interval():
+    lines = {
+        "random": [(5.0, 2.0, (1.9, 2.1)), (100.0, 1.5, (1.4, 1.6))],
+        "mine": [(5.0, 1.8, None), (100.0, 1.5, (1.4, 1.6))],
+    }
+    figure = evaluation_charts.budgets(lines, ["random", "criterion"])
+    band, random, mine = figure.data
+    assert list(band.x) == [5.0, 100.0, 100.0, 5.0]
+    assert list(band.y) == [1.9, 1.4, 1.6, 2.1]
+    assert (random.name, list(random.x), list(random.y)) == ("random", [5.0, 100.0], [2.0, 1.5])
+    assert random.line.color == charts.ASIDE
+    assert mine.name == "mine"
+    assert list(figure.layout.xaxis.ticktext) == ["5%", "100%"]
+
+
+def test_replay_draws_the_way_of_each_arm():
+    paths = {"random": [(0.0, 2.0, 0.3), (0.1, 2.1, 0.1)], "mine": [(0.0, 1.9, 0.2)]}
+    figure = evaluation_charts.replay(paths, ["random", "selection"])
+    first, second = figure.data
+    assert (first.name, list(first.x), list(first.y)) == ("random", [0.3, 0.1], [2.0, 2.1])
+    assert list(first.text) == ["none", "10%"]
+    assert first.line.color == charts.ASIDE
+    assert second.line.color == charts.KEPT
+
+
 def test_differences_stand_beside_zero_with_their_verdicts():
     better, none, worse = "better", "no difference seen", "worse"
     figure = evaluation_charts.differences(

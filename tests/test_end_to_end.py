@@ -400,12 +400,28 @@ def test_command_line_from_run_to_export(place, tmp_path):
     table = pq.read_table(out)
     assert len(table) == kept
     assert {"question", "age", "grads_loss"} <= set(table.column_names)
+    every = str(tmp_path / "every.jsonl")
+    by_weight = [*export[:-1], "jsonl", "--weights", "repeat", "--rows", "90"]
+    done = command(*by_weight, "--out", every)
+    assert done.returncode == 0, done.stderr
+    assert f"wrote 90 rows as jsonl to {every}, loaded back\nweights: " in done.stdout
+    assert len(Path(every).read_bytes().splitlines()) == 90
+    general = tmp_path / "general.jsonl"
+    general.write_text('{"instruction": "pain?", "output": "rest."}\n')
+    out_mixed = str(tmp_path / "mixed.parquet")
+    replay = [*export, "--replay", str(general), "--replay-share", "0.03"]
+    done = command(*replay, "--out", out_mixed)
+    assert done.returncode == 0, done.stderr
+    assert "replay: 1 row of general.jsonl, 3.3% of all" in done.stdout
+    assert len(pq.read_table(out_mixed)) == kept + 1
 
     listed = json.loads(command("list", "--runs-dir", str(tmp_path), "--json").stdout)
     assert [row["id"] for row in listed] == ["run"]
     assert "finished" in command("status", "--run-dir", run_dir).stdout
     for arguments, code, message in (
         ([*export, "--out", out], 1, "exists already"),
+        ([*export, "--weights", "twice"], 1, "no weights 'twice'"),
+        ([*export, "--replay", "a.jsonl"], 1, "its share None: give a file, and a share"),
         (["select", "--run-dir", run_dir, "--name", "x"], 2, "exactly one budget"),
         (["select", "--run-dir", run_dir, "--name", "../x", "--ratio", "0.1"], 1, "is no name"),
         (["status", "--run-dir", str(tmp_path / "no")], 1, "no run at"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -270,8 +271,17 @@ def test_nothing_large_is_left_behind(run, whole):
     }
 
 
-def test_killed_and_resumed_equals_undisturbed(place, run, whole):
+@pytest.fixture
+def apart(run, tmp_path):
+    """A copy of the run without its evaluations, of which none can be taken from."""
+    leave = shutil.ignore_patterns("evaluations")
+    shutil.copytree(run.path, tmp_path / "runs" / run.id, ignore=leave)
+    return Run.open(tmp_path / "runs" / run.id)
+
+
+def test_killed_and_resumed_equals_undisturbed(place, apart, whole):
     """SIGKILL in the middle: interrupted; the resume repeats no finished arm."""
+    run = apart
     config = settings(
         place, selections=["fifth", "everything"], criteria=["magnitude"], arms=ALL, seeds=2
     )
@@ -431,8 +441,9 @@ def test_a_drawn_selection_is_drawn_anew_by_each_seed(place, run):
     assert len(first) == 3  # none for base, another subset for each seed
 
 
-def test_fresh_repetitions_are_other_seeds_of_the_same(place, run, whole):
+def test_fresh_repetitions_are_other_seeds_of_the_same(place, apart, whole):
     """From the second seed on: what the first evaluation found under it, and answers of its own."""
+    run = apart
     arms = ("base", "random", "selection")
     config = settings(place, selections=["fifth"], arms=arms, seeds=2, first_seed=1)
     result = conduct(run, "fresh", config)

@@ -312,6 +312,12 @@ def test_an_export_of_nothing_fails_with_the_reason(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_so_it_does_for_a_run_that_keeps_tokens(tmp_path):
+    subset = subset_of(["tools"], tokenizer_of("qwen2_5"))
+    with pytest.raises(ExportError, match="takes none of the 1 rows; row 0: there is no place"):
+        written(subset, "torchtune", tmp_path / "out")
+
+
 def test_turns_of_one_role_are_joined(tmp_path):
     row = [
         Turn("system", "Be brief."),

@@ -1037,6 +1037,38 @@ def test_the_scores_are_added_where_asked_for(run):
     assert table["grads_sample_id"].to_pylist() == kept_ids(run, "grads-10")
 
 
+def test_all_rows_by_weight_are_offered_where_the_selection_gives_weights(run):
+    at = choose(open_page("Select"), "Saved selection", "grads-10")
+    (box,) = [box for box in at.selectbox if box.label == "Rows"]
+    assert len(box.options) == 3
+    box.set_value("sample").run()
+    press(at, "Make the files")
+    assert "300 rows written, loaded back and counted" in messages(at)
+    lines = (run.exports / "grads-10" / "jsonl-sample" / "grads-10.jsonl").read_bytes().splitlines()
+    assert len(lines) == 300
+    assert all("grads_weight" in json.loads(line) for line in lines)
+    choose(at, "Rows", "repeat")
+    assert not at.get("download_button")
+    (number,) = [one for one in at.number_input if one.label == "Rows in all"]
+    assert number.value == 300
+    number.set_value(450).run()
+    press(at, "Make the files")
+    assert "450 rows written, loaded back and counted" in messages(at)
+    assert "of 300 rows stand there" in everything(at)
+    choose(at, "Format", "trl")  # which has no place for a weight
+    (box,) = [box for box in at.selectbox if box.label == "Rows"]
+    assert len(box.options) == 2
+    assert_sound(at)
+
+
+def test_no_weights_are_offered_of_a_selection_that_has_none(run):
+    api.select_samples(run, "hard", SelectionConfig.parse({"criterion": "loss_high", "count": 5}))
+    at = choose(open_page("Select"), "Saved selection", "hard")
+    assert not [box for box in at.selectbox if box.label == "Rows"]
+    press(at, "Make the files")
+    assert "5 rows written" in messages(at)
+
+
 def test_files_of_other_options_are_not_offered(run):
     at = press(open_page("Select"), "Make the files")
     assert at.get("download_button")

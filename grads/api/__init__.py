@@ -53,6 +53,7 @@ from grads.data.rejects import place as row_place
 from grads.errors import ConfigError, DataError, GradsError, LayoutError, RunError
 from grads.evaluation.cost import EvaluationCost
 from grads.evaluation.metrics import FORGETTING, LEARNING
+from grads.evaluation.points import BudgetPoint
 from grads.evaluation.result import (
     Answers,
     ArmResult,
@@ -64,6 +65,7 @@ from grads.evaluation.result import (
     TuneResult,
 )
 from grads.export.saved import bundle, bundle_name
+from grads.export.weighted import WAYS as WEIGHTS
 from grads.export.write import FORMATS, changed_lines
 from grads.jobs import watch
 from grads.jobs.processes import observe
@@ -100,10 +102,13 @@ __all__ = [
     "FORGETTING",
     "FORMATS",
     "LEARNING",
+    "METRICS",
+    "WEIGHTS",
     "Answers",
     "ArmKind",
     "ArmResult",
     "Bound",
+    "BudgetPoint",
     "Categories",
     "Comparison",
     "ConfigError",

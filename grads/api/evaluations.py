@@ -65,7 +65,8 @@ def _refuse_without_samples(run: Run, config: EvaluationConfig | TuneConfig) -> 
             f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"
             " data again with --heldout N"
         )
-    for files in (config.heldout, config.general):
+    replay = config.replay if isinstance(config, EvaluationConfig) else None
+    for files in (config.heldout, config.general, (replay,) if replay else ()):
         for file in files:
             if not Path(file).expanduser().exists():
                 raise EvaluationError(f"no file at {file}: check the path")

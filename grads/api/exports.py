@@ -3,48 +3,105 @@
 from pathlib import Path
 from typing import Any
 
-from grads.errors import ExportError
+import numpy as np
+
+from grads.api.runs import load_pool
+from grads.errors import ExportError, RunError
 from grads.export import saved
-from grads.selection.decisions import contradictions, decisions, obeyed
-from grads.selection.record import kept_of, read_selection
+from grads.export.replay import check_replay
+from grads.export.weighted import Weighting, check_way
+from grads.selection.decisions import contradictions, decisions, followed, obeyed
+from grads.selection.options import SelectionConfig
+from grads.selection.record import Decision, SelectionRecord, kept_of, read_selection
+from grads.selection.weights import sampling_weights
+from grads.store.files import digest
 from grads.store.runs import Run
 
 TOLD = ("options", "samples", "response_tokens")  # of the record, in the manifest
 
 
 def export_selection(
-    run: Run, name: str, kind: str, out: Path | None = None, *, with_scores: bool = False
+    run: Run,
+    name: str,
+    kind: str,
+    out: Path | None = None,
+    *,
+    with_scores: bool = False,
+    weights: str | None = None,
+    rows: int | None = None,
+    replay: str | None = None,
+    replay_share: float | None = None,
 ) -> dict[str, Any]:
     """Write a saved selection as `kind` to `out`, or into the run; returns the manifest.
 
     What people have decided since it was saved is followed: the manifest's `decisions` are those
-    that hold, and `decided_since` names the rows that they changed. An export into the run replaces
-    an earlier one of the same name and format. Raises RunError where there is no such selection,
-    and ExportError where `out` exists already, the format is unknown, nothing is left, or what was
-    written does not load back as it should.
+    that hold, and `decided_since` names the rows that they changed.
+
+    With `weights` it is every row of the pool, by the weight that the selection's options give it:
+    `repeat` writes each row as often as its weight asks for, `rows` in all (by default as many as
+    the pool has), `sample` writes the weights as a column. With a file `replay`, rows drawn from it
+    by the selection's seed stand between the others and make up `replay_share` of all (this loads
+    the run's tokenizer, and torch). An export into the run replaces an earlier one of the same
+    name, format, kind of weights, and with or without replay.
+
+    Raises RunError where there is no such selection, SelectionError where it gives no weights,
+    DataError where the file of general rows cannot be read, and ExportError where `out` exists
+    already, the format or the kind of weights is unknown or does not go together with the other,
+    nothing is left, or what was written does not load back as it should.
     """
     record, table = read_selection(run, name)
     since = contradictions(run, record, kept_of(table))
     ids = obeyed(kept_of(table), since)
     if not len(ids):
         raise ExportError(f"people have decided against all that '{name}' keeps: choose anew")
-    kept = set(ids.tolist())
-    followed = [
-        made
-        for made in decisions(run).values()
-        if (made.decision == "pin") == (made.sample_id in kept)
-    ]
-    told = {field: getattr(record, field) for field in TOLD}
+    weighting = _weighting(run, record, followed(record.options, since), weights=weights, rows=rows)
+    check_replay(replay, replay_share, weights)
+    replayed = None
+    if replay is not None and replay_share is not None:
+        from grads.api.replay import read_replay  # loads torch and its kin
+
+        replayed = read_replay(run, replay, replay_share, record.options.seed)
+    told = {field: getattr(record, field).model_dump(mode="json") for field in TOLD}
     return saved.export_kept(
         run,
         name,
-        ids,
+        ids if weighting is None else weighting.sample_ids,
         kind,
         out=out,
         with_scores=with_scores,
+        weighting=weighting,
+        replayed=replayed,
         record={
-            **{field: value.model_dump(mode="json") for field, value in told.items()},
-            "decisions": [made.as_json() for made in followed],
+            **told,
+            "decisions": [made.as_json() for made in _holding(run, ids)],
             "decided_since": [made.sample_id for made in since],
         },
     )
+
+
+def _holding(run: Run, kept: np.ndarray) -> list[Decision]:
+    """The decisions that a subset of these ids follows."""
+    there = set(kept.tolist())
+    made = decisions(run).values()
+    return [one for one in made if (one.decision == "pin") == (one.sample_id in there)]
+
+
+def _weighting(
+    run: Run,
+    record: SelectionRecord,
+    options: SelectionConfig,
+    *,
+    weights: str | None,
+    rows: int | None,
+) -> Weighting | None:
+    """What is to be done by weight; None where the subset is asked for."""
+    by = check_way(weights, rows)
+    if by is None:
+        return None
+    if record.scores_sha256 and record.scores_sha256 != digest(run.scores_file):
+        raise RunError(
+            f"selection '{record.name}' was saved with other scores than the run has now: save it"
+            " again"
+        )
+    found = sampling_weights(load_pool(run), options)
+    return Weighting(by, found.sample_ids, found.share, found.pinned, rows)

@@ -95,13 +95,41 @@ def export(
         ),
     ] = None,
     with_scores: Annotated[bool, typer.Option(help="Add the scores as grads_ columns.")] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Write every usable row by its weight, not the subset: repeat (rows stand there as"
+            " often as their weight asks for) or sample (the column grads_weight; for jsonl, csv,"
+            " parquet and hf)."
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(help="Rows in all, with --weights repeat [default: as many as are usable]."),
+    ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(help="File of general rows to mix in, drawn by the selection's seed."),
+    ] = None,
+    replay_share: Annotated[
+        float | None,
+        typer.Option(help="Share of those rows among all that are written, such as 0.05."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a selection as files a trainer reads, loaded back and counted."""
     manifest = api.export_selection(
-        Run.open(run_dir), selection, kind, out, with_scores=with_scores
+        Run.open(run_dir),
+        selection,
+        kind,
+        out,
+        with_scores=with_scores,
+        weights=weights,
+        rows=rows,
+        replay=replay,
+        replay_share=replay_share,
     )
-    line = f"wrote {manifest['rows']:,} samples as {kind} to {manifest['path']}, loaded back"
+    line = f"wrote {manifest['rows']:,} rows as {kind} to {manifest['path']}, loaded back"
     show(manifest, as_json, lambda _: [line, *api.changed_lines(manifest)])
 
 

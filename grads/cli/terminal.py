@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from grads import api
 from grads.api import (
     ACTIVE,
+    BudgetPoint,
     Evaluation,
     EvaluationCost,
     EvaluationResult,
@@ -244,6 +245,8 @@ def evaluation_lines(found: FoundEvaluation) -> list[str]:
         return [f"{found.name}: nothing is measured yet"]
     samples = ["samples", *(f"{arm.samples:,}" for arm in result.arms)]
     lines = _table(result, result.arms, samples)
+    if isinstance(result, EvaluationResult) and result.curve:
+        lines += ["", *_columns(_curve(result.curve)), ""]
     if isinstance(result, TuneResult):
         lines.append(result.sentence)
     else:
@@ -275,15 +278,38 @@ def _table(
     }
     columns = [["arm", *(arm.label for arm in arms)], *([second] if second else [])]
     columns += [[label, *(_cell(arm, name) for arm in arms)] for name, label in measured.items()]
-    widths = [max(map(len, column)) for column in columns]
+    return _columns(list(zip(*columns, strict=True)))
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows of a table as lines, each column as wide as its longest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in zip(*columns, strict=True)
+        for row in rows
     ]
 
 
+def _curve(points: list[BudgetPoint]) -> list[tuple[str, ...]]:
+    """What each size comes to, a row each, below the names of the columns."""
+    rows: list[tuple[str, ...]] = [
+        ("budget", "chosen by", "samples", "held-out loss", "forgotten", "of all gain")
+    ]
+    for point in points:
+        learned = _around(point.learning, point.learning_interval)
+        forgotten = _around(point.forgetting, point.forgetting_interval, "+")
+        gain = "-" if point.gain is None else f"{point.gain:.0%}"
+        size = f"{point.budget:g}%"
+        rows.append((size, point.criterion, f"{point.samples:,}", learned, forgotten, gain))
+    return rows
+
+
+def _around(mean: float, interval: tuple[float, float] | None, sign: str = "") -> str:
+    """A mean with half the width of its interval, where it has one."""
+    spread = f" ±{(interval[1] - interval[0]) / 2:.3f}" if interval else ""
+    return f"{mean:{sign}.3f}{spread}"
+
+
 def _cell(arm: Means, metric: str) -> str:
-    mean, reach = arm.mean.get(metric), arm.reach(metric)
-    if mean is None:
-        return "-"
-    return f"{mean:.3f}" + (f" ±{reach:.3f}" if reach is not None else "")
+    mean = arm.mean.get(metric)
+    return "-" if mean is None else _around(mean, arm.interval.get(metric))

@@ -79,9 +79,15 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else () if value is None else value
 
 
-def _by_comma(value: Any) -> Any:
-    """Names as they are typed, several in one."""
-    return [name for text in value for name in text.split(",") if name] if value else ()
+def _one_by_one(given: Any) -> Any:
+    """Numbers or names as they may be typed: 2.5,5,10 or one at a time."""
+    several = given if isinstance(given, list | tuple) else [given] if given else []
+    apart = [one.split(",") if isinstance(one, str) else [one] for one in several]
+    return [part for parts in apart for part in parts if part != ""]
+
+
+def _in_order(budgets: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted(set(budgets)))
 
 
 class Recipe(Settings):
@@ -136,7 +142,7 @@ class Recipe(Settings):
 class EvaluationConfig(Recipe):
     """One evaluation: saved selections and criteria against base, full and random."""
 
-    PATHS = (*Recipe.PATHS, "tasks_dir")
+    PATHS = (*Recipe.PATHS, "tasks_dir", "replay")
 
     selections: Annotated[tuple[str, ...], Flag("--selection")] = ()
     """Names of saved selections to compare."""
@@ -144,12 +150,22 @@ class EvaluationConfig(Recipe):
     """Further comparison criteria, each with its own subset."""
     ratio: float | None = Field(None, gt=0, le=1)
     """Size of the criteria's subsets as a share of the pool; by default the first selection's."""
+    budgets: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=100)], ...],
+        BeforeValidator(_one_by_one),
+        AfterValidator(_in_order),
+    ] = ()
+    """Sizes to try each criterion and random at, in percent of the pool, such as 2.5,10,50,100."""
+    replay: str | None = None
+    """File of general rows to mix into every subset, besides training on the subset alone."""
+    replay_share: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
+    """Shares of those rows among what is trained on, such as 0.05; each is an arm of its own."""
     first_seed: int = Field(0, ge=0)
     """Number of the first repetition: others make a fresh test of what was found under 0, 1, 2."""
     answers: int = Field(0, ge=0)
     """Let every arm answer the first N samples of each held-out file whose reference has at most 64
     tokens, and compare what it writes; slow."""
-    tasks: Annotated[tuple[str, ...], BeforeValidator(_by_comma)] = ()
+    tasks: Annotated[tuple[str, ...], BeforeValidator(_one_by_one)] = ()
     """Names of tasks or groups of lm-evaluation-harness to ask every arm too, with commas between
     them; needs the extra tasks."""
     tasks_dir: str | None = None
@@ -157,7 +173,13 @@ class EvaluationConfig(Recipe):
     task_limit: int | None = Field(None, ge=1)
     """Ask the first N samples of each task only."""
     arms: tuple[Annotated[str, AfterValidator(_known_arm)], ...] = ARMS
-    """Which arms to train: base, full, random, selection, random_steps, selection_steps."""
+    """Which arms to train: base, full, random, selection, random_steps, selection_steps; with
+    budgets base, full and random count."""
+
+    @property
+    def shares(self) -> list[float]:
+        """The shares of general rows that are tried besides none, each once."""
+        return sorted({share for share in self.replay_share if share})
 
     @property
     def repetitions(self) -> range:
@@ -169,13 +191,19 @@ class EvaluationConfig(Recipe):
         problems = []
         if "random" in self.criteria:
             problems.append("criteria holds 'random', which is an arm by itself: leave it out")
-        if self.criteria and not self.selections and self.ratio is None:
-            problems.append("criteria need a size: give a selection or a ratio")
+        if self.criteria and not (self.selections or self.ratio or self.budgets):
+            problems.append("criteria need a size: give a selection, a ratio or budgets")
+        if self.budgets and not self.criteria:
+            problems.append("budgets need something to try: give at least one criterion")
+        if self.budgets and (self.selections or self.ratio):
+            problems.append("budgets are the sizes: leave out selections and the ratio")
         named = {"selection": self.selections, "criterion": self.criteria, "task": self.tasks}
         for what, values in named.items():
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 problems.append(f"{what} '{twice[0]}' is named twice: name it once")
+        if (self.replay is None) != (not self.replay_share):
+            problems.append("replay and replay_share go together: give both, or neither")
         if not self.arms and not self.criteria:
             problems.append("there is no arm to train: name at least one")
         if problems:

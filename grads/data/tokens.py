@@ -46,6 +46,17 @@ class TokenPool:
         offsets = np.concatenate([[0], np.cumsum(self.lengths[index])])
         return TokenPool(self.sample_ids[index], offsets, self.input_ids[flat], self.trained[flat])
 
+    @classmethod
+    def joined(cls, pools: "list[TokenPool]") -> "TokenPool":
+        """The samples of several pools, one pool behind the other."""
+        lengths = np.concatenate([pool.lengths for pool in pools])
+        return cls(
+            sample_ids=np.concatenate([pool.sample_ids for pool in pools]),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            input_ids=np.concatenate([pool.input_ids for pool in pools]),
+            trained=np.concatenate([pool.trained for pool in pools]),
+        )
+
     def collate(self, index: np.ndarray, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
         """(input_ids, attention_mask, labels), each (B, T), of samples by position in the pool."""
         width = int(self.lengths[index].max())

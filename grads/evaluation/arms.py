@@ -4,19 +4,38 @@ Knows the run's files and the selection criteria, but no model: an estimate need
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from grads.config.evaluation import ARM_KINDS, ArmKind, EvaluationConfig, Recipe
+from grads.data.replay import draw_rows, replay_count
+from grads.errors import EvaluationError
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.selection.record import kept_ids, read_record
-from grads.store.files import digest_of
+from grads.store.files import digest, digest_of
 from grads.store.runs import Run
 
 BASE, CRITERION = "base", ARM_KINDS["criterion"]
 TRAINED = 3  # passes of a trained token: one forward, and a backward that costs two
+
+
+@dataclass(frozen=True)
+class Replay:
+    """General rows that are mixed into a subset."""
+
+    share: float  # of all that is trained on, above 0 and below 1
+    digest: str  # of the file that they are drawn from
+
+    def rows(self, samples: int) -> int:
+        """How many go with that many samples of a subset, at least one."""
+        return replay_count(samples, self.share)
+
+    def drawn(self, available: int, samples: int, seed: int) -> np.ndarray:
+        """Positions of the rows that a training on that many samples takes, of those there are."""
+        return draw_rows(available, self.rows(samples), seed)
 
 
 @dataclass(frozen=True)
@@ -28,6 +47,9 @@ class Arm:
     selection: str | None = None  # name of the saved selection
     options: SelectionConfig | None = None  # how the subset is drawn; None takes everything
     rival: str | None = None  # label of the random arm of the same size
+    replay: Replay | None = None
+    alone: str | None = None  # label of the same arm without replay
+    budget: float | None = None  # size in percent of the pool, where sizes are compared
 
     @property
     def declared(self) -> ArmKind:
@@ -49,6 +71,7 @@ class Trial:
     sample_ids: np.ndarray  # (n,) int64, sorted; empty for the base model
     max_steps: int | None  # None: as many as the epochs give
     phase: str = ""  # what it is measured on, where an evaluation has several parts
+    replay: Replay | None = None
 
     @property
     def name(self) -> str:
@@ -61,14 +84,25 @@ class Trial:
         if not len(self.sample_ids):
             return f"{BASE}-{self.phase}"
         what = [self.sample_ids.tolist(), self.seed, self.max_steps, self.phase]
+        if self.replay is not None:
+            what += [self.replay.digest, self.replay_rows]
         return digest_of(what)[:24]
+
+    @property
+    def replay_rows(self) -> int:
+        """How many general rows are mixed in, as far as the file has them."""
+        return self.replay.rows(len(self.sample_ids)) if self.replay else 0
 
 
 def plan(run: Run, config: EvaluationConfig, pool: int) -> list[Arm]:
     """The arms of an evaluation over a pool of `pool` samples. `base` is always among them.
 
-    Raises RunError where a selection is missing.
+    Raises RunError where a selection is missing, and EvaluationError where the file of general rows
+    cannot be read.
     """
+    if config.budgets:
+        arms = _over_budgets(config, pool)
+        return arms + _with_replay(config, arms)
     records = {name: read_record(run, name) for name in config.selections}
     counts = {name: record.samples.kept for name, record in records.items()}
     criteria_count = _criteria_count(config, counts, pool)
@@ -102,7 +136,51 @@ def plan(run: Run, config: EvaluationConfig, pool: int) -> list[Arm]:
         assert criteria_count is not None
         options = SelectionConfig.parse({"criterion": criterion, "count": criteria_count})
         arms.append(choose(CRITERION, criterion, options, criteria_count))
+    return arms + _with_replay(config, arms)
+
+
+def _over_budgets(config: EvaluationConfig, pool: int) -> list[Arm]:
+    """Each criterion and random at each budget; everything is the budget of 100."""
+    arms = [Arm(BASE, BASE)]
+    if "full" in config.arms or 100 in config.budgets:
+        arms.append(Arm("full", "full", budget=100))
+    for budget in config.budgets:
+        if budget == 100:
+            continue
+        count = max(1, round(pool * budget / 100))
+        rival = f"random-{budget:g}" if "random" in config.arms else None
+        if rival:
+            drawn = SelectionConfig(criterion="random", count=count)
+            arms.append(Arm(rival, "random", options=drawn, budget=budget))
+        for name in config.criteria:
+            options = SelectionConfig.parse({"criterion": name, "count": count})
+            label = f"{name}-{budget:g}"
+            arms.append(Arm(label, CRITERION.name, None, options, rival=rival, budget=budget))
     return arms
+
+
+def _with_replay(config: EvaluationConfig, plain: list[Arm]) -> list[Arm]:
+    """Every subset that is trained for as many epochs as all, with general rows mixed in."""
+    if config.replay is None:
+        return []
+    try:
+        file = digest(Path(config.replay).expanduser())
+    except OSError as error:
+        raise EvaluationError(
+            f"cannot read the replay file {config.replay} ({error.strerror}): check the path"
+        ) from None
+    return [
+        replace(
+            arm,
+            label=f"{arm.label}+replay{100 * share:g}",
+            rival=arm.rival and f"{arm.rival}+replay{100 * share:g}",
+            replay=Replay(share, file),
+            alone=arm.label,
+        )
+        for share in config.shares
+        for arm in plain
+        if arm.declared.once
+    ]
 
 
 def _criteria_count(config: EvaluationConfig, counts: dict[str, int], pool: int) -> int | None:
@@ -152,12 +230,16 @@ def trials(
                 continue  # nothing in it varies
             ids = members(pool, arm, seed)
             longer = arm.declared.as_long_as_full and steps(len(ids), recipe) != full
-            found.append(Trial(arm.label, seed, ids, full if longer else None, phase))
+            longest = full if longer else None
+            found.append(Trial(arm.label, seed, ids, longest, phase, replay=arm.replay))
     return found
 
 
 def training_passes(lengths: np.ndarray, trial: Trial, recipe: Recipe) -> int:
-    """Work of a training on samples of these lengths (n,), in passes of a token."""
+    """Work of a training on samples of these lengths (n,), in passes of a token.
+
+    The lengths are those of the general rows that are mixed in, too.
+    """
     if not len(lengths):
         return 0
     epochs = recipe.epochs

@@ -7,7 +7,6 @@ from statistics import median
 import numpy as np
 
 from grads.config.evaluation import EvaluationConfig, Recipe
-from grads.config.run import RunConfig
 from grads.data import beside
 from grads.data.sources import read_source
 from grads.evaluation.arms import TRAINED, Trial, training_passes
@@ -77,11 +76,12 @@ def estimate(
     heldout = _heldout(run, recipe)
     general = [_read(run, file, recipe.general_limit) for file in general_files(recipe)]
     measured = sum(part.tokens for part in heldout + general)
-    answers = _answers(heldout, recipe)
-    training = sum(
-        training_passes(lengths[np.isin(ids, trial.sample_ids)], trial, recipe)
-        for trial in unique.values()
-    )
+    answers, mixed_in = _answers(heldout, recipe), _replay_tokens(run, recipe)
+    training = 0
+    for trial in unique.values():
+        mixed = np.full(min(trial.replay_rows, len(mixed_in)), np.mean(mixed_in or [0.0]))
+        own = lengths[np.isin(ids, trial.sample_ids)]
+        training += training_passes(np.concatenate([own, mixed]), trial, recipe)
     passes = training + (measured + answers.passes + tasks.passes) * len(unique)
     rate, (low, high) = _passes_a_second(run, recipe)
     if answers.count or tasks.count:
@@ -142,18 +142,25 @@ def _heldout(run: Run, recipe: Recipe) -> list[_Part]:
     return [_Part(len(own), int(own.sum()))]
 
 
+def _replay_tokens(run: Run, recipe: Recipe) -> list[float]:
+    """Tokens of each general row that may be mixed in, about."""
+    file = recipe.replay if isinstance(recipe, EvaluationConfig) else None
+    return _row_tokens(run, file, None) if file else []
+
+
 def _read(run: Run, file: str, limit: int | None) -> _Part:
-    """A file's first rows, their tokens about, each option with its prompt once more."""
-    source = read_source(settings_for(run, file, limit))
-    longest, tokens = run.read_manifest().longest, 0.0
+    """A file's first rows and their tokens, about."""
+    tokens = _row_tokens(run, file, limit)
+    return _Part(len(tokens), round(sum(tokens)))
+
+
+def _row_tokens(run: Run, file: str, limit: int | None) -> list[float]:
+    """Tokens of each row of a file about, each option with its prompt once more."""
+    source = read_source(beside.settings_for(run.config(), file, limit))
+    longest, tokens = run.read_manifest().longest, []
     for row in source.rows:
         options = (row or {}).get("options")
         copies = 1 + (len(options) if isinstance(options, list) else 0)
         text = json.dumps(row, ensure_ascii=False, default=str)
-        tokens += copies * min(len(text) / CHARACTERS, longest)
-    return _Part(len(source.rows), round(tokens))
-
-
-def settings_for(run: Run, file: str, limit: int | None) -> RunConfig:
-    """The run's settings for another file."""
-    return beside.settings_for(run.config(), file, limit)
+        tokens.append(copies * min(len(text) / CHARACTERS, longest))
+    return tokens

@@ -13,17 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from grads.config.evaluation import Recipe
-from grads.config.run import RunConfig
+from grads.data.beside import read_beside
 from grads.data.chat import Encoded
-from grads.data.layouts import recognise
-from grads.data.prepare import prepare
 from grads.data.rejects import Spot, place
-from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
 from grads.data.turns import Turn
-from grads.errors import DataError, EvaluationError
+from grads.errors import EvaluationError
 from grads.evaluation.about import About, Leaks, MeasuredOn, NearDuplicate, Refused
-from grads.evaluation.cost import general_files, settings_for
+from grads.evaluation.cost import general_files
 from grads.evaluation.measure import Probe, encode_options, pool_of
 from grads.selection.topics import alike_between
 from grads.store.runs import Run
@@ -48,6 +45,7 @@ class Probes:
     heldout: Probe
     general: Probe
     about: About
+    texts: dict[str, str]  # where each text stands that is measured on, by its hash
 
 
 def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
@@ -69,6 +67,7 @@ def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
 
     own = read(list(recipe.heldout), recipe.heldout_limit) or [_own_split(run, recipe)]
     _refuse_leaks(run, own)
+    notes += _chosen_by(run, own)
     heldout = joined("heldout", own)
     others = read(general_files(recipe), recipe.general_limit)
     general = joined("general", others)
@@ -78,7 +77,36 @@ def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
         leaks=Leaks(near_duplicates=_near_duplicates(run, own)),
         notes=notes,
     )
-    return Probes(heldout, general, about)
+    texts = {
+        text: f"{place(spot)} of {one.name}"
+        for one in [*own, *others]
+        for text, spot in zip(one.table["hash"].to_pylist(), one.spots, strict=True)
+    }
+    return Probes(heldout, general, about, texts)
+
+
+def load_replay(run: Run, file: str, tokenizer: Any, probes: Probes, *, wanted: int) -> TokenPool:
+    """The general rows of a file, of which up to `wanted` are mixed into a subset.
+
+    Raises EvaluationError where one of them is measured on: it would not be forgotten.
+    """
+    part = _read(run, file, tokenizer, limit=None, max_length=run.read_manifest().longest)
+    hashes = part.table["hash"].to_pylist()
+    both = [i for i, text in enumerate(hashes) if text in probes.texts]
+    if both:
+        more = f" ({len(both)} such rows in all)" if len(both) > 1 else ""
+        raise EvaluationError(
+            f"{place(part.spots[both[0]])} of the replay file {part.name} is also measured on, as"
+            f" {probes.texts[hashes[both[0]]]}{more}: a model would be asked what it was taught;"
+            " remove it from one of the two"
+        )
+    if len(part.table) < wanted:
+        probes.about.notes.append(
+            f"{part.name} has {len(part.table)} usable rows, of {wanted} that the largest share of"
+            " replay asks for: trainings take as many as there are"
+        )
+    # Their numbers are those of another file than the pool's.
+    return replace(part.tokens, sample_ids=-1 - part.tokens.sample_ids)
 
 
 def _facts(part: _Part, probe: Probe, number: int) -> MeasuredOn:
@@ -115,32 +143,20 @@ def _own_split(run: Run, recipe: Recipe) -> _Part:
 
 def _read(run: Run, file: str, tokenizer: Any, *, limit: int | None, max_length: int) -> _Part:
     """A file's usable rows, by the run's column mapping if it fits, else by recognition."""
-    config = settings_for(run, file, limit)
-    source = read_source(config)
-    if source.rows:  # without any, the reasons why they cannot be read are the better message
-        config = config.model_copy(update={"columns": _columns(run, config, source)})
-    prepared = prepare(source, config, tokenizer, max_length)
+    source, prepared = read_beside(
+        run.config(),
+        file,
+        tokenizer,
+        mapping=run.read_manifest().columns,
+        max_length=max_length,
+        limit=limit,
+    )
     index = {sample_id: i for i, sample_id in enumerate(source.ids)}
     kept = [index[sample_id] for sample_id in prepared.samples["sample_id"].to_pylist()]
     rows = [source.rows[i] or {} for i in kept]
     spots = [source.spot(i) for i in kept]
     tokens = _tokens(prepared.tokens)
     return _Part(source.name, prepared.samples, tokens, rows, spots, prepared.rejects)
-
-
-def _columns(run: Run, config: RunConfig, source: Source) -> dict[str, str]:
-    for mapping in (run.read_manifest().columns, config.columns):
-        if mapping and set(mapping.values()) <= set(source.columns):
-            return dict(mapping)
-    try:
-        recognise(source.columns, {})
-    except DataError:
-        raise EvaluationError(
-            f"the columns of {source.name}, {', '.join(source.columns) or '(none)'}, are neither"
-            " those of the run nor a known layout: rename them to question and answer, or to"
-            " instruction and output"
-        ) from None
-    return {}
 
 
 def _tokens(table: pa.Table) -> TokenPool:
@@ -158,14 +174,7 @@ def _probe(
     turns = [
         [Turn.of(turn) for turn in row] for part in parts for row in part.table["turns"].to_pylist()
     ]
-    pools = [part.tokens for part in parts]
-    lengths = np.concatenate([pool.lengths for pool in pools])
-    samples = TokenPool(
-        sample_ids=np.concatenate([pool.sample_ids for pool in pools]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        input_ids=np.concatenate([pool.input_ids for pool in pools]),
-        trained=np.concatenate([pool.trained for pool in pools]),
-    )
+    samples = TokenPool.joined([part.tokens for part in parts])
     owners: list[int] = []
     encoded: list[Encoded] = []
     answers: dict[int, int] = {}
@@ -219,6 +228,20 @@ def _refuse_leaks(run: Run, parts: list[_Part]) -> None:
             f"{where} also stands in the pool, as sample {sample}{more}: a model would be asked"
             " what it was taught; remove it from the held-out file"
         )
+
+
+def _chosen_by(run: Run, heldout: list[_Part]) -> list[str]:
+    """What is to be said of held-out samples that a probe set holds."""
+    tested = {text for part in heldout for text in part.table["hash"].to_pylist()}
+    notes = []
+    for name in run.read_manifest().probes:
+        held = set(run.read_table(run.probe_set_file(name), ["hash"])["hash"].to_pylist())
+        if both := len(tested & held):
+            notes.append(
+                f"{both} held-out samples also stand in the set '{name}': a selection by it is"
+                " tested on what it was chosen by"
+            )
+    return notes
 
 
 def _near_duplicates(run: Run, parts: list[_Part]) -> list[NearDuplicate]:

@@ -12,6 +12,7 @@ from grads.config.evaluation import ARM_KINDS, ArmKind
 from grads.evaluation.about import Leaks, MeasuredOn
 from grads.evaluation.intervals import Verdict
 from grads.evaluation.metrics import SHOWN, Shown
+from grads.evaluation.points import BudgetPoint, Noise, Point, ReplayPoint
 from grads.evaluation.trials import Curve, TaskMetric
 from grads.store.files import read_json
 from grads.store.records import Part, Stored
@@ -68,6 +69,12 @@ class ArmResult(Means):
     """Name of the saved selection that it trains on."""
     kind: Kind
     samples: int
+    replay: float = 0.0
+    """Share of general rows among what it trains on, as asked for."""
+    replay_rows: int = 0
+    """General rows that were mixed in."""
+    budget: float | None = None
+    """Size in percent of the pool, where sizes are compared."""
     response_tokens: int
     """Mean over seeds."""
     seeds: list[SeedResult]
@@ -192,6 +199,10 @@ class EvaluationResult(Stored):
     """The files one by one, where several are held out, or general."""
     tasks: list[TaskMetric] = Field(default_factory=list)
     """The metrics of the tasks that were asked."""
+    replay: dict[str, list[ReplayPoint]] = Field(default_factory=dict)
+    """By the label of the arm alone, in order of the shares; empty without replay."""
+    curve: list[BudgetPoint] = Field(default_factory=list)
+    """What each size comes to, in order of the budgets; empty where sizes are not compared."""
     finished: bool
 
     @property
@@ -203,22 +214,6 @@ class EvaluationResult(Stored):
     def measured_on(self) -> list[MeasuredOn]:
         """Every file of test samples, the held-out ones first."""
         return [*(self.heldout_files or [self.heldout]), *self.general]
-
-
-class Point(Part):
-    """A pilot's place in the picture of a search."""
-
-    learning: float
-    """Held-out loss."""
-    forgetting: float
-    """Rise of the general loss over the base model's."""
-
-
-class Noise(Part):
-    """How far one pilot may lie from the mean by chance, at 95%; None where it is unknown."""
-
-    learning: float | None
-    forgetting: float | None
 
 
 class SubsetMeans(Part):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from grads.evaluation import intervals, sentences
+from grads.evaluation import curves, intervals, sentences
 from grads.evaluation.about import About, MeasuredOn
 from grads.evaluation.arms import BASE, Arm
 from grads.evaluation.intervals import NONE, Verdict
@@ -62,8 +62,9 @@ def build(
     shown = [arm for arm in planned if arm.label in done]
     comparisons = compare_all(shown, done)
     price = prices(run, shown, done)
+    summaries = {arm.label: summary(arm, done[arm.label]) for arm in shown}
     return EvaluationResult(
-        arms=[summary(arm, done[arm.label]) for arm in shown],
+        arms=list(summaries.values()),
         comparisons=comparisons,
         price=price,
         break_even=break_evens(shown, price),
@@ -74,6 +75,8 @@ def build(
         general=about.general,
         by_file=by_file(shown, done, about),
         tasks=next((t.tasks for trials in done.values() for t in trials.values()), []),
+        replay=curves.replays(shown, summaries),
+        curve=curves.over_budgets(shown, summaries),
         finished=finished,
     )
 
@@ -111,6 +114,9 @@ def summary(arm: Arm, trials: Trials) -> ArmResult:
         selection=arm.selection,
         kind=arm.kind,
         samples=trials[min(trials)].samples,
+        replay=arm.replay.share if arm.replay else 0.0,
+        replay_rows=trials[min(trials)].replay_rows,
+        budget=arm.budget,
         response_tokens=round(np.mean([trial.response_tokens for trial in trials.values()])),
         seeds=[_of_seed(seed, trial) for seed, trial in sorted(trials.items())],
         **vars(means(arm.label, trials)),
@@ -137,9 +143,11 @@ def compare_all(shown: list[Arm], done: dict[str, Trials]) -> list[Comparison]:
 
 
 def _pairs(shown: list[Arm]) -> list[tuple[Arm, Arm]]:
-    """Each subset against random ones of its size, against full, and every arm against base."""
+    """Each subset against random ones of its size, one with replay against the subset alone, each
+    against full, and every arm against base."""
     by_label = {arm.label: arm for arm in shown}
     pairs = [(arm, by_label[arm.rival]) for arm in shown if arm.rival in by_label]
+    pairs += [(arm, by_label[arm.alone]) for arm in shown if arm.alone in by_label]
     if "full" in by_label and by_label["full"].kind == "full":
         pairs += [(arm, by_label["full"]) for arm in shown if arm.declared.once]
     pairs += [(arm, by_label[BASE]) for arm in shown if arm.kind != BASE and BASE in by_label]
@@ -247,14 +255,22 @@ def _notes(planned: list[Arm], done: dict[str, Trials], comparisons: list[Compar
         notes.append("one seed has no interval: a difference cannot be told from chance")
     elif seeds < 5:
         notes.append(f"{seeds} seeds give wide intervals: a real but small difference may not show")
+    taken = [one.taken_from for trials in done.values() for one in trials.values()]
+    if others := sorted({name for name in taken if name}):
+        count = len(taken) - taken.count(None)
+        notes.append(
+            f"{count} trainings are those of {', '.join(others)}: the same, measured on the same"
+        )
     drawn = [
         f"'{arm.selection}'"
         for arm in planned
-        if arm.selection and arm.redrawn and arm.declared.once
+        if arm.selection and arm.redrawn and arm.declared.once and not arm.replay
     ]
     if drawn:
         notes.append(f"random draws, which each seed draws anew: {', '.join(drawn)}")
-    against = [one for one in comparisons if one.theirs.random and one.theirs.once]
+    against = [
+        one for one in comparisons if one.theirs.random and one.theirs.once and not one.ours.random
+    ]
     if len(against) > 1:
         notes.append(
             f"{len(against)} subsets are compared with random ones: about one comparison in twenty"

@@ -59,5 +59,6 @@ def _called(arm: Arm, samples: int) -> str:
         return "the model trained on all samples"
     longer = ", trained as long as on everything" if arm.declared.as_long_as_full else ""
     if arm.declared.random:
-        return f"the model trained on {samples:,} random samples{longer}"
+        mixed = f" and {100 * arm.replay.share:g}% general ones" if arm.replay else ""
+        return f"the model trained on {samples:,} random samples{mixed}{longer}"
     return f"the model trained on the {samples:,} samples of '{arm.label}'{longer}"

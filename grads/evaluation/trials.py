@@ -1,9 +1,11 @@
 """The file of one finished training: its price, and what was measured, sample by sample."""
 
+from contextlib import suppress
 from typing import Self
 
 from pydantic import Field
 
+from grads.errors import RunError
 from grads.evaluation.metrics import SHOWN, Shown
 from grads.store.folders import Evaluation
 from grads.store.records import Part, Stored
@@ -42,6 +44,8 @@ class TrialResult(Stored):
     """What tells recipe, model and test samples from others."""
     samples: int
     """That it trained on."""
+    replay_rows: int = 0
+    """General rows that were mixed in."""
     response_tokens: int
     steps: int
     """Of the optimizer."""
@@ -54,6 +58,8 @@ class TrialResult(Stored):
     """Of each metric, a value a measured sample: its sum, and what divides the sums."""
     files: dict[str, list[int]] = Field(default_factory=dict)
     """By the set of samples, heldout or general: which of its files each measured sample is of."""
+    taken_from: str | None = None
+    """The evaluation that it was trained in, where that is another."""
     answers: list[str] | None = None
     """To the first held-out prompts, where it wrote some."""
     written: dict[int, str] = Field(default_factory=dict)
@@ -88,3 +94,22 @@ class TrialResult(Stored):
 def read_trials(evaluation: Evaluation) -> dict[str, TrialResult]:
     """Every finished arm and seed by the name of its file; raises RunError on a damaged one."""
     return {name: TrialResult.read(path) for name, path in evaluation.arm_files().items()}
+
+
+def finished_elsewhere(evaluation: Evaluation, measured_on: str) -> dict[str, TrialResult]:
+    """Trainings of the run's other evaluations that were measured on the same, by their key.
+
+    The base model is not among them: it is measured anew, for its predictions. Other evaluations
+    with damaged files are passed over.
+    """
+    run, found = evaluation.run, {}
+    for name in run.evaluation_names():
+        if name == evaluation.id:
+            continue
+        with suppress(RunError):
+            for trial in read_trials(Evaluation(run, name)).values():
+                if trial.measured_on == measured_on and trial.samples:
+                    found[trial.key] = trial.model_copy(
+                        update={"taken_from": trial.taken_from or name}
+                    )
+    return found

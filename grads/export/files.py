@@ -103,6 +103,7 @@ FORMATS = (
         count_lines,
         data_name="{name}.jsonl",
         alone=True,
+        plain=True,
     ),
     Format(
         "csv",
@@ -112,6 +113,7 @@ FORMATS = (
         _count_csv,
         data_name="{name}.csv",
         alone=True,
+        plain=True,
     ),
     Format(
         "parquet",
@@ -121,6 +123,7 @@ FORMATS = (
         _count_parquet,
         data_name="{name}.parquet",
         alone=True,
+        plain=True,
     ),
     Format(
         "hf",
@@ -129,5 +132,6 @@ FORMATS = (
         _write_hf,
         _count_hf,
         data_name="dataset",
+        plain=True,
     ),
 )

@@ -89,22 +89,25 @@ class Subset:
             else:
                 converted += kept[n] != row
         turns = [[vars(turn) for turn in row.turns] for row in kept.values()]
-        return Fitted(replace(self._only(list(kept)), turns=turns), refused, converted)
+        return Fitted(replace(self.only(list(kept)), turns=turns), refused, converted)
 
-    def _only(self, index: list[int]) -> "Subset":
+    def only(self, index: list[int]) -> "Subset":
+        """The rows at these positions, in this order; a row may stand there several times."""
+
         def some(column: list[Any] | None) -> Any:
             return None if column is None else [column[i] for i in index]
 
+        places = pa.array(index, pa.int64())  # of an empty list, no kind would be known
         return replace(
             self,
             lines=some(self.lines),
             rows=some(self.rows),
-            table=None if self.table is None else self.table.take(index),
+            table=None if self.table is None else self.table.take(places),
             turns=some(self.turns),
             scores=some(self.scores),
             ids=some(self.ids),
             tools=some(self.tools),
-            tokens=None if self.tokens is None else self.tokens.take(index),
+            tokens=None if self.tokens is None else self.tokens.take(places),
         )
 
 
@@ -169,8 +172,15 @@ class Format:
     """Name of the data inside the export's folder; {name} stands for the selection's."""
     alone: bool = False
     """Whether the data can stand alone, as one file with the format's suffix."""
+    plain: bool = False
+    """Whether it is data alone, in which a further column has a place."""
     fit: Callable[[Conversation], Conversation] | None = None
     """A row as the target takes it; raises Unusable where its meaning would not stay."""
+
+
+def row_count(count: int) -> str:
+    """A number of rows for people."""
+    return f"{count:,} row" + "s" * (count != 1)
 
 
 def write_text(path: Path, text: str) -> None:

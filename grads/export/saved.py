@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 
 from grads import __version__
 from grads.errors import RunError
+from grads.export.replay import Replay
 from grads.export.rows import Subset, Template
+from grads.export.weighted import Weighting
 from grads.export.write import export
 from grads.store.runs import Run
 
@@ -25,14 +27,19 @@ def export_kept(
     *,
     out: Path | None = None,
     with_scores: bool = False,
+    weighting: Weighting | None = None,
+    replayed: Replay | None = None,
     record: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the samples of these ids (n,) as `kind` to `out`, or into the run; the manifest.
 
     `record` holds what the manifest is to say of the selection called `name`. An export into the
-    run replaces an earlier one of the same name and format. Raises ExportError as `export` does.
+    run replaces an earlier one of the same name, format, kind of weights, and with or without
+    replay. Raises ExportError as `export` does.
     """
-    target = out or run.exports / name / kind
+    folder = f"{kind}-{weighting.by}" if weighting else kind
+    folder += "-replay" if replayed else ""
+    target = out or run.exports / name / folder
     config, manifest = run.config(), run.read_manifest()
     subset = _subset(run, name, ids, with_scores)
     about = {
@@ -47,9 +54,17 @@ def export_kept(
     }
     # What was scored may be shorter: a model has its own limit.
     config = config.model_copy(update={"max_length": manifest.max_length or config.max_length})
-    return export(subset, kind, target, config, manifest=about, overwrite=out is None) | {
-        "path": str(target)
-    }
+    made = export(
+        subset,
+        kind,
+        target,
+        config,
+        manifest=about,
+        weighting=weighting,
+        replayed=replayed,
+        overwrite=out is None,
+    )
+    return made | {"path": str(target)}
 
 
 def _subset(run: Run, name: str, ids: np.ndarray, with_scores: bool) -> Subset:

@@ -19,7 +19,9 @@ from grads.config.run import RunConfig
 from grads.data.rejects import place
 from grads.errors import ExportError
 from grads.export import axolotl, files, llamafactory, openai, torchtune, trl
-from grads.export.rows import Fitted, Subset, write_text
+from grads.export.replay import Replay, mixed, replay_lines
+from grads.export.rows import Fitted, Subset, row_count, write_text
+from grads.export.weighted import Weighting, weight_lines, weighted
 from grads.store.files import digest, replacing
 
 FORMATS = {
@@ -42,10 +44,13 @@ def export(
     config: RunConfig,
     *,
     manifest: dict[str, Any],
+    weighting: Weighting | None = None,
+    replayed: Replay | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write `subset` as `kind` to `out`, check it, and return the manifest written beside it.
 
+    With a `weighting` it is every row by its weight, with `replayed` also drawn general rows.
     `out` is a file for jsonl, csv and parquet where it has that suffix, and otherwise a folder.
     Raises ExportError if it exists (unless `overwrite`) or does not load back as it should.
     """
@@ -60,10 +65,16 @@ def export(
         raise ExportError(
             f"{kind} takes none of the {len(subset)} rows; {place(first)}: {first['reason']}"
         )
-    subset = fitted.subset
+    subset, weights, replay = fitted.subset, None, None
+    if weighting is not None:
+        subset, weights = weighted(subset, weighting, FORMATS[kind])
+    if replayed is not None:
+        subset, replay = mixed(subset, replayed, FORMATS[kind])
     manifest = manifest | {
         "format": kind,
         "rows": len(subset),
+        "weights": weights,
+        "replay": replay,
         "converted": fitted.converted,
         "refused": fitted.refused,
     }
@@ -106,13 +117,10 @@ def changed_lines(manifest: dict[str, Any]) -> list[str]:
         )
     if converted := manifest["converted"]:
         kind = manifest["format"]
-        lines.append(f"changed for {kind}, their meaning kept: {_rows(converted)}")
+        lines.append(f"changed for {kind}, their meaning kept: {row_count(converted)}")
     reasons = Counter(row["reason"] for row in manifest["refused"])
     for reason, count in reasons.most_common():
         first = next(row for row in manifest["refused"] if row["reason"] == reason)
-        lines.append(f"left out: {_rows(count)}, as {place(first)}: {reason}")
-    return lines
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row" + "s" * (count != 1)
+        lines.append(f"left out: {row_count(count)}, as {place(first)}: {reason}")
+    lines += weight_lines(manifest["weights"])
+    return lines + replay_lines(manifest["replay"], manifest["rows"])

@@ -110,3 +110,18 @@ def obeyed(kept: np.ndarray, contradicting: list[Decision]) -> np.ndarray:
     dropped = [made.sample_id for made in contradicting if made.decision == "exclude"]
     added = [made.sample_id for made in contradicting if made.decision == "pin"]
     return np.union1d(np.setdiff1d(kept, dropped), np.array(added, dtype=kept.dtype))
+
+
+def followed(options: SelectionConfig, contradicting: list[Decision]) -> SelectionConfig:
+    """The options with these decisions in the place of what they say of the samples."""
+    if not contradicting:
+        return options
+    named = {made.sample_id: made.decision for made in contradicting}
+    lists = {
+        field: sorted(
+            {sample for sample in getattr(options, field) if sample not in named}
+            | {sample for sample, said in named.items() if said == decision}
+        )
+        for field, decision in (("pins", "pin"), ("excluded", "exclude"))
+    }
+    return SelectionConfig.parse(options.model_dump() | lists)

@@ -40,6 +40,7 @@ class Selection:
 
     kept: np.ndarray  # (n,) bool
     ranking: Ranking
+    usable: np.ndarray  # (n,) bool: within bounds and topics and not excluded, or pinned
     warnings: list[str]
 
 
@@ -90,7 +91,10 @@ def select(
             f" {cost[order[0]]}: raise it"
         )
     return Selection(
-        kept, ranking, _warnings(kept, pinned, ranking, cost=cost, order=order, left=left)
+        kept,
+        ranking,
+        usable=allowed | pinned,
+        warnings=_warnings(kept, pinned, ranking, cost=cost, order=order, left=left),
     )
 
 

@@ -4,9 +4,10 @@ from grads.config.evaluation import EvaluationConfig
 from grads.evaluation import arms, results, tasks
 from grads.evaluation.answers import positions, short_references
 from grads.evaluation.cost import SHORT_TOKENS
-from grads.evaluation.probes import Probes, load_probes
+from grads.evaluation.probes import Probes, load_probes, load_replay
 from grads.evaluation.result import Prompt
 from grads.jobs.job import Job
+from grads.selection.decisions import stale
 from grads.selection.pool import Pool
 from grads.stages.lab import Lab
 from grads.store.folders import Evaluation
@@ -21,6 +22,14 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
     trials = arms.trials(scored, planned, config, config.repetitions)
     lab = Lab(job, config)
     probes = load_probes(run, config, lab.tokenizer)
+    for name in config.selections:
+        if rows := [made.sample_id for made in stale(run, name)]:
+            probes.about.notes.append(
+                f"people have decided otherwise about samples {rows} since '{name}' was saved"
+            )
+    if config.replay is not None:
+        wanted = max(trial.replay_rows for trial in trials)
+        lab.general_rows = load_replay(run, config.replay, lab.tokenizer, probes, wanted=wanted)
     lab.tasks = tasks.load(config, run.read_manifest().longest)
     if lab.tasks:
         probes.about.notes.extend(lab.tasks.notes)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from grads.config.evaluation import Recipe
+from grads.data.tokens import TokenPool
 from grads.engine import models, training
 from grads.errors import EvaluationError, WarmupError
 from grads.evaluation import arms
@@ -21,7 +22,7 @@ from grads.evaluation.asking import Answered, ask
 from grads.evaluation.measure import Probe, Reference, adapter_counts, measure, response_counts
 from grads.evaluation.metrics import SHOWN, Sums
 from grads.evaluation.tasks import Tasks
-from grads.evaluation.trials import TrialResult, read_trials
+from grads.evaluation.trials import TrialResult, finished_elsewhere, read_trials
 from grads.jobs.job import Job
 from grads.stages import loading
 from grads.store.files import replacing
@@ -46,6 +47,8 @@ class Lab:
         self.dtype = models.pick_dtype(self.settings.dtype, self.device)
         self.pool = loading.load_pool(self.run)
         self.tokenizer = models.load_tokenizer(self.settings.model)
+        self.general_rows: TokenPool | None = None  # that some trials mix in
+        self.elsewhere: dict[str, TrialResult] = {}  # the same trainings in other evaluations
         self.measured_on = ""  # what tells the recipe, the model and the test samples from others
         self.answering: set[str] = set()  # keys of the trials that write answers
         self.asked: dict[int, int] = {}  # positions of what all answer, and the work of each
@@ -66,6 +69,7 @@ class Lab:
             for pool in (probe.samples, probe.options):
                 digest.update(pool.input_ids.tobytes() + pool.trained.tobytes())
         self.measured_on = digest.hexdigest()[:16]
+        self.elsewhere = finished_elsewhere(self.evaluation, self.measured_on)
 
     def _done(self) -> dict[str, TrialResult]:
         """Finished arms by file name that this job can keep."""
@@ -76,12 +80,39 @@ class Lab:
         """What lies ahead, each measurement passing `measured` tokens; twins count once."""
         known = {arm.key for arm in self._done().values()}
         work = {t.key: self._training_passes(t) + measured for t in trials}
-        self.left |= {key: passes for key, passes in work.items() if key not in known}
+        self.left |= {
+            key: passes
+            for key, passes in work.items()
+            if key not in known and not self._from_elsewhere(key)
+        }
         self.total += sum(work.values())
         self._report(0)
 
+    def _from_elsewhere(self, key: str) -> TrialResult | None:
+        """The same training in another evaluation, if it wrote the answers that are wanted here."""
+        found = self.elsewhere.get(key)
+        if found is None or set(found.written) != set(self.asked):
+            return None
+        return None if found.answers is None and key in self.answering else found
+
     def _training_passes(self, trial: Trial) -> int:
-        return arms.training_passes(self.pool.lengths[self._index(trial)], trial, self.recipe)
+        lengths = self.pool.lengths[self._index(trial)]
+        if self.general_rows is not None:
+            lengths = np.concatenate([lengths, self.general_rows.lengths[self._mixed_in(trial)]])
+        return arms.training_passes(lengths, trial, self.recipe)
+
+    def _mixed_in(self, trial: Trial) -> np.ndarray:
+        """Positions among the general rows of what the trial trains on besides."""
+        if trial.replay is None or self.general_rows is None:
+            return np.zeros(0, dtype=np.int64)
+        return trial.replay.drawn(len(self.general_rows), len(trial.sample_ids), trial.seed)
+
+    def _training_set(self, trial: Trial) -> TokenPool:
+        """What the trial trains on, its subset first."""
+        subset, mixed = self.pool.subset(self._index(trial)), self._mixed_in(trial)
+        if self.general_rows is None or not len(mixed):
+            return subset
+        return TokenPool.joined([subset, self.general_rows.subset(mixed)])
 
     def _index(self, trial: Trial) -> np.ndarray:
         """Positions in the pool of what the trial trains on."""
@@ -94,7 +125,8 @@ class Lab:
         self.job.progress(self.total - left, self.total, left=left, work=work)
 
     def finish(self, trial: Trial, heldout: Probe, general: Probe) -> None:
-        """Train, measure and write the trial unless that is done; a twin's file is copied.
+        """Train, measure and write the trial unless that is done; a twin's file is copied, also
+        one of another evaluation.
 
         A file of another training (the selection was made anew since) is done over.
         """
@@ -105,6 +137,7 @@ class Lab:
         if same and (len(trial.sample_ids) or reference.path.exists()):
             return
         twin = next((arm for arm in files.values() if arm.key == trial.key), None)
+        twin = twin or self._from_elsewhere(trial.key)
         if twin is not None and len(trial.sample_ids):
             own = {"arm": trial.arm, "seed": trial.seed, "phase": trial.phase}
             twin.model_copy(update=own).write(target)
@@ -140,6 +173,7 @@ class Lab:
             phase=trial.phase,
             measured_on=self.measured_on,
             samples=len(index),
+            replay_rows=len(self._mixed_in(trial)),
             response_tokens=int(response_counts(self.pool)[index].sum()),
             steps=len(lines),
             tokens=sum(line["tokens"] for line in lines.values()),
@@ -179,7 +213,7 @@ class Lab:
         try:
             return training.train(
                 model,
-                self.pool.subset(self._index(trial)),
+                self._training_set(trial),
                 self.settings.model_copy(update={"seed": trial.seed}),
                 dtype=self.dtype,
                 device=self.device,

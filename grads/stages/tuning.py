@@ -9,9 +9,10 @@ from grads.evaluation import results, tuning
 from grads.evaluation.about import About, MeasuredOn
 from grads.evaluation.arms import BASE
 from grads.evaluation.metrics import FORGETTING, LEARNING
+from grads.evaluation.points import Noise, Point
 from grads.evaluation.price import prices
 from grads.evaluation.probes import load_probes
-from grads.evaluation.result import Comparison, Noise, Overlap, Point, TuneResult
+from grads.evaluation.result import Comparison, Overlap, TuneResult
 from grads.evaluation.results import Trials
 from grads.evaluation.trials import read_trials
 from grads.evaluation.tuning import FINAL, PILOT
