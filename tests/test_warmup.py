@@ -69,6 +69,15 @@ def test_result_does_not_depend_on_how_a_step_is_cut(pool, tmp_path):
     assert_same(whole, cut, 1e-4)
 
 
+def test_a_warm_up_of_one_step_learns(pool, tmp_path):
+    """Its only step was the first of the rising rate, which is 0: nothing was trained, in silence."""
+    trained, steps = train(pool, tmp_path, batch_size=40, epochs=1.0)
+    assert len(steps) == steps[0].steps == 1
+    moved = [weight.abs().max() for name, weight in trained.items() if "lora_B" in name]
+    assert moved
+    assert all(move > 0 for move in moved)
+
+
 def test_loss_is_the_mean_over_response_tokens(pool, tmp_path):
     """The first step's loss, by the slow way."""
     _, steps = train(pool, tmp_path, batch_size=40, epochs=1.0)

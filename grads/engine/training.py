@@ -5,6 +5,7 @@ It runs in as many passes of at most `batch_tokens` tokens as needed, so memory 
 result does not depend on how the step was cut.
 """
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -184,6 +185,7 @@ def train(
     set_seed(config.seed)
     if config.warmup == "lora":
         model = add_lora(model, config.lora_rank)
+    steps = max_steps or math.ceil(math.ceil(len(pool) / config.batch_size) * config.epochs)
     arguments = _OneDevice(
         output_dir=str(checkpoints),
         num_train_epochs=config.epochs,
@@ -191,7 +193,7 @@ def train(
         per_device_train_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=0.03,
+        warmup_steps=0.03 if steps > 1 else 0,  # a share; its first step learns nothing
         weight_decay=0.0,
         bf16=mixed,
         use_cpu=device == "cpu",
