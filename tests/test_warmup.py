@@ -70,7 +70,7 @@ def test_result_does_not_depend_on_how_a_step_is_cut(pool, tmp_path):
 
 
 def test_a_warm_up_of_one_step_learns(pool, tmp_path):
-    """Its only step was the first of the rising rate, which is 0: nothing was trained, in silence."""
+    """Its only step was the first of the rising rate, 0: nothing was trained, in silence."""
     trained, steps = train(pool, tmp_path, batch_size=40, epochs=1.0)
     assert len(steps) == steps[0].steps == 1
     moved = [weight.abs().max() for name, weight in trained.items() if "lora_B" in name]
