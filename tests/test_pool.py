@@ -144,6 +144,23 @@ def test_ids_too_large_for_a_float_do_not_stop_the_pool(small):
     assert len(Pool(small).numbers["message"]) == 40
 
 
+@pytest.mark.parametrize("name", ["...1", ".id", "a.b", "[0]", "", "a:1", "columns", "%{x}"])
+def test_any_name_of_a_column_is_a_name(small, name):
+    """None is read as a path, in a filter, in a bound, or in the text of a bound."""
+    values = {name: pa.array([float(i) for i in range(40)])}
+    set_source_columns(small, **{"text.of.all": pa.array(["x"] * 40)} | values)
+    pool = Pool(small)
+    assert pool.numbers[name].tolist() == list(range(40))
+    assert pool.matching(Filter(bounds=(Bound(column=name, low=10, high=19),))).sum() == 10
+    kept = pool.select(options(ratio=1.0, bounds=[f"{name}:10:19"])).kept
+    assert np.flatnonzero(kept).tolist() == list(range(10, 20))
+
+
+def test_a_column_of_the_source_hides_no_topics(small):
+    set_source_columns(small, **{TOPIC: pa.array(["x"] * 40)})
+    assert len(Pool(small).categories[TOPIC].names) == 3
+
+
 def test_a_run_without_topics_or_source_columns(small):
     for file in (small.clusters_file, small.features_file):
         file.unlink()
