@@ -46,6 +46,13 @@ def replacing(path: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
+def member(folder: Path, name: str) -> Path:
+    """The place of a name within a folder; raises RunError where it would lie elsewhere."""
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
+        raise RunError(f"'{name}' is no name of something in {folder}: give one without slashes")
+    return folder / name
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file."""
     with replacing(path) as draft:

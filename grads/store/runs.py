@@ -23,7 +23,7 @@ from grads.config.base import Settings
 from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.store.cost import RunCost
-from grads.store.files import open_table, read_json, read_rows, replacing, write_json
+from grads.store.files import member, open_table, read_json, read_rows, replacing, write_json
 from grads.store.manifest import Manifest
 from grads.store.topics import Topic, Topics
 
@@ -283,8 +283,11 @@ class Run(JobFolder):
         return self.selection_file(name).stat().st_mtime_ns
 
     def selection_file(self, name: str) -> Path:
-        """Where a selection's record lies; its table lies beside it, as .parquet."""
-        return self.selections / f"{name}.json"
+        """Where a selection's record lies; its table lies beside it, as .parquet.
+
+        Raises RunError where the name would lead out of the run.
+        """
+        return member(self.selections, f"{name}.json")
 
     def evaluation_names(self) -> list[str]:
         """Names of the evaluations."""
