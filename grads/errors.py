@@ -1,8 +1,16 @@
 """The errors a user can cause. Each message says what was wrong, the value, and what to do."""
 
+from grads.text import MESSAGE, cut, visible
+
 
 class GradsError(Exception):
-    """Base of every error that is shown to the user as one line, without a stack trace."""
+    """Base of every error that is shown to the user as one line, without a stack trace.
+
+    Names and values in it are those of others: as text it is bounded, and safe on a terminal.
+    """
+
+    def __str__(self) -> str:
+        return cut(visible(super().__str__()), MESSAGE)
 
 
 class ConfigError(GradsError):

@@ -82,7 +82,8 @@ class _LogFile(logging.Handler):
             file = log_file()
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a", encoding="utf-8") as out:
-                out.write(f"{self.format(record)}\n")
+                lines = self.format(record).split("\n")
+                out.writelines(f"{api.visible(line)}\n" for line in lines)
         except OSError:  # a full disk must not hide the message on the page
             self.handleError(record)
 

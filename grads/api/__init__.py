@@ -78,6 +78,7 @@ from grads.store.cost import RunCost
 from grads.store.folders import Draft, Evaluation, TokenRequest, data_stamp, open_folder
 from grads.store.manifest import Manifest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, runs_root
+from grads.text import visible
 
 COLUMNS = SIGNALS | SCORES  # every number of a sample by name, with its label and meaning
 
@@ -185,6 +186,7 @@ __all__ = [
     "summaries",
     "summary",
     "usual_draw",
+    "visible",
     "wait",
     "watch",
     "with_decisions",

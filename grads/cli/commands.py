@@ -7,13 +7,20 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from grads import api
 from grads.api import FORMATS, ConfigError, GradsError, Run, RunConfig, SelectionConfig, open_folder
 from grads.cli.evaluation import evaluate, tune
 from grads.cli.options import Json, Root, RunDir, with_settings
-from grads.cli.terminal import bench_lines, selection_lines, show, state_lines, status_lines, work
+from grads.cli.terminal import (
+    bench_lines,
+    run_table,
+    selection_lines,
+    show,
+    state_lines,
+    status_lines,
+    work,
+)
 
 app = typer.Typer(
     help="Choose the samples worth fine-tuning on, by their gradients.",
@@ -89,14 +96,10 @@ def list_command(runs_dir: Root = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([row.as_dict() for row in rows]))
         return
-    table = Table("run", "state", "stage", "samples", "data set", "model", "selections")
-    for row in rows:
-        usable = str(row.counts.get("usable", ""))
-        count = str(len(row.selections) or "")
-        stage = "" if row.status.state == "finished" else row.status.stage
-        data = Path(row.dataset).name
-        table.add_row(row.id, row.status.state, stage, usable, data, row.model, count)
-    Console().print(table if rows else "no runs yet: start one with `python -m grads run`")
+    if not rows:
+        print("no runs yet: start one with `python -m grads run`")
+        return
+    Console().print(run_table(rows))
 
 
 @app.command()

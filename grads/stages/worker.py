@@ -11,6 +11,7 @@ from grads.errors import GradsError, Stopped
 from grads.jobs.job import Job, turn
 from grads.store.folders import Draft, Evaluation, TokenRequest
 from grads.store.runs import JobFolder
+from grads.text import MESSAGE, cut, visible
 
 OUT_OF_MEMORY = "out of memory: lower --batch-tokens or --max-length"
 
@@ -44,12 +45,13 @@ def _work(job: Job[Any], at_once: bool) -> int:
         except MemoryError:
             return _failed(job, OUT_OF_MEMORY)
         except Exception as error:
-            traceback.print_exc()
+            print("\n".join(map(visible, traceback.format_exc().split("\n"))), flush=True)
             if "out of memory" in str(error).lower():  # torch has its own, on each device
                 return _failed(job, OUT_OF_MEMORY)
             line = (str(error).splitlines() or [""])[0]
             log = job.folder.log_file
-            return _failed(job, f"unexpected {type(error).__name__}: {line}; the trace is in {log}")
+            kind, told = type(error).__name__, cut(visible(line), MESSAGE)
+            return _failed(job, f"unexpected {kind}: {told}; the trace is in {log}")
         finally:
             job.folder.stop_file.unlink(missing_ok=True)
 

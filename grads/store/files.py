@@ -26,6 +26,8 @@ SINGLE_SAMPLES, WHOLE_COLUMNS = 1_000, 100_000
 # Between the last page of a Parquet file and its footer, where no reader looks: the SHA-256 of all
 # that follows the seal, then this mark. Files of other writers have none.
 SEAL = b"grads-seal"
+# Names of files need be no Unicode: what UTF-8 does not know is written as JSON writes it, \udcff.
+JSON_ESCAPES = "backslashreplace"
 TRAILER = 8  # bytes behind the footer: its length, and PAR1
 
 
@@ -55,8 +57,9 @@ def member(folder: Path, name: str) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with replacing(path) as draft:
-        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors=JSON_ESCAPES)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -23,9 +23,18 @@ from grads.config.base import Settings
 from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.store.cost import RunCost
-from grads.store.files import member, open_table, read_json, read_rows, replacing, write_json
+from grads.store.files import (
+    JSON_ESCAPES,
+    member,
+    open_table,
+    read_json,
+    read_rows,
+    replacing,
+    write_json,
+)
 from grads.store.manifest import Manifest
 from grads.store.topics import Topic, Topics
+from grads.text import brief
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
 ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
@@ -86,9 +95,10 @@ class JobFolder:
         differ = sorted(k for k in before | values if before.get(k) != values.get(k))
         if differ:
             name = differ[0]
+            was, now = brief(before.get(name)), brief(values.get(name))
             raise RunError(
-                f"{what} {self.path} was made with another config ({name} was {before.get(name)!r},"
-                f" now {values.get(name)!r}): give another {option}, or resume it"
+                f"{what} {self.path} was made with another config ({name} was {was}, now {now}):"
+                f" give another {option}, or resume it"
             )
 
     def read_status(self) -> Status:
@@ -217,7 +227,7 @@ class Run(JobFolder):
         """Replace the list of rows that could not be used."""
         lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects]
         with replacing(self.rejects_file) as draft:
-            draft.write_text("".join(lines), encoding="utf-8")
+            draft.write_text("".join(lines), encoding="utf-8", errors=JSON_ESCAPES)
 
     def read_rejects(self) -> list[dict[str, Any]]:
         """Rows that could not be used: sample_id, row, line, file, reason, advice.
