@@ -68,7 +68,7 @@ def guard() -> Iterator[None]:
         LOG.exception("a page failed")
         st.error(
             "Something went wrong while drawing this page. Reload it; if it happens again, the"
-            f" details are in `{log_file()}`.",
+            f" details are in {words.literal(str(log_file()))}.",
             icon=":material/error:",
         )
         st.stop()
