@@ -636,6 +636,25 @@ def test_data_elsewhere_are_refused_with_what_to_do(folders):
         assert str(allowed) in str(caught.value), place
 
 
+@pytest.mark.parametrize("linked", ["train/data.arrow", "train"])
+def test_a_saved_folder_holds_no_link_to_elsewhere(folders, linked):
+    """Not in the folder of a split either: each is a file that would be read."""
+    allowed, other = folders
+    train = allowed / "saved" / "train"
+    train.mkdir(parents=True)
+    for file in ("saved/dataset_dict.json", "saved/train/state.json", "saved/train/a.arrow"):
+        (allowed / file).write_text("{}")
+    assert api.data_place(str(allowed / "saved")) == str(allowed / "saved")
+    (other / "data.arrow").write_text("secret")
+    if linked == "train":
+        train.rename(allowed / "away")
+        train.symlink_to(other)
+    else:
+        (allowed / "saved" / linked).symlink_to(other / "data.arrow")
+    with pytest.raises(DataError, match="GRADS_DATA_DIRS"):
+        api.data_place(str(allowed / "saved"))
+
+
 def test_models_are_held_to_the_same_folders(folders):
     allowed, other = folders
     for text in ("demo", "owner/name", f" {allowed / 'model'} "):

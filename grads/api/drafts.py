@@ -15,6 +15,7 @@ from grads.config.run import RunConfig
 from grads.data.layouts import recognise_in
 from grads.data.places import data_files
 from grads.data.sources import read_source
+from grads.data.tables import is_saved
 from grads.errors import DataError, GradsError, ModelError
 from grads.jobs import processes as jobs
 from grads.store.files import replacing
@@ -39,7 +40,9 @@ def data_place(text: str) -> str:
     So it does for a folder or glob of which one file is a link to outside.
     """
     text = _held(text, DataError, "upload it, ")
-    for file in members(text) if text else []:
+    files = members(text) if text else []
+    folder = Path(text).expanduser()
+    for file in folder.rglob("*") if text and is_saved(folder) else files:
         _held(str(file), DataError, "upload it, ")
     return text
 

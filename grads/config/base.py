@@ -86,6 +86,11 @@ def is_glob(text: str) -> bool:
     return any(mark in text for mark in "*?[")
 
 
+def is_name(text: str) -> bool:
+    """Whether it is the name of something in a folder, and leads nowhere else."""
+    return Path(text).name == text and text not in ("", "..") and "\0" not in text
+
+
 def members(place: str) -> list[Path]:
     """The files that a path names: itself, those of a folder and its `data/`, or of a glob.
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from grads.config.base import is_name
 from grads.errors import RunError
 
 # Rows of a Parquet file's groups: one sample is found fast in small ones, all samples in large.
@@ -50,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def member(folder: Path, name: str) -> Path:
     """The place of a name within a folder; raises RunError where it would lie elsewhere."""
-    if Path(name).name != name or name in ("", "..") or "\0" in name:
+    if not is_name(name):
         raise RunError(f"'{name}' is no name of something in {folder}: give one without slashes")
     return folder / name
 
