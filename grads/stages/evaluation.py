@@ -11,6 +11,7 @@ import torch
 
 from grads.config.evaluation import EvaluationConfig, Recipe
 from grads.engine import models, training
+from grads.engine.anatomy import refuse_unknown_tokens
 from grads.errors import EvaluationError, WarmupError
 from grads.evaluation import arms, results
 from grads.evaluation.arms import Trial
@@ -140,6 +141,8 @@ class Lab:
         full = self.recipe.training == "full" and len(index)
         dtype = torch.float32 if full else self.dtype
         model = stages.load_base_model(self.run, dtype, self.device)
+        for probe in (heldout, general):
+            refuse_unknown_tokens(model, probe.samples.input_ids)
         lines: dict[int, dict[str, Any]] = {}
         if len(index):
             model = self._train(model, trial)

@@ -17,7 +17,8 @@ from grads.data import prepare as data
 from grads.data.chat import PLAIN_TEMPLATE
 from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
-from grads.engine import models, scoring, training
+from grads.engine import adapters, models, scoring, training
+from grads.engine.anatomy import describe, refuse_unknown_tokens
 from grads.engine.gradients import GradientScorer
 from grads.errors import DataError, ModelError, ScoringError, Stopped, WarmupError
 from grads.jobs.job import Job, turn
@@ -59,6 +60,7 @@ def run_all(job: Job[Run]) -> None:
             _warm_up(job, pool, dtype, device)
     if not pipeline.holds(run, pipeline.STAGES["score"]):
         scorer = GradientScorer(load_scoring_model(run, dtype, device))
+        refuse_unknown_tokens(scorer.model, pool.input_ids)
         with _stage(job, "self-check"):
             run.update_manifest(self_check=scoring.self_check(scorer, pool, device))
         with _stage(job, "score"):
@@ -99,15 +101,19 @@ def _stage(job: Job[Run], name: str) -> Iterator[None]:
 def refuse_other_model(run: Run) -> str:
     """The digest of the run's model; raises ModelError where it is not what the run was made with.
 
-    Runs from before 0.5 kept none, and take what is there.
+    Runs from before 0.5 kept none, and take what is there. A model that was refused before
+    anything was made with it may be mended.
     """
-    model, known = run.config().model, run.read_manifest().model_digest
-    found = models.model_digest(model)
-    if known not in (None, found):
+    model, manifest = run.config().model, run.read_manifest()
+    known, found = manifest.model_digest, models.model_digest(model)
+    if known in (None, found):
+        return found
+    if {"warm-up", "score"} & set(manifest.made) or list(run.checkpoints.glob("checkpoint-*")):
         raise ModelError(
             f"the files of the model '{model}' are not those that run {run.id} was made with"
             f" ({found[:20]}, then {known[:20]}): put those back, or start a new run"
         )
+    run.update_manifest(weights={})
     return found
 
 
@@ -137,7 +143,7 @@ def load_scoring_model(run: Run, dtype: torch.dtype, device: str) -> Any:
     if run.weights.exists():
         return models.load_model(str(run.weights), device, dtype)
     model = load_base_model(run, dtype, device)
-    return models.load_adapter(model, run.adapter) if run.adapter.exists() else model
+    return adapters.load_adapter(model, run.adapter) if run.adapter.exists() else model
 
 
 def _device_name(device: str) -> str:
@@ -229,6 +235,8 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
     chosen = training.sample_fraction(len(pool), config.warmup_fraction, config.seed)
     training_dtype = torch.float32 if config.warmup == "full" else dtype
     model = load_base_model(run, training_dtype, device)
+    describe(model)  # what cannot be scored is not trained either
+    refuse_unknown_tokens(model, pool.input_ids)
     last = time.monotonic()
 
     def report(step: training.Step) -> None:
