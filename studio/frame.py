@@ -64,7 +64,10 @@ def guard() -> Iterator[None]:
     except GradsError as error:
         st.error(words.error(str(error)), icon=":material/error:")
         st.stop()
-    except Exception:
+    except Exception as error:
+        if refused := api.of_the_machine(error):
+            st.error(words.error(refused), icon=":material/error:")
+            st.stop()
         LOG.exception("a page failed")
         st.error(
             "Something went wrong while drawing this page. Reload it; if it happens again, the"

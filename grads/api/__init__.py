@@ -47,7 +47,14 @@ from grads.config.base import Flag, OneOf, Settings, read_yaml
 from grads.config.evaluation import ARM_KINDS, ARMS, ArmKind, EvaluationConfig, TuneConfig
 from grads.config.run import RunConfig
 from grads.data.rejects import place as row_place
-from grads.errors import ConfigError, DataError, GradsError, LayoutError, RunError
+from grads.errors import (
+    ConfigError,
+    DataError,
+    GradsError,
+    LayoutError,
+    RunError,
+    of_the_machine,
+)
 from grads.evaluation.cost import EvaluationCost
 from grads.evaluation.metrics import FORGETTING, LEARNING
 from grads.evaluation.metrics import SHOWN as METRICS
@@ -165,6 +172,7 @@ __all__ = [
     "look",
     "model_place",
     "observe",
+    "of_the_machine",
     "open_folder",
     "overlap",
     "place_demo",

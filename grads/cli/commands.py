@@ -170,8 +170,13 @@ def main() -> None:
         _fail(error, 2)
     except GradsError as error:
         _fail(error, 1)
+    except Exception as error:
+        refused = api.of_the_machine(error)
+        if refused is None:
+            raise
+        _fail(refused, 1)
 
 
-def _fail(error: GradsError, code: int) -> None:
+def _fail(error: GradsError | str, code: int) -> None:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(code)

@@ -9,7 +9,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 
 from grads.engine.models import cannot_load, first_line, refuse_non_finite
-from grads.errors import ModelError
+from grads.errors import ModelError, of_the_machine
 
 MAMBAS = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
 READ_PAST = ("out_proj", "conv1d")  # layers of theirs whose weights their kernels read themselves
@@ -34,7 +34,8 @@ def add_lora(model: Any, rank: int) -> Any:
             adapted(input_ids=few, use_cache=False)
     except Exception as error:  # what does not fit shows itself in many ways
         raise ModelError(
-            f"{type(model).__name__} takes no LoRA adapter ({first_line(error)}): use --warmup"
+            of_the_machine(error)
+            or f"{type(model).__name__} takes no LoRA adapter ({first_line(error)}): use --warmup"
             " full, or none"
         ) from error
     return adapted

@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file
 
 from grads.config.base import DEMO_HUB_ID, DEMO_MODEL, is_path
 from grads.data.chat import PLAIN_TEMPLATE
-from grads.errors import ModelError
+from grads.errors import ModelError, of_the_machine
 from grads.store.files import digest, digest_of, replacing
 
 MODEL_FILES = {".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken"}
@@ -235,7 +235,8 @@ def _drop_quantised_mark(model: Any) -> None:
 def cannot_load(what: str, model: str, error: Exception) -> ModelError:
     """What is said of any error that a library raises on loading."""
     return ModelError(
-        f"cannot load the {what} of '{model}': {first_line(error)}; give a hub id that can be"
+        of_the_machine(error)
+        or f"cannot load the {what} of '{model}': {first_line(error)}; give a hub id that can be"
         " reached, a folder with safetensors weights, a GGUF file, or demo"
     )
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from grads.config.base import Settings
 from grads.config.run import RunConfig
-from grads.errors import RunError
+from grads.errors import RunError, of_the_machine
 from grads.store.cost import RunCost
 from grads.store.files import (
     JSON_ESCAPES,
@@ -310,7 +310,8 @@ def _told_if_damaged(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         raise RunError(
-            f"{path} is damaged ({error}): resume the run, which makes it anew"
+            of_the_machine(error)
+            or f"{path} is damaged ({error}): resume the run, which makes it anew"
         ) from None
 
 
