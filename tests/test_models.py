@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -132,3 +133,20 @@ def test_a_tokenizer_is_read_anew_when_its_template_changes(tmp_path):
     for written in ("{{ messages[0].content }}", "now {{ messages[0].content }}"):
         template.write_text(written)
         assert models.load_tokenizer(str(tmp_path)).chat_template == written
+
+
+def test_a_hub_models_tokenizer_is_read_anew_when_its_template_changes(tmp_path, monkeypatch):
+    """It was mended where the hub's files lie: a process that keeps tokenizers must not go on."""
+    snapshot = tmp_path / "models--org--name" / "snapshots" / ("0" * 40)
+    save_tiny_model(snapshot)
+    (tmp_path / "models--org--name" / "refs").mkdir()
+    (tmp_path / "models--org--name" / "refs" / "main").write_text("0" * 40)
+    keep = partial(models.try_to_load_from_cache, cache_dir=tmp_path)
+    monkeypatch.setattr(models, "try_to_load_from_cache", keep)
+    load = models.AutoTokenizer.from_pretrained
+    monkeypatch.setattr(
+        models.AutoTokenizer, "from_pretrained", lambda name, **more: load(name, cache_dir=tmp_path)
+    )
+    for written in ("{{ messages[0].content }}", "now {{ messages[0].content }}"):
+        (snapshot / "chat_template.jinja").write_text(written)
+        assert models.load_tokenizer("org/name").chat_template == written

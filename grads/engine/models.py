@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file
 
@@ -54,6 +55,9 @@ def load_tokenizer(model: str) -> Any:
     """
     source, options = _resolve(model)
     folder = Path(source)
+    if not folder.is_dir():
+        kept = try_to_load_from_cache(source, "config.json")  # where the hub's files lie here
+        folder = Path(kept).parent if isinstance(kept, str) else folder
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     stamp = tuple((f.name, f.stat().st_mtime_ns) for f in files if f.suffix in STAMPED)
     return _load_tokenizer(model, source, options.get("gguf_file"), stamp)
