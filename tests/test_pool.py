@@ -655,6 +655,20 @@ def test_a_saved_folder_holds_no_link_to_elsewhere(folders, linked):
         api.data_place(str(allowed / "saved"))
 
 
+def test_a_model_folder_holds_no_link_to_elsewhere(folders):
+    """Its chat template is shown with every sample: it could be any text of this machine."""
+    allowed, other = folders
+    (allowed / "m" / "more").mkdir(parents=True)
+    (allowed / "m" / "config.json").write_text("{}")
+    (allowed / "blob").write_text("{}")
+    (allowed / "m" / "tokenizer.json").symlink_to(allowed / "blob")
+    assert api.model_place(str(allowed / "m")) == str(allowed / "m")
+    (other / "secret").write_text("secret")
+    (allowed / "m" / "more" / "chat_template.jinja").symlink_to(other / "secret")
+    with pytest.raises(ModelError, match="GRADS_DATA_DIRS"):
+        api.model_place(str(allowed / "m"))
+
+
 def test_models_are_held_to_the_same_folders(folders):
     allowed, other = folders
     for text in ("demo", "owner/name", f" {allowed / 'model'} "):
