@@ -97,15 +97,19 @@ def part(
     **recipe: Any,
 ) -> None:
     """One evaluation, unless its result is there."""
-    if (RESULTS / f"{name}.json").exists():
-        return
-    values = RECIPE | recipe | {"arms": compared}
-    evaluation = prepared(name, data, budget, settings, values)
+    if not (RESULTS / f"{name}.json").exists():
+        values = RECIPE | recipe | {"arms": compared}
+        conduct(prepared(name, data, budget, settings, values), settings, RECIPE | recipe)
+
+
+def conduct(evaluation: Evaluation, settings: tuple[str, ...], recipe: dict[str, Any]) -> None:
+    """Work at an evaluation to its end, its arms kept on the way, and keep its result."""
+    name = evaluation.id
     kept = RESULTS / "unfinished" / name
     if kept.is_dir():
         shutil.copytree(kept, evaluation.arms, dirs_exist_ok=True)
     work(evaluation, kept)
-    write_json(RESULTS / f"{name}.json", stored(evaluation, settings, RECIPE | recipe))
+    write_json(RESULTS / f"{name}.json", stored(evaluation, settings, recipe))
     shutil.rmtree(kept)
 
 

@@ -3,7 +3,7 @@
 import re
 
 from grads import api
-from grads.api import COLUMNS
+from grads.api import COLUMNS, towards_column
 
 MARKS = r"\`*_{}[]()#+-.!|<>$~:&"
 JOINER = "\u2060"
@@ -49,11 +49,15 @@ paper, whose code is not public.
 
 def label(column: str) -> str:
     """A column's name for people; the source's own columns keep theirs."""
+    if found := towards_column(column):
+        return f"{found[0].label} “{found[1]}”"
     return COLUMNS[column].label if column in COLUMNS else column
 
 
 def meaning(column: str) -> str:
     """What a column means."""
+    if found := towards_column(column):
+        return found[0].help
     return COLUMNS[column].help if column in COLUMNS else "A column of your data."
 
 

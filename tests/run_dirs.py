@@ -23,6 +23,8 @@ STATES = ("queued", "running", "stopping", "stopped", "failed", "interrupted")
 ERROR = "the loss is nan at step 3 on samples [1, 2]: lower --lr"
 BROKEN = "Something went wrong"  # what studio/frame.py says of an unexpected exception
 PATIENCE = 90  # seconds for a page, on a machine with other work
+# Options that selections of 0.1 to 0.4 did not have, as they read: off.
+LATER_OPTIONS = {"towards": 0.0, "away": 0.0, "cosine": "embed", "deduplicate": False}
 
 
 def demo_run(root: Path, name: str = "demo") -> Run:

@@ -95,11 +95,12 @@ def test_every_option_that_is_named_exists():
 
 @pytest.mark.job
 def test_the_readme_goes_from_data_to_files(tmp_path):
-    """Its first three commands as they stand, but with a tiny model and fewer rows."""
+    """Its first commands as they stand, but with a tiny model and fewer rows."""
     save_tiny_model(tmp_path / "model")
     (tmp_path / "assets").symlink_to(ROOT / "assets")
-    run, select, export = commands(README)[:3]
-    for line in ([*run, "--model", "model", "--limit", "40"], select, export):
+    run, *others = commands(README)[:5]
+    assert [line[0] for line in others] == ["select", "export", "probe", "select"]
+    for line in ([*run, "--model", "model", "--limit", "40"], *others):
         done = subprocess.run(
             [sys.executable, "-m", "grads", *line],
             cwd=tmp_path,

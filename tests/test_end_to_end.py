@@ -215,10 +215,10 @@ def test_scores_of_the_run_agree_with_autograd(finished):
     import torch
 
     from grads.engine.autograd import autograd_norms
-    from grads.stages import run as stages
+    from grads.stages import loading
 
-    model = stages.load_scoring_model(finished, torch.float32, "cpu")
-    pool = stages.load_pool(finished)
+    model = loading.load_scoring_model(finished, torch.float32, "cpu")
+    pool = loading.load_pool(finished)
     scores = pq.read_table(finished.scores_file).to_pylist()
     for row in scores[::10]:
         position = np.flatnonzero(pool.sample_ids == row["sample_id"])

@@ -19,6 +19,7 @@ from grads.config.evaluation import EvaluationConfig
 from grads.config.run import RunConfig
 from grads.data.sources import read_source
 from grads.engine import adapters, models
+from grads.engine.passes import Parts
 from grads.errors import DataError, ModelError, RunError
 from grads.jobs import processes as jobs
 from grads.selection.options import SelectionConfig
@@ -136,9 +137,9 @@ def test_an_adapter_that_lacks_weights_is_refused(tmp_path):
 @pytest.mark.job
 def test_two_loads_must_agree(copied, monkeypatch):
     """The check does not ask Transformers what it made up: it looks at the weights themselves."""
-    from grads.stages import run as stages
+    from grads.stages import loading
 
-    stages.load_base_model(copied, torch.float32, "cpu")
+    loading.load_base_model(copied, torch.float32, "cpu")
     real = models.load_model
 
     def made_up(*arguments):
@@ -148,7 +149,7 @@ def test_two_loads_must_agree(copied, monkeypatch):
 
     monkeypatch.setattr(models, "load_model", made_up)
     with pytest.raises(ModelError, match=r"two loads .* gave different weights"):
-        stages.load_base_model(copied, torch.float32, "cpu")
+        loading.load_base_model(copied, torch.float32, "cpu")
 
 
 # -- names that mean something else elsewhere
@@ -270,7 +271,7 @@ def test_other_readers_read_sealed_tables(tmp_path):
 @pytest.mark.job
 def test_parts_made_from_other_tokens_are_made_anew(place, finished, copied):
     """Parts are kept by what they were made from, not by their number."""
-    from grads.stages import run as stages
+    from grads.stages import loading
 
     stages_made = copied.read_manifest()
     interrupted = Run(shutil.copytree(copied.path, copied.path.parent / "interrupted"))
@@ -280,14 +281,13 @@ def test_parts_made_from_other_tokens_are_made_anew(place, finished, copied):
             file.unlink()
     wrong = pq.read_table(finished.scores_file)["loss"].to_numpy() + 1
     ids = pq.read_table(finished.scores_file)["sample_id"].to_numpy()
-    pool = stages.load_pool(copied)
-    from grads.engine.scoring import plan_parts
-
-    for number, batches in enumerate(plan_parts(pool, 128)):
+    pool = loading.load_pool(copied)
+    parts = Parts(copied.parts, pool, batch_tokens=128, made_from="other")
+    for number, batches in enumerate(parts.plan()):
         chosen = np.sort(pool.sample_ids[np.concatenate(batches)])
         at = np.searchsorted(ids, chosen)
         part = pa.table({"sample_id": chosen, "loss": wrong[at].astype(np.float32)})
-        write_table(copied.part_file(number), part.replace_schema_metadata({"made_from": "other"}))
+        write_table(parts.file(number), part.replace_schema_metadata({"made_from": "other"}))
     api.resume_run(copied)
     assert_same_scores(settled(copied), finished)
 

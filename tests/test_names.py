@@ -18,7 +18,7 @@ from grads.config.evaluation import EvaluationConfig
 from grads.config.run import RunConfig
 from grads.errors import ConfigError, RunError
 from grads.stages import worker
-from grads.store.folders import Draft, Evaluation, TokenRequest, open_folder
+from grads.store.folders import Draft, Evaluation, ProbeRequest, TokenRequest, open_folder
 from grads.store.runs import Run, Status
 
 OUTSIDE = (
@@ -32,13 +32,14 @@ OUTSIDE = (
 )
 
 
-@pytest.mark.parametrize("name", ["evaluations", "token_signal", ".evaluations", "selections"])
+@pytest.mark.parametrize("name", ["evaluations", "token_signal", "probe_request", "selections"])
 def test_a_run_may_have_any_name(tmp_path, name):
     """Also that of a folder within runs, as its own and as that of the folder it lies in."""
     for run in (demo_run(tmp_path, name), demo_run(tmp_path / "deep" / name, "mine")):
         assert type(open_folder(run.path)) is Run
         assert type(open_folder(run.path / "evaluations" / "tenth")) is Evaluation
         assert type(open_folder(run.path / "token_signal")) is TokenRequest
+        assert type(open_folder(run.path / "probe_request")) is ProbeRequest
         assert api.observe(open_folder(run.path)).state == "finished"
 
 

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from chain import command
-from run_dirs import assert_sound, everything, headline, open_page
+from run_dirs import LATER_OPTIONS, assert_sound, everything, headline, open_page
 
 from grads import api
 from grads.evaluation.trials import read_trials
+from grads.store.columns import EXTRAS
 from grads.store.folders import Evaluation
 from grads.store.runs import Run
 
@@ -83,7 +84,8 @@ def test_its_samples_are_read(run):
     assert len(pool) == counts.usable - counts.heldout == 24
     table = pq.read_table(run.scores_file)
     np.testing.assert_array_equal(pool.scores.loss, table["loss"])
-    assert set(api.COLUMNS) - set(pool.numbers) == {"truncated"}  # no number
+    missing = set(api.COLUMNS) - set(pool.numbers)
+    assert missing == {"truncated", *EXTRAS}  # the first is no number, the others came later
     assert set(pool.numbers) - set(api.COLUMNS) == {"age"}
     assert sum(topic.size for topic in pool.clusters) == 24
     sample = int(pool.scores.sample_id[3])
@@ -95,6 +97,7 @@ def test_its_samples_are_read(run):
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_its_selections_say_what_they_said_and_keep_what_they_kept(run, name):
     values = stored(run.selection_file(name))
+    values["options"] |= LATER_OPTIONS
     record, table = api.read_selection(run, name)
     assert record.as_json() == values | {"format": 1}
     pool = api.load_pool(run)
@@ -121,6 +124,7 @@ def test_its_decisions_hold(run):
 def test_its_selections_are_exported(run, kind):
     manifest = api.export_selection(run, "reviewed", kind)
     values = stored(run.selection_file("reviewed"))
+    values["options"] |= LATER_OPTIONS
     for name in ("options", "decisions", "samples", "response_tokens"):
         assert manifest[name] == values[name]
     assert manifest["rows"] == values["samples"]["kept"]

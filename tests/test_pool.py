@@ -780,7 +780,8 @@ def marks(run: Run, status: Status) -> list[str]:
 
 def test_stages_of_a_finished_run(run):
     found = watch.stages(run, run.read_status())
-    assert [stage.name for stage in found] == list(watch.STAGES)
+    everyones = [name for name, stage in watch.STAGES.items() if not stage.asked]
+    assert [stage.name for stage in found] == everyones
     assert {stage.state for stage in found} == {"done"}
     seconds = run.read_manifest().seconds
     assert {stage.name: stage.seconds for stage in found} == seconds
@@ -791,6 +792,18 @@ def test_stages_before_the_end(run, state):
     """What lies before the stage is done, what lies behind it waits."""
     set_state(run, state, stage="self-check")
     assert marks(run, run.read_status()) == ["done", "done", "now", "waiting", "waiting"]
+
+
+def test_stages_that_only_some_runs_have(run):
+    """Listed where the settings ask for them, and where they were asked for later."""
+    config = run.config_values()
+    run.config_file.write_text(json.dumps(config | {"targets": {"good": "/data/good.jsonl"}}))
+    found = [stage.name for stage in watch.stages(run, run.read_status())]
+    assert found == ["prepare", "probe sets", "warm-up", "self-check", "score", "cluster"]
+    run.config_file.write_text(json.dumps(config))
+    run.update_manifest(made={"extras": {}})
+    found = [stage.name for stage in watch.stages(run, run.read_status())]
+    assert found == ["prepare", "warm-up", "self-check", "score", "extras", "cluster"]
 
 
 def test_stages_of_a_run_in_the_queue(run):

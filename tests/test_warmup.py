@@ -11,9 +11,10 @@ import transformers
 
 from grads.config.run import RunConfig
 from grads.data.tokens import TokenPool, token_batches
-from grads.engine import scoring, training
+from grads.engine import passes, scoring, self_check, training
 from grads.engine.autograd import SampleNorms
 from grads.engine.gradients import GradientScorer
+from grads.engine.passes import Parts
 from grads.errors import ScoringError, Stopped, WarmupError
 from grads.store.runs import Run
 
@@ -201,14 +202,15 @@ def test_token_batches_hold_each_sample_once_within_the_bound():
 
 def score(run, pool, **kwargs):
     scorer = GradientScorer(tiny.make_model("llama-tied"))
-    settings = {"batch_tokens": 60, "device": "cpu", "seed": 0, "with_tokens": True}
-    scoring.score_pool(run, scorer, pool, **settings | kwargs)
-    return scoring.merge_parts(run, pool, 60)
+    parts = Parts(run.parts, pool, batch_tokens=60, made_from="")
+    settings = {"device": "cpu", "seed": 0, "with_tokens": True}
+    scoring.score_pool(parts, scorer, **settings | kwargs)
+    return parts.merged()
 
 
 def test_finished_parts_are_not_computed_again(pool, tmp_path, monkeypatch):
     """Stopped between batches, resumed: what was written stays untouched, the rest is added."""
-    monkeypatch.setattr(scoring, "PART_TOKENS", 150)
+    monkeypatch.setattr(passes, "PART_TOKENS", 150)
     whole = score(Run(tmp_path / "whole"), pool)
     run, reports = Run(tmp_path / "run"), []
     with pytest.raises(Stopped):
@@ -230,23 +232,23 @@ def test_a_missing_sample_is_noticed(pool, tmp_path, monkeypatch):
     score(run, pool)
     other = pool.subset(np.arange(39))
     with pytest.raises(ScoringError, match="do not hold each sample once"):
-        scoring.merge_parts(run, other, 60)
+        Parts(run.parts, other, batch_tokens=60, made_from="").merged()
 
 
 def test_self_check_stops_a_model_whose_gradients_differ(pool, monkeypatch):
     scorer = GradientScorer(tiny.make_model("llama-tied"))
-    found = scoring.self_check(scorer, pool, "cpu")
+    found = self_check.self_check(scorer, pool, "cpu")
     assert found.largest_relative_difference < 1e-4
-    assert len(found.samples) == scoring.SELF_CHECK_SAMPLES
-    honest = scoring.autograd_norms
+    assert len(found.samples) == self_check.SAMPLES
+    honest = self_check.autograd_norms
 
     def doubled(*args):
         norms = honest(*args)
         return SampleNorms(norms.loss, 2 * norms.embed_grad_norm, *norms[2:])
 
-    monkeypatch.setattr(scoring, "autograd_norms", doubled)
+    monkeypatch.setattr(self_check, "autograd_norms", doubled)
     with pytest.raises(ScoringError, match="differ from plain autograd by 50"):
-        scoring.self_check(scorer, pool, "cpu")
+        self_check.self_check(scorer, pool, "cpu")
 
 
 def test_projection_keeps_distances_roughly():

@@ -114,8 +114,21 @@ class Expected:
     head_token_norm: np.ndarray
 
 
-def reference(model: Any, sample: Sample) -> Expected:
-    """One backward pass of one sample through an untied copy of the head, weight by weight."""
+def gradients(model: Any, sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of one sample's mean loss at the embedding and the head; its hidden states (T, d).
+
+    By one backward pass through an untied copy of the head.
+    """
+    kept: list[Any] = []
+    reference(model, sample, kept)
+    return kept[0], kept[1], kept[2]
+
+
+def reference(model: Any, sample: Sample, keep: list[Any] | None = None) -> Expected:
+    """One backward pass of one sample through an untied copy of the head, weight by weight.
+
+    `keep` gets the two gradients and the hidden states.
+    """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied, padding_idx = head.weight, embedding.padding_idx
     head.weight = torch.nn.Parameter(tied.detach().clone())
@@ -143,6 +156,8 @@ def reference(model: Any, sample: Sample) -> Expected:
         loss = F.cross_entropy(logits[places], targets)
         loss.backward()
         embed, out = embedding.weight.grad, head.weight.grad
+        if keep is not None:
+            keep += [embed.clone(), out.clone(), kept["h"][0].detach().clone()]
         scale = float(getattr(embedding, "embed_scale", 1.0))
         z, h = kept["z"].grad[0, places], kept["h"][0, places]
         return Expected(

@@ -31,12 +31,14 @@ from grads.api.runs import (
     ask_token_signals,
     bench,
     busy,
+    create_probe,
     create_run,
     delete_run,
     load_pool,
     place_demo,
     resume_run,
     start_new,
+    start_probe,
     start_run,
     stop_run,
     summaries,
@@ -45,6 +47,7 @@ from grads.api.runs import (
 )
 from grads.config.base import Flag, OneOf, Settings, read_yaml
 from grads.config.evaluation import ARM_KINDS, ARMS, ArmKind, EvaluationConfig, TuneConfig
+from grads.config.probe import ProbeConfig
 from grads.config.run import RunConfig
 from grads.data.rejects import place as row_place
 from grads.errors import (
@@ -80,14 +83,21 @@ from grads.selection.preview import Preview, coverage, emptied, overlap, preview
 from grads.selection.record import Decision, SelectionRecord, read_record, read_selection
 from grads.selection.subsets import select_samples
 from grads.store.bundled import APP
-from grads.store.columns import SCORES
+from grads.store.columns import EXTRAS, SCORES, towards_column
 from grads.store.cost import RunCost
-from grads.store.folders import Draft, Evaluation, TokenRequest, data_stamp, open_folder
+from grads.store.folders import (
+    Draft,
+    Evaluation,
+    ProbeRequest,
+    TokenRequest,
+    data_stamp,
+    open_folder,
+)
 from grads.store.manifest import Manifest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, runs_root
 from grads.text import visible
 
-COLUMNS = SIGNALS | SCORES  # every number of a sample by name, with its label and meaning
+COLUMNS = SIGNALS | SCORES | EXTRAS  # every number of a sample by name, with its label and meaning
 
 __all__ = [
     "ACTIVE",
@@ -126,6 +136,8 @@ __all__ = [
     "Overlap",
     "Pool",
     "Preview",
+    "ProbeConfig",
+    "ProbeRequest",
     "Run",
     "RunConfig",
     "RunCost",
@@ -150,6 +162,7 @@ __all__ = [
     "columns_of",
     "coverage",
     "create_evaluation",
+    "create_probe",
     "create_run",
     "criteria",
     "data_place",
@@ -188,11 +201,13 @@ __all__ = [
     "select_samples",
     "start_evaluation",
     "start_new",
+    "start_probe",
     "start_run",
     "stop_run",
     "subset_overlap",
     "summaries",
     "summary",
+    "towards_column",
     "usual_draw",
     "visible",
     "wait",

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from grads.api.drafts import draft
+from grads.config.probe import ProbeConfig, rows_of
 from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.jobs import processes as jobs
@@ -17,7 +18,7 @@ from grads.selection.pool import Pool
 from grads.store import pipeline
 from grads.store.bundled import DEMO
 from grads.store.files import replacing
-from grads.store.folders import Evaluation, TokenRequest
+from grads.store.folders import Evaluation, ProbeRequest, TokenRequest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, new_run_path, runs_root
 
 
@@ -148,8 +149,8 @@ def busy(root: str | None = None) -> list[JobFolder]:
 def _folders(run: Run) -> list[JobFolder]:
     """The run and every job folder within it."""
     evaluations = [Evaluation(run, name) for name in run.evaluation_names()]
-    request = TokenRequest(run)
-    return [run, *evaluations, *([request] if request.config_file.exists() else [])]
+    requests = (TokenRequest(run), ProbeRequest(run))
+    return [run, *evaluations, *(one for one in requests if one.config_file.exists())]
 
 
 def delete_run(run: Run) -> None:
@@ -167,6 +168,42 @@ def ask_token_signals(run: Run, sample_ids: list[int]) -> TokenRequest:
         if jobs.observe(request).state not in ACTIVE:
             request.ask(sample_ids)
             jobs.start(request)
+    return request
+
+
+def create_probe(run: Run, config: ProbeConfig) -> ProbeRequest:
+    """The request for probe sets and further columns of a run that is scored.
+
+    Raises RunError where the run is not scored, a set of that name is another one, a file is
+    missing, nothing is asked for, or an earlier request is at work.
+    """
+    config = config.absolute()
+    run.read_table(run.scores_file, ["sample_id"])
+    if not config.sets and not config.extras:
+        raise RunError("nothing is asked for: give --target, --protect or --extras")
+    there = run.read_manifest().probes
+    for name, (role, place) in config.sets.items():
+        if name in there and (there[name].role, there[name].source) != (role, place):
+            raise RunError(
+                f"run {run.id} has a set '{name}' already, {there[name].role} from"
+                f" {there[name].source}: give another name"
+            )
+        if rows_of(place) is None and not Path(place).exists():
+            raise RunError(f"no file at {place}: check the path of the set '{name}'")
+    request = ProbeRequest(run)
+    with FileLock(run.path / ".ask.lock"):
+        at_work = jobs.observe(request).state in ACTIVE
+        if at_work and request.config() != config:
+            raise RunError(f"run {run.id} is measuring other sets: wait until that has ended")
+        if not at_work:
+            request.ask(config)
+    return request
+
+
+def start_probe(run: Run, config: ProbeConfig) -> ProbeRequest:
+    """The same in the background; raises as `create_probe` does."""
+    request = create_probe(run, config)
+    jobs.start(request)
     return request
 
 

@@ -9,7 +9,16 @@ import typer
 from rich.console import Console
 
 from grads import api
-from grads.api import FORMATS, ConfigError, GradsError, Run, RunConfig, SelectionConfig, open_folder
+from grads.api import (
+    FORMATS,
+    ConfigError,
+    GradsError,
+    ProbeConfig,
+    Run,
+    RunConfig,
+    SelectionConfig,
+    open_folder,
+)
 from grads.cli.evaluation import evaluate, tune
 from grads.cli.options import Json, Root, RunDir, with_settings
 from grads.cli.terminal import (
@@ -44,6 +53,16 @@ def run(
 ) -> None:
     """Warm up a model on a data set and score every sample's gradients."""
     work(api.create_run(RunConfig.parse(given), run_dir, runs_dir), as_json)
+
+
+@app.command()
+@with_settings(ProbeConfig)
+def probe(run_dir: RunDir, given: dict[str, Any], as_json: Json = False) -> None:
+    """Hold every sample of a scored run against examples of what you want, or must not lose.
+
+    Options that take several values are given several times.
+    """
+    work(api.create_probe(Run.open(run_dir), ProbeConfig.parse(given)), as_json)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from grads.api import (
     FoundEvaluation,
     GradsError,
     JobFolder,
+    ProbeRequest,
     Run,
     SelectionRecord,
     Status,
@@ -41,6 +42,9 @@ def work(folder: JobFolder, as_json: bool) -> None:
     elif isinstance(folder, Evaluation):
         found = api.read_evaluation(folder.run, folder.id)
         show(found.as_dict(), as_json, lambda _: evaluation_lines(found))
+    elif isinstance(folder, ProbeRequest):
+        manifest = folder.run.read_manifest().as_json()
+        show(manifest.get("probes", {}), as_json, lambda _: probe_lines(folder.run))
 
 
 def follow(folder: JobFolder) -> None:
@@ -167,6 +171,7 @@ def run_lines(run: Run, summary: api.RunSummary) -> list[str]:
     if check:
         worst = check.largest_relative_difference
         lines.append(f"self-check against plain autograd: largest relative difference {worst:.1e}")
+    lines += probe_lines(run)
     if counts.refused:
         first = run.read_rejects()[0]
         lines.append(
@@ -181,6 +186,20 @@ def run_lines(run: Run, summary: api.RunSummary) -> list[str]:
             " chat template shows none"
         )
     return [*lines, f"next: python -m grads select --run-dir {run.path} --name mine --ratio 0.1"]
+
+
+def probe_lines(run: Run) -> list[str]:
+    """What is said of a run's probe sets, and of the columns beside the scores."""
+    lines = []
+    for name, one in run.read_manifest().probes.items():
+        role = "target" if one.role == "target" else "to protect"
+        told = [f"{one.samples:,} samples with {one.response_tokens:,} response tokens"]
+        told += [f"{one.refused:,} rows refused"] if one.refused else []
+        told += [f"{one.in_pool:,} of them also in the pool"] if one.in_pool else []
+        lines.append(f"set {name}, {role}: {', '.join(told)}")
+    if run.extras_file.exists():
+        lines.append("question_gain measured: the loss that each question saves its answer")
+    return lines
 
 
 def status_lines(summary: api.RunSummary) -> list[str]:

@@ -51,13 +51,7 @@ class Settings(BaseModel):
         What names nothing here and may be a hub id stays as it is.
         """
         places = {name: getattr(self, name) for name in self.PATHS}
-        return self.model_copy(
-            update={
-                name: tuple(map(_absolute, value)) if isinstance(value, tuple) else _absolute(value)
-                for name, value in places.items()
-                if value is not None
-            }
-        )
+        return self.model_copy(update={name: _absolute(value) for name, value in places.items()})
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -111,7 +105,16 @@ def _by_name(path: Path) -> list[str | int]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
-def _absolute(text: str) -> str:
+def _absolute(given: Any) -> Any:
+    """A path, or several in a tuple or by name."""
+    if isinstance(given, tuple):
+        return tuple(map(_absolute, given))
+    if isinstance(given, dict):
+        return {name: _absolute(value) for name, value in given.items()}
+    return given if given is None else _absolute_path(given)
+
+
+def _absolute_path(text: str) -> str:
     path = Path(text).expanduser()
     here = text != DEMO_MODEL and path.exists()
     if not here and not is_path(text):

@@ -4,15 +4,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from grads.config.base import DEMO_MODEL, Flag, Settings
+from grads.config.base import DEMO_MODEL, Flag
+from grads.config.probe import ProbeConfig, pairs
 
 ROLES = ("messages", "prompt", "input", "response", "system", "tools", "text")
 
 
-class RunConfig(Settings):
+class RunConfig(ProbeConfig):
     """One run: data set, model, warm-up, scoring."""
 
-    PATHS = ("dataset", "model", "warmup_from")
+    PATHS = ("dataset", "model", "warmup_from", *ProbeConfig.PATHS)
 
     dataset: str
     """JSONL, JSON, CSV, TSV or Parquet file, also as .gz or .zst; a folder or a quoted glob of
@@ -68,13 +69,7 @@ class RunConfig(Settings):
     @field_validator("columns", mode="before")
     @classmethod
     def _from_pairs(cls, columns: Any) -> Any:
-        """A mapping, or pairs as the command line writes them."""
-        if not isinstance(columns, list | tuple):
-            return columns
-        pairs = [str(text).partition("=") for text in columns]
-        if not all(role and column for role, _, column in pairs):
-            raise ValueError("write ROLE=COLUMN, as in prompt=question")
-        return {role: column for role, _, column in pairs}
+        return pairs(columns, "ROLE=COLUMN, as in prompt=question")
 
     @field_validator("columns")
     @classmethod

@@ -19,7 +19,17 @@ class SampleNorms(NamedTuple):
 
 
 def autograd_norms(model: Any, input_ids: Tensor, labels: Tensor) -> SampleNorms:
-    """The same numbers by plain autograd, one sample (T,) without padding: slow, obvious, V x d.
+    """The same numbers by plain autograd, one sample (T,) without padding: slow, obvious, V x d."""
+    loss, embed, out = autograd_gradients(model, input_ids, labels)
+    dot = inner(embed, out) if embed.shape == out.shape else torch.nan
+    embed_norm, head_norm = (float(gradient.norm(dim=1).norm()) for gradient in (embed, out))
+    return SampleNorms(float(loss), embed_norm, head_norm, float(dot))
+
+
+def autograd_gradients(
+    model: Any, input_ids: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean loss of one sample (T,), and its gradients at the embedding and the head, V x d each.
 
     Tied weights are told apart by giving the head a copy, and the embedding's padding row,
     which autograd would zero, is counted.
@@ -41,11 +51,12 @@ def autograd_norms(model: Any, input_ids: Tensor, labels: Tensor) -> SampleNorms
     finally:
         head.weight, embedding.padding_idx = weight, padding_idx
         embedding.weight.requires_grad_(trainable)
-    loss, embed, out = loss.detach(), embed.to(logits.dtype), out.to(logits.dtype)
-    # Row by row first: one sum over V x d numbers would lose four digits in float32.
-    dot = (embed * out).sum(1).sum() if embed.shape == out.shape else torch.nan
-    embed_norm, head_norm = (float(gradient.norm(dim=1).norm()) for gradient in (embed, out))
-    return SampleNorms(float(loss), embed_norm, head_norm, float(dot))
+    return loss.detach(), embed.to(logits.dtype), out.to(logits.dtype)
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b>, row by row first: one sum over V x d numbers would lose four digits in float32."""
+    return (a * b).sum(1).sum()
 
 
 def accumulate_in(dtype: torch.dtype) -> torch.dtype:

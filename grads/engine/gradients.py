@@ -14,11 +14,13 @@ online softmax, and one backward pass of activations leads to the embeddings. Wh
 the model and its body's activations is one block of logits (`BLOCK_ELEMENTS`) and, a sample, a
 |R| x |R| matrix, whatever the vocabulary's size.
 
+Against the mean gradient of a probe set (`directions.py`) the same pass gives inner products.
 `autograd.py` is the slow, obvious way, for a run's self-check.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,7 +29,9 @@ from torch import Tensor
 from grads.data.tokens import IGNORE
 from grads.engine.anatomy import HeadReached, describe, tapped
 from grads.engine.autograd import accumulate_in
-from grads.engine.head import Group, HeadResult, group_rows, head_pass, probabilities
+from grads.engine.directions import Direction, Towards
+from grads.engine.flow import Flow, squeeze_padding
+from grads.engine.head import group_rows, head_pass, losses, probabilities
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class SampleGradients:
     mean_hidden: Tensor  # (B, d) mean over response positions of what enters the head
     embed_token_norm: list[Tensor]  # B of (T_i,): norm of e_t at each token
     head_token_norm: list[Tensor]  # B of (|R_i|,): |d_t| |h_t| at each response token
+    towards: list[Towards] = field(default_factory=list)  # one for each direction asked for
 
 
 class GradientScorer:
@@ -54,31 +59,60 @@ class GradientScorer:
         self.model = model.eval().requires_grad_(False)
         self.embedding, self.embed_scale, self.head = describe(model)
 
-    def score(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> SampleGradients:
+    def score(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        directions: Sequence[Direction] = (),
+    ) -> SampleGradients:
         """Gradients of each of B samples, exactly as if it were alone.
 
-        All three are (B, T) integer tensors; padding may be on either side; `labels` are the ids
-        of trained tokens and -100 elsewhere. Every sample needs at least one label beyond its
-        first token.
+        The first three are (B, T) integer tensors; padding may be on either side; `labels` are the
+        ids of trained tokens and -100 elsewhere. Every sample needs at least one label beyond its
+        first token. Each of `directions` adds how the samples lie to it.
         """
-        input_ids, lengths, labels = squeeze_padding(input_ids, attention_mask, labels)
-        sample, position = torch.nonzero(labels[:, 1:] != IGNORE, as_tuple=True)
-        counts = torch.bincount(sample, minlength=len(labels)).tolist()
-        if min(counts) == 0:
-            raise ValueError(f"sample {counts.index(0)} of the batch has no trained token")
+        flow = self.flow(input_ids, attention_mask, labels, directions)
+        found = self._collect(flow)
+        norms = (found.embed_grad_norm, found.head_grad_norm)
+        towards = [
+            direction.towards(flow, dots, *norms)
+            for direction, dots in zip(directions, flow.head.dots, strict=True)
+        ]
+        return replace(found, towards=towards)
+
+    def flow(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        directions: Sequence[Direction] = (),
+    ) -> Flow:
+        """The batch's way through body and head and back to the embeddings; as `score` takes it."""
+        ids, lengths, labels = squeeze_padding(input_ids, attention_mask, labels)
         with torch.enable_grad():
-            hidden, leaf = self._forward(input_ids)
-        h = hidden.detach()[sample, position]
-        h = h.to(accumulate_in(h.dtype))
-        targets = labels[sample, position + 1]
-        groups = group_rows(input_ids, lengths, targets, counts)
-        result = head_pass(self.head, h, targets, groups)
+            hidden, leaf = self._forward(ids)
+        h, targets, sample, position = _responses(hidden, labels)
+        counts = torch.bincount(sample, minlength=len(ids)).tolist()
+        groups = group_rows(ids, lengths, targets, counts)
+        at_head = [direction.at_head(h) for direction in directions]
+        result = head_pass(self.head, h, targets, groups, directions=at_head)
 
         per_row = torch.tensor(counts, device=h.device).to(h.dtype)[sample, None]
         grad_hidden = torch.zeros_like(hidden)
         grad_hidden[sample, position] = (result.grad_hidden / per_row).to(hidden.dtype)
         (e,) = torch.autograd.grad(hidden, leaf, grad_hidden)
-        return self._collect(h, e.to(h.dtype) * self.embed_scale, groups, result)
+        e = e.to(h.dtype) * self.embed_scale
+        return Flow(ids, lengths, hidden.detach(), h, targets, groups, result, e)
+
+    @torch.no_grad()
+    def losses(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        """(B,) mean loss of each sample in nats per response token, by a forward pass alone."""
+        ids, _, labels = squeeze_padding(input_ids, attention_mask, labels)
+        h, targets, sample, _ = _responses(self._forward(ids)[0], labels)
+        each = losses(self.head, h, targets)
+        summed = each.new_zeros(len(ids)).index_add_(0, sample, each)
+        return summed / torch.bincount(sample, minlength=len(ids))
 
     def _forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         """What enters the head, (B, T, d), and the embedding output it depends on.
@@ -91,12 +125,11 @@ class GradientScorer:
         assert tap.hidden is not None
         return tap.hidden, tap.leaves[0]
 
-    def _collect(
-        self, h: Tensor, e: Tensor, groups: list[Group], result: HeadResult
-    ) -> SampleGradients:
-        """Put the batch's parts together; h is (N, d), e (B, T, d) the gradients at the weights."""
+    def _collect(self, flow: Flow) -> SampleGradients:
+        """Put the batch's parts together."""
         loss, embed, dot, mean_hidden = [], [], [], []
-        for i, group in enumerate(groups):
+        h, e, result = flow.h, flow.e, flow.head
+        for i, group in enumerate(flow.groups):
             h_i, label_grad = h[group.rows], result.label_grad[group.rows]
             # Gradients of equal token ids fall on the same row of the embedding: add, then norm.
             rows = e.new_zeros(len(group.tokens), e.shape[2])
@@ -116,17 +149,18 @@ class GradientScorer:
             head_grad_norm=result.norms,
             grad_dot=torch.stack(dot),
             mean_hidden=torch.stack(mean_hidden),
-            embed_token_norm=[e[i, : len(g.of_token)].norm(dim=1) for i, g in enumerate(groups)],
-            head_token_norm=[result.token_norms[g.rows] / g.size for g in groups],
+            embed_token_norm=[
+                e[i, : len(g.of_token)].norm(dim=1) for i, g in enumerate(flow.groups)
+            ],
+            head_token_norm=[result.token_norms[g.rows] / g.size for g in flow.groups],
         )
 
 
-def squeeze_padding(ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Each row's real tokens moved to the left: (ids, lengths (B,), labels)."""
-    order = mask.argsort(dim=1, descending=True, stable=True)
-    lengths = mask.sum(1)
-    width = int(lengths.max())
-    real = torch.arange(width, device=ids.device) < lengths[:, None]
-    ids = ids.gather(1, order)[:, :width]
-    labels = labels.gather(1, order)[:, :width].masked_fill(~real, IGNORE)
-    return ids, lengths, labels
+def _responses(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of the N response tokens: hidden state (N, d), label, sample and position; (N,) each."""
+    sample, position = torch.nonzero(labels[:, 1:] != IGNORE, as_tuple=True)
+    counts = torch.bincount(sample, minlength=len(labels)).tolist()
+    if min(counts) == 0:
+        raise ValueError(f"sample {counts.index(0)} of the batch has no trained token")
+    h = hidden.detach()[sample, position]
+    return h.to(accumulate_in(h.dtype)), labels[sample, position + 1], sample, position

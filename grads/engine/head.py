@@ -4,7 +4,7 @@ The vocabulary is walked in blocks with an online softmax. What is held above th
 of logits (`BLOCK_ELEMENTS`) and, a sample, a |R| x |R| matrix, whatever the vocabulary's size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,6 +63,16 @@ class Group(NamedTuple):
         return len(self.of_label)
 
 
+class HeadDirection(NamedTuple):
+    """A head gradient G (V, k) that samples' own are held against, and what stands for h in it.
+
+    k is the hidden size, or less where G is a sketch.
+    """
+
+    gradient: Tensor  # (V, k)
+    inputs: Tensor  # (N, k): the hidden states, or their sketch
+
+
 @dataclass
 class _HeadState:
     """Online sums over the vocabulary without each row's label, N = response tokens.
@@ -76,6 +86,7 @@ class _HeadState:
     grad_hidden: Tensor  # (N, d) sum of u * slope * W
     grams: dict[int, Tensor]  # sample -> (|R|, |R|) sum over v of w_s[v] w_t[v], w = u * slope
     squares: Tensor  # (N,) sum of w^2, for the samples without a Gram matrix
+    dots: Tensor  # (K, N) sum over v of w[v] <G[v], h>, for each direction G
 
 
 class HeadResult(NamedTuple):
@@ -85,13 +96,25 @@ class HeadResult(NamedTuple):
     grad_hidden: Tensor  # (N, d)
     norms: Tensor  # (B,) head_grad_norm
     token_norms: Tensor  # (N,) |d_t| |h_t|
+    dots: Tensor  # (K, N) <d_t, G h_t> for each direction G
 
 
 @torch.no_grad()
-def head_pass(head: Head, h: Tensor, labels: Tensor, groups: list[Group]) -> HeadResult:
+def head_pass(
+    head: Head,
+    h: Tensor,
+    labels: Tensor,
+    groups: list[Group],
+    *,
+    directions: Sequence[HeadDirection] = (),
+) -> HeadResult:
+    """The head's part in the gradients of a batch's N response tokens.
+
+    h is (N, d), labels (N,); each of K directions costs one more head-sized product.
+    """
     # Above |R| = d a second pass that builds blocks of the gradient beats the Gram matrix.
     wide = {i for i, group in enumerate(groups) if group.size > h.shape[1]}
-    state = _walk_vocabulary(head, h, labels, groups, wide=wide)
+    state = _walk_vocabulary(head, h, labels, groups, wide=wide, directions=directions)
     label_z, label_slope = head.label_logits(h, labels)
     log_others = state.peak + state.mass.log()
     log_norm = torch.logaddexp(log_others, label_z)
@@ -99,6 +122,9 @@ def head_pass(head: Head, h: Tensor, labels: Tensor, groups: list[Group]) -> Hea
     label_grad = -(log_others - log_norm).exp() * label_slope
     grad_hidden = state.grad_hidden * unit[:, None]
     grad_hidden += label_grad[:, None] * head.weight[labels].to(h.dtype)
+    dots = state.dots * unit
+    for dot, (gradient, inputs) in zip(dots, directions, strict=True):
+        dot += label_grad * (gradient[labels] * inputs).sum(1)
 
     norms = torch.zeros(len(groups), dtype=h.dtype, device=h.device)
     squares = state.squares * unit**2 + label_grad**2
@@ -118,11 +144,17 @@ def head_pass(head: Head, h: Tensor, labels: Tensor, groups: list[Group]) -> Hea
         norms[i] = (gram * (h[rows] @ h[rows].T)).sum().clamp_min(0).sqrt() / group.size
     token_norms = squares.clamp_min(0).sqrt() * h.norm(dim=1)
     loss = F.softplus(log_others - label_z)
-    return HeadResult(loss, label_grad, log_norm, grad_hidden, norms, token_norms)
+    return HeadResult(loss, label_grad, log_norm, grad_hidden, norms, token_norms, dots)
 
 
 def _walk_vocabulary(
-    head: Head, h: Tensor, labels: Tensor, groups: list[Group], *, wide: set[int]
+    head: Head,
+    h: Tensor,
+    labels: Tensor,
+    groups: list[Group],
+    *,
+    wide: set[int],
+    directions: Sequence[HeadDirection],
 ) -> _HeadState:
     n = len(h)
     state = _HeadState(
@@ -131,6 +163,7 @@ def _walk_vocabulary(
         grad_hidden=torch.zeros_like(h),
         grams={i: h.new_zeros(g.size, g.size) for i, g in enumerate(groups) if i not in wide},
         squares=h.new_zeros(n),
+        dots=h.new_zeros(len(directions), n),
     )
     for block in _blocks(len(head.weight), h):
         z, slope = head.logits(h, block)
@@ -145,6 +178,9 @@ def _walk_vocabulary(
             w *= slope
         state.grad_hidden *= decay[:, None]
         state.grad_hidden.addmm_(w, head.weight[block].to(h.dtype))
+        state.dots *= decay
+        for dot, (gradient, inputs) in zip(state.dots, directions, strict=True):
+            dot += torch.linalg.vecdot(w, inputs @ gradient[block].T)
         for i, group in enumerate(groups):
             rows = group.rows
             if i in wide:
@@ -169,13 +205,34 @@ def _norm_by_blocks(
 ) -> Tensor:
     """head_grad_norm of one sample from blocks (C, d) of its weight gradient."""
     total = h.new_zeros(())
+    for _, d in logit_gradients(head, h, labels, log_norm, label_grad=label_grad):
+        total += (d.T @ h).square().sum()
+    return total.sqrt() / len(h)
+
+
+def logit_gradients(
+    head: Head, h: Tensor, labels: Tensor, log_norm: Tensor, *, label_grad: Tensor
+) -> Iterator[tuple[slice, Tensor]]:
+    """d_t of N response tokens before the division by |R|, in blocks (N, C) of the vocabulary."""
     for block in _blocks(len(head.weight), h):
         z, slope = head.logits(h, block)
         d = (z - log_norm[:, None]).exp_() * slope
         inside, column = _labels_in(block, labels)
         d[inside, column] = label_grad[inside]
-        total += (d.T @ h).square().sum()
-    return total.sqrt() / len(h)
+        yield block, d
+
+
+@torch.no_grad()
+def losses(head: Head, h: Tensor, labels: Tensor) -> Tensor:
+    """(N,) negative log-likelihood of the labels alone, in nats; h is (N, d)."""
+    peak, mass = h.new_full((len(h),), -torch.inf), h.new_zeros(len(h))
+    for block in _blocks(len(head.weight), h):
+        z, _ = head.logits(h, block)
+        new = torch.maximum(peak, z.amax(1))
+        mass = mass * (peak - new).exp() + z.sub_(new[:, None]).exp_().sum(1)
+        peak = new
+    label_z, _ = head.label_logits(h, labels)
+    return peak + mass.log() - label_z
 
 
 def group_rows(ids: Tensor, lengths: Tensor, labels: Tensor, counts: list[int]) -> list[Group]:

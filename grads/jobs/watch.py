@@ -6,6 +6,7 @@ from typing import Any, Literal
 import psutil
 
 from grads.jobs import processes as jobs
+from grads.store import pipeline
 from grads.store.pipeline import STAGES
 from grads.store.runs import JobFolder, Run, Status
 
@@ -35,21 +36,20 @@ class Machine:
 
 
 def stages(run: Run, status: Status) -> list[Step]:
-    """The run's stages with their state."""
-    spent = run.read_manifest().seconds
-    skipped = {"warm-up"} if run.config_values().get("warmup") == "none" else set()
-    names = list(STAGES)
+    """The run's stages with their state; those that are only for runs that ask are not listed."""
+    spent, wanted = run.read_manifest().seconds, pipeline.wanted(run)
+    names = [name for name, stage in STAGES.items() if name in wanted or not stage.asked]
     at = names.index(status.stage) if status.stage in names else -1
     rows: list[Step] = []
-    for place, (name, stage) in enumerate(STAGES.items()):
+    for place, name in enumerate(names):
         state: Literal["done", "now", "waiting", "skipped"] = "waiting"
-        if name in skipped:
+        if name not in wanted:
             state = "skipped"
         elif status.state == "finished" or place < at:
             state = "done"
         elif place == at:
             state = "now"
-        rows.append(Step(name, stage.label, state, spent.get(name)))
+        rows.append(Step(name, STAGES[name].label, state, spent.get(name)))
     return rows
 
 

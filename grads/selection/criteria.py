@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from typing import Literal
 
 import numpy as np
 
 from grads.errors import ConfigError
+from grads.selection.direction import pull, spread
 from grads.selection.scores import Scores
 
+Need = Literal["target", "question_gain", "features"]
 GROUP = "grads.criteria"
 
 
@@ -30,6 +33,8 @@ class Criterion:
     """Typicality and focus of a ranking by density; None takes those of the options."""
     by_lot: bool = False
     """Whether the seed decides, whatever the values are."""
+    needs: tuple[Need, ...] = ()
+    """What of `Scores` it looks at that a run need not have."""
     usual_draw: str = "top"
     """How samples are drawn where the options name no draw, and a budget is given."""
 
@@ -44,6 +49,16 @@ class Criterion:
         return self.by_density or self.by_lot
 
 
+def _gain(scores: Scores) -> np.ndarray:
+    assert scores.question_gain_z is not None
+    return scores.question_gain_z
+
+
+def _spread(scores: Scores) -> np.ndarray:
+    assert scores.features is not None
+    return spread(scores.features, scores.sample_id)
+
+
 BUILT_IN = (
     Criterion(
         "grads",
@@ -56,6 +71,34 @@ BUILT_IN = (
         "Most typical only",
         "The densest region of the signals.",
         tilt=(1.0, 0.0),
+    ),
+    Criterion(
+        "aligned",
+        "Like my good examples",
+        "The gradients at the embedding that point most the way the target sets' do.",
+        value=lambda scores: pull(scores, "target", "embed_cosine", []),
+        needs=("target",),
+    ),
+    Criterion(
+        "rds",
+        "Read like my good examples",
+        "The texts that the model reads most like those of the target sets, whatever it learns.",
+        value=lambda scores: pull(scores, "target", "rds", []),
+        needs=("target",),
+    ),
+    Criterion(
+        "question_gain",
+        "Answers that belong to their questions",
+        "The most loss saved by the question, for the answer's topic and length.",
+        value=_gain,
+        needs=("question_gain",),
+    ),
+    Criterion(
+        "diverse",
+        "Most spread out",
+        "Each next one is farthest in content from all before (k-centre).",
+        value=_spread,
+        needs=("features",),
     ),
     Criterion(
         "magnitude",

@@ -60,6 +60,12 @@ class SelectionConfig(Settings):
     """Weight a of the log density: how much typical samples are preferred."""
     focus: float = -1.0
     """Weight lambda of the signal: positive towards more learning signal, negative towards less."""
+    towards: float = 0.0
+    """Weight of a sample's cosine to the target sets, in robust standard deviations."""
+    away: float = 0.0
+    """Weight against a sample's cosine to the protected sets; negative prefers those like them."""
+    cosine: Literal["embed", "head", "both"] = "embed"
+    """Whose gradients `towards` and `away` compare: the embedding's, the LM head's or both."""
     draw: Literal["top", "sample", "stratified"] = "sample"
     """Best scores, random draw weighted by exp(score), or best scores within each cluster; unless
     given, auto and every criterion but grads take the best scores."""
@@ -71,6 +77,8 @@ class SelectionConfig(Settings):
     """Let the density decide the budget: all samples near the peak of the tilted density."""
     budget_unit: Literal["samples", "tokens"] = "samples"
     """What the budget counts: samples or response tokens."""
+    deduplicate: bool = False
+    """Keep at most one of each group of near-duplicates, the best one; pins all stay."""
     bounds: Annotated[tuple[Bound, ...], Flag("--bound")] = ()
     """Ranges that a sample must lie in, COLUMN:LOW:HIGH; an end may be empty."""
     clusters: Annotated[tuple[int, ...], Flag("--cluster")] = ()
@@ -81,6 +89,17 @@ class SelectionConfig(Settings):
     """Sample ids that are never kept."""
     seed: int = Field(0, ge=0)
     """Seed of the random draws."""
+
+    @property
+    def directed(self) -> bool:
+        """Whether the score looks at probe sets."""
+        return self.tilted and bool(self.towards or self.away)
+
+    @property
+    def tilted(self) -> bool:
+        """Whether typicality, focus, towards and away have a say."""
+        criterion = criterion_named(self.criterion)
+        return criterion.by_density and criterion.tilt is None
 
     @property
     def by_lot(self) -> bool:
@@ -134,7 +153,10 @@ class SelectionConfig(Settings):
         typicality, focus = criterion.tilt or (self.typicality, self.focus)
         if self.auto and criterion.by_density and (self.draw != "top" or not typicality):
             problems.append("auto needs draw 'top' and a typicality above 0")
-        if criterion.by_density and self.draw == "top" and not (typicality or focus):
+        if self.auto and self.directed:
+            problems.append("auto goes by the density alone: with towards or away give a ratio")
+        ranked = typicality or focus or self.directed
+        if criterion.by_density and self.draw == "top" and not ranked:
             problems.append(
                 "draw 'top' with typicality 0 and focus 0 ranks nothing: use draw 'sample'"
             )

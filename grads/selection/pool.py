@@ -1,21 +1,25 @@
 """A finished run's samples as columns: loaded once, then filtered, counted and read."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from grads.errors import RunError, SelectionError
+from grads.selection.criteria import Criterion, Need, criterion_named
+from grads.selection.direction import gain_within_topics
 from grads.selection.filters import Filter, inside_polygon, within_bound
 from grads.selection.options import SelectionConfig
 from grads.selection.record import kept_ids
-from grads.selection.scores import Scores
+from grads.selection.scores import Scores, Towards
 from grads.selection.select import Selection, gumbel, needs_signal, select
 from grads.selection.signal import Signal, measure_signal, unitless_signal
-from grads.store.columns import SCORES
+from grads.store.columns import SCORES, TOWARDS, towards_name
 from grads.store.files import matrix, open_table
 from grads.store.runs import Run
 from grads.store.topics import Topic
@@ -72,8 +76,10 @@ class Pool:
         there = [SCORES[name] for name in table.column_names if name in SCORES]
         numbers = [c.name for c in there if not pa.types.is_boolean(c.kind)]
         self._table = {name: table[name].to_numpy() for name in numbers}
-        self.scores = Scores(**{field.name: self._table[field.name] for field in fields(Scores)})
+        always = [f.name for f in fields(Scores) if f.default is f.default_factory is MISSING]
+        self.scores = Scores(**{name: self._table[name] for name in always})
         self.prompt_tokens: np.ndarray = self._table["prompt_tokens"]
+        self._values: dict[str, np.ndarray] = {}
         self._signals: dict[tuple[Any, ...], Signal] = {}
         self._found: dict[str, np.ndarray] = {}
         self._random: dict[int, np.ndarray] = {}
@@ -98,6 +104,7 @@ class Pool:
         """Every column of numbers: signals, scores, token counts, then the source's own."""
         found = {name: self._unitless(column.norms) for name, column in SIGNALS.items()}
         id_last = sorted(self._table, key=lambda name: name == "sample_id")
+        found |= self._measured_beside()
         found |= {name: self._table[name] for name in id_last}
         for name, values in self._source_columns:
             if name not in found and (
@@ -106,6 +113,53 @@ class Pool:
                 # Integers beyond 2^53 lose their last digits here, as in any float.
                 found[name] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return found
+
+    def _measured_beside(self) -> dict[str, np.ndarray]:
+        """How the samples lie to each probe set, FIELD_SET, and the extras that were measured."""
+        found = {
+            towards_name(field, name): getattr(towards, field)
+            for name, towards in self.probes.items()
+            for field in TOWARDS
+        }
+        if self.question_gain is None or self.question_gain_z is None:
+            return found
+        return found | {
+            "question_gain": self.question_gain,
+            "question_gain_z": self.question_gain_z,
+        }
+
+    @cached_property
+    def probes(self) -> dict[str, Towards]:
+        """How the samples lie to each probe set of the run that was measured."""
+        found = {}
+        for name, one in self.run.read_manifest().probes.items():
+            if self.run.probe_file(name).exists():
+                table = self._beside(self.run.probe_file(name))
+                arrays = {field: table[field].to_numpy() for field in TOWARDS}
+                found[name] = Towards(role=one.role, **arrays)
+        return found
+
+    @cached_property
+    def question_gain(self) -> np.ndarray | None:
+        """What each question saves its answer, in nats per token; nan where nothing is asked."""
+        if not self.run.extras_file.exists():
+            return None
+        return np.asarray(self._beside(self.run.extras_file)["question_gain"].to_numpy())
+
+    @cached_property
+    def question_gain_z(self) -> np.ndarray | None:
+        """The same within topic and for the answer's length, in robust standard deviations."""
+        gain = self.question_gain
+        if gain is None:
+            return None
+        return gain_within_topics(gain, self.scores.response_tokens, self.cluster)
+
+    def _beside(self, path: Path) -> pa.Table:
+        """A table of the same samples in the same order; raises RunError where it is of others."""
+        table = self.run.read_table(path)
+        if not np.array_equal(table["sample_id"].to_numpy(), self.scores.sample_id):
+            raise RunError(f"{path} is of other samples than scores.parquet: resume the run")
+        return table
 
     @cached_property
     def categories(self) -> dict[str, Categories]:
@@ -187,9 +241,43 @@ class Pool:
 
     def select(self, options: SelectionConfig) -> Selection:
         """The subset under these options."""
-        columns = self.numbers if options.bounds else {}
-        signal = self.signal(options)
-        return select(self.scores, options, columns, self.cluster, signal=signal)
+        return select(
+            replace(self.scores, probes=self.probes) if options.directed else self.scores,
+            options,
+            self.numbers if options.bounds else {},
+            self.cluster,
+            duplicate_group=self.duplicate_group if options.deduplicate else None,
+            signal=self.signal(options),
+            value=self._value(criterion_named(options.criterion)),
+        )
+
+    def lacks(self, criterion: Criterion) -> Need | None:
+        """What the criterion needs and this run does not have."""
+        there = {
+            "target": any(one.role == "target" for one in self.probes.values()),
+            "question_gain": self.question_gain is not None,
+            "features": True,
+        }
+        return next((need for need in criterion.needs if not there[need]), None)
+
+    def _value(self, criterion: Criterion) -> np.ndarray | None:
+        """What the criterion gives every sample, remembered; raises SelectionError if it cannot."""
+        if criterion.value is None:
+            return None
+        if self.lacks(criterion) == "question_gain":
+            raise SelectionError(
+                f"criterion '{criterion.name}' needs question_gain, which this run has not measured"
+                " yet: measure it with `grads probe --extras question_gain`"
+            )
+        if criterion.name not in self._values:
+            scores = replace(
+                self.scores,
+                probes=self.probes if "target" in criterion.needs else {},
+                question_gain_z=self.question_gain_z,
+                features=self.features if "features" in criterion.needs else None,
+            )
+            self._values[criterion.name] = np.asarray(criterion.value(scores), dtype=float)
+        return self._values[criterion.name]
 
     def random(self, count: int, seed: int) -> np.ndarray:
         """(n,) bool: the random subset of `count` samples, as criterion `random` draws it."""

@@ -1,9 +1,10 @@
 """From scores to a subset: signal, density, tilt, draw, budget. NumPy in, indices out.
 
 The signal is the log of a gradient norm with the effect of length removed, in robust standard
-deviations (x). A sample's score is `typicality * log f(x) + focus * x`, with f the leave-one-out
-density of the pool's signals. This is our reading of GrADS (arXiv 2511.08620), whose code is not
-public; every choice in it is an option.
+deviations (x). A sample's score is `typicality * log f(x) + focus * x + towards * z(cosine to the
+target sets) - away * z(cosine to the protected sets)`, with f the leave-one-out density of the
+pool's signals and z in robust standard deviations. The first two terms are our reading of GrADS
+(arXiv 2511.08620), whose code is not public; every choice is an option.
 """
 
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import numpy as np
 
 from grads.errors import SelectionError
 from grads.selection.criteria import criterion_named
+from grads.selection.direction import COSINES, pull
 from grads.selection.filters import within_bound
 from grads.selection.options import SelectionConfig
 from grads.selection.scores import Scores
@@ -47,23 +49,30 @@ def select(
     columns: dict[str, np.ndarray] | None = None,
     cluster: np.ndarray | None = None,
     *,
+    duplicate_group: np.ndarray | None = None,
     signal: Signal | None = None,
+    value: np.ndarray | None = None,
 ) -> Selection:
     """Choose the subset. `columns` are what bounds name, `cluster` (n,) labels, both optional.
 
-    `signal` is measure_signal's answer for the same scores and options, where it is at hand.
+    `duplicate_group` (n,) numbers near-duplicates alike, -1 for none. `signal` is measure_signal's
+    answer for the same scores and options, `value` (n,) the criterion's, where they are at hand.
 
     The same scores and options always give the same subset. Raises SelectionError for unknown
     columns, clusters or ids, and where a draw by cluster has no clusters.
     """
-    ranking = rank(scores, options, signal)
+    ranking = rank(scores, options, signal, value)
     pinned = _members(scores, options.pins, "pin")
     allowed = _allowed(scores, options, columns or {}, cluster) & ~pinned
     allowed &= ~_members(scores, options.excluded, "exclude")
     keys = _keys(scores, options, ranking)
     order = _best_first(keys, ranking.above_floor, allowed)
+    if options.deduplicate:
+        order = _one_of_each(order, duplicate_group, pinned)
     cost = np.ones(len(scores)) if options.budget_unit == "samples" else scores.response_tokens
-    budget = _budget(options, ranking, allowed | pinned, cost)
+    usable = pinned.copy()
+    usable[order] = True
+    budget = _budget(options, ranking, usable, cost)
     left = budget - cost[pinned].sum()
     if options.draw == "stratified":
         if cluster is None:
@@ -126,22 +135,59 @@ def needs_signal(options: SelectionConfig) -> bool:
     return criterion_named(options.criterion).by_density
 
 
-def rank(scores: Scores, options: SelectionConfig, signal: Signal | None = None) -> Ranking:
+def rank(
+    scores: Scores,
+    options: SelectionConfig,
+    signal: Signal | None = None,
+    value: np.ndarray | None = None,
+) -> Ranking:
     """Signal, density and score of every sample under a criterion."""
     n, criterion = len(scores), criterion_named(options.criterion)
     if criterion.value is not None:
-        value = np.asarray(criterion.value(scores), dtype=float)
-        return Ranking(value, np.full(n, np.nan), value, np.ones(n, bool), dims=1)
+        return _by_value(criterion.value(scores) if value is None else value)
     a, focus = criterion.tilt or (options.typicality, options.focus)
     signal = signal or measure_signal(scores, options)
-    x, log_density = signal.x, signal.log_density
+    x, log_density, notes = signal.x, signal.log_density, list(signal.notes)
     with np.errstate(invalid="ignore"):
         above = log_density >= log_density.max() - options.floor
-    if a == focus == 0:  # a uniform draw: nothing is left out
+    if a == focus == 0:  # by direction alone, or a uniform draw: nothing is left out
         above = np.ones(n, bool)
-    score = focus * x + (a * log_density if a else 0.0)
+    score = focus * x + (a * log_density if a else 0.0) + _direction(scores, options, notes)
     score = np.where(above, score, log_density)  # below the floor only density counts
-    return Ranking(x, log_density, score, above, signal.dims, signal.notes)
+    return Ranking(x, log_density, score, above, signal.dims, notes)
+
+
+def _by_value(value: np.ndarray) -> Ranking:
+    """Higher is better; samples without a value come last."""
+    value, notes = np.asarray(value, dtype=float), []
+    missing = np.isnan(value)
+    if missing.any():
+        notes.append(f"{missing.sum()} samples have no such number: they come last")
+        lowest = value[~missing].min() if not missing.all() else 0.0
+        value = np.where(missing, lowest - 1, value)
+    n = len(value)
+    return Ranking(value, np.full(n, np.nan), value, np.ones(n, bool), dims=1, notes=notes)
+
+
+def _direction(scores: Scores, options: SelectionConfig, notes: list[str]) -> np.ndarray:
+    """What the probe sets add to every sample's score."""
+    if not options.directed:
+        return np.zeros(len(scores))
+    column = COSINES[options.cosine]
+    towards = options.towards and options.towards * pull(scores, "target", column, notes)
+    away = options.away and options.away * pull(scores, "protect", column, notes)
+    return np.asarray(towards - away)
+
+
+def _one_of_each(order: np.ndarray, group: np.ndarray | None, pinned: np.ndarray) -> np.ndarray:
+    """The order without near-duplicates of what comes before, or of a pinned sample."""
+    if group is None:
+        raise SelectionError("deduplicate needs near-duplicate groups, which this run has none of")
+    mine = group[order]
+    _, first = np.unique(mine, return_index=True)
+    keep = mine < 0
+    keep[first] = True
+    return np.asarray(order[keep & ((mine < 0) | ~np.isin(mine, group[pinned]))])
 
 
 def _keys(scores: Scores, options: SelectionConfig, ranking: Ranking) -> np.ndarray:

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 
 from grads.errors import SelectionError
 from grads.selection.density import bandwidth_factor, leave_one_out, whiten
 from grads.selection.options import SelectionConfig
 from grads.selection.scores import Scores
-
-FEW = 10  # below this many samples only ranks are used
+from grads.selection.standard import FEW, robust_z
 
 
 @dataclass(frozen=True)
@@ -71,26 +69,7 @@ def _unitless(
             centred = log_tokens - log_tokens.mean()
             slope = (centred @ r) / (centred @ centred)  # least squares
             r = r - slope * centred
-    if len(r) < FEW:
-        notes.append(f"under {FEW} samples: ranks stand in for the signal")
-        return _normal_scores(r)
-    centre = np.median(r)
-    low, high = np.quantile(r, [0.25, 0.75])
-    scale = (high - low) / 1.349
-    if scale <= 1e-9 * max(abs(centre), 1.0):
-        scale = r.std()
-        notes.append("the signal's quartiles coincide: its standard deviation sets the unit")
-    if scale <= 1e-9 * max(abs(centre), 1.0):
-        notes.append("all signals are alike: none is preferred")
-        return np.zeros_like(r)
-    return np.asarray((r - centre) / scale)
-
-
-def _normal_scores(values: np.ndarray) -> np.ndarray:
-    """Quantiles of the normal distribution at the values' ranks; equal values share their mean."""
-    _, index, copies = np.unique(values, return_inverse=True, return_counts=True)
-    middle = np.cumsum(copies) - copies / 2
-    return np.asarray(ndtri(middle[index] / len(values)))
+    return robust_z(r, "signal", notes)
 
 
 def _log_density(points: np.ndarray, options: SelectionConfig, notes: list[str]) -> np.ndarray:

@@ -22,7 +22,7 @@ from grads.evaluation.result import Prompt
 from grads.evaluation.trials import TrialResult, read_trials
 from grads.jobs.job import Job
 from grads.selection.pool import Pool
-from grads.stages import run as stages
+from grads.stages import loading
 from grads.store.folders import Evaluation
 
 PROMPTS = 4  # held-out prompts that arms write an answer to
@@ -61,10 +61,10 @@ class Lab:
         self.evaluation = job.folder
         self.run = job.folder.run
         self.settings = recipe.for_training(self.run.config(), 0)
-        self.model_digest = stages.refuse_other_model(self.run)
+        self.model_digest = loading.refuse_other_model(self.run)
         self.device = models.pick_device(self.settings.device)
         self.dtype = models.pick_dtype(self.settings.dtype, self.device)
-        self.pool = stages.load_pool(self.run)
+        self.pool = loading.load_pool(self.run)
         self.tokenizer = models.load_tokenizer(self.settings.model)
         self.measured_on = ""  # what tells the recipe, the model and the test samples from others
         self.answering: set[str] = set()  # keys of the trials that write answers
@@ -140,7 +140,7 @@ class Lab:
         index = self._index(trial)
         full = self.recipe.training == "full" and len(index)
         dtype = torch.float32 if full else self.dtype
-        model = stages.load_base_model(self.run, dtype, self.device)
+        model = loading.load_base_model(self.run, dtype, self.device)
         for probe in (heldout, general):
             refuse_unknown_tokens(model, probe.samples.input_ids)
         lines: dict[int, dict[str, Any]] = {}

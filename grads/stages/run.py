@@ -3,12 +3,9 @@
 import platform
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -17,22 +14,21 @@ from grads.data import prepare as data
 from grads.data.chat import PLAIN_TEMPLATE
 from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
-from grads.engine import adapters, models, scoring, training
+from grads.engine import models, training
 from grads.engine.anatomy import describe, refuse_unknown_tokens
-from grads.engine.gradients import GradientScorer
-from grads.errors import DataError, ModelError, ScoringError, Stopped, WarmupError
+from grads.errors import DataError, Stopped, WarmupError
 from grads.jobs.job import Job, turn
 from grads.selection import topics
-from grads.stages import cost
-from grads.store import manifest, pipeline
-from grads.store.columns import MEASURED, SCORES
-from grads.store.files import SINGLE_SAMPLES, digest_of, matrix, replacing, write_table
-from grads.store.folders import Draft, TokenRequest
+from grads.stages import cost, loading, probes
+from grads.stages.scoring import measure
+from grads.stages.steps import making
+from grads.store import manifest
+from grads.store.files import SINGLE_SAMPLES, matrix, replacing, write_table
+from grads.store.folders import Draft
 from grads.store.runs import Run
 from grads.store.topics import Topic, Topics
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scikit-learn", "pyarrow")
-TOKEN_SIGNALS_UP_TO = 5_000  # samples, unless the config says otherwise
 
 
 def run_all(job: Job[Run]) -> None:
@@ -47,103 +43,26 @@ def run_all(job: Job[Run]) -> None:
         device=_device_name(device),
         dtype=str(dtype).removeprefix("torch."),
         model=config.model,
-        model_digest=refuse_other_model(run),
+        model_digest=loading.refuse_other_model(run),
         seed=config.seed,
         gradients_taken="before any warm-up" if config.warmup == "none" else "after the warm-up",
     )
-    with _making(job, "prepare") as missing:
+    with making(job, "prepare") as missing:
         if missing:
             _prepare(job)
-    pool = load_pool(run)
-    with _making(job, "warm-up", wanted=config.warmup != "none") as missing:
+    with making(job, "probe sets") as missing:
+        if missing:
+            probes.read_sets(job, probes.known(run))
+    pool = loading.load_pool(run)
+    with making(job, "warm-up") as missing:
         if missing:
             _warm_up(job, pool, dtype, device)
-    if not pipeline.holds(run, pipeline.STAGES["score"]):
-        scorer = GradientScorer(load_scoring_model(run, dtype, device))
-        refuse_unknown_tokens(scorer.model, pool.input_ids)
-        with _stage(job, "self-check"):
-            run.update_manifest(self_check=scoring.self_check(scorer, pool, device))
-        with _stage(job, "score"):
-            _score(job, scorer, pool, device)
-            pipeline.record(run, pipeline.STAGES["score"])
-    with _making(job, "cluster") as missing:
+    measure(job, pool, dtype, device)
+    with making(job, "cluster") as missing:
         if missing:
             _cluster(job)
     shutil.rmtree(run.parts, ignore_errors=True)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
-
-
-@contextmanager
-def _making(job: Job[Run], name: str, wanted: bool = True) -> Iterator[bool]:
-    """Whether the stage has work to do; if so, it is announced, and what it makes is noted."""
-    stage = pipeline.STAGES[name]
-    if not wanted or pipeline.holds(job.folder, stage):
-        yield False
-        return
-    with _stage(job, name):
-        yield True
-        pipeline.record(job.folder, stage)
-
-
-@contextmanager
-def _stage(job: Job[Run], name: str) -> Iterator[None]:
-    """Announce the stage and add its time to the manifest, attempts summed."""
-    job.stage(name, pipeline.STAGES[name].unit)
-    started = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds = job.folder.read_manifest().seconds
-        spent = seconds.get(name, 0.0) + time.monotonic() - started
-        job.folder.update_manifest(seconds=seconds | {name: round(spent, 1)})
-
-
-def refuse_other_model(run: Run) -> str:
-    """The digest of the run's model; raises ModelError where it is not what the run was made with.
-
-    Runs from before 0.5 kept none, and take what is there. A model that was refused before
-    anything was made with it may be mended.
-    """
-    model, manifest = run.config().model, run.read_manifest()
-    known, found = manifest.model_digest, models.model_digest(model)
-    if known in (None, found):
-        return found
-    if {"warm-up", "score"} & set(manifest.made) or list(run.checkpoints.glob("checkpoint-*")):
-        raise ModelError(
-            f"the files of the model '{model}' are not those that run {run.id} was made with"
-            f" ({found[:20]}, then {known[:20]}): put those back, or start a new run"
-        )
-    run.update_manifest(weights={})
-    return found
-
-
-def load_base_model(run: Run, dtype: torch.dtype, device: str) -> Any:
-    """The model before any training; raises ModelError where two loads of it differ."""
-    model = models.load_model(run.config().model, device, dtype)
-    kept = dict(run.read_manifest().weights)
-    name, found = str(dtype).removeprefix("torch."), models.fingerprint(model)
-    if kept.setdefault(name, found) != found:
-        raise ModelError(
-            f"two loads of the model '{run.config().model}' gave different weights: some of them"
-            " are made up, as its files do not hold them; give a complete model"
-        )
-    run.update_manifest(weights=kept)
-    return model
-
-
-def load_pool(run: Run) -> TokenPool:
-    """The tokens of every sample that is not held out."""
-    heldout = run.read_table(run.samples_file, ["heldout"])["heldout"]
-    tokens = run.read_table(run.tokens_file, ["sample_id", "input_ids", "trained"])
-    return TokenPool.from_table(tokens.filter(pc.invert(heldout)))
-
-
-def load_scoring_model(run: Run, dtype: torch.dtype, device: str) -> Any:
-    """The base model with the run's warm-up in place."""
-    if run.weights.exists():
-        return models.load_model(str(run.weights), device, dtype)
-    model = load_base_model(run, dtype, device)
-    return adapters.load_adapter(model, run.adapter) if run.adapter.exists() else model
 
 
 def _device_name(device: str) -> str:
@@ -234,7 +153,7 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
         return
     chosen = training.sample_fraction(len(pool), config.warmup_fraction, config.seed)
     training_dtype = torch.float32 if config.warmup == "full" else dtype
-    model = load_base_model(run, training_dtype, device)
+    model = loading.load_base_model(run, training_dtype, device)
     describe(model)  # what cannot be scored is not trained either
     refuse_unknown_tokens(model, pool.input_ids)
     last = time.monotonic()
@@ -289,99 +208,19 @@ def _take_over(run: Run, other: Run) -> None:
     run.update_manifest(warmup=taken)
 
 
-def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> None:
-    run, config = job.folder, job.folder.config()
-    wanted = config.token_signals
-    token_signals = len(pool) <= TOKEN_SIGNALS_UP_TO if wanted is None else wanted
-    made_from = _parts_source(run, scorer, token_signals)
-    started, batch = time.monotonic(), 0
-
-    def report(now: scoring.Progress) -> None:
-        nonlocal batch
-        batch += 1
-        job.progress(now.done, now.total, left=now.tokens_left, work=now.tokens)
-        rate = now.tokens / (time.monotonic() - started)
-        job.metrics(step=batch, loss=now.loss, tokens_per_s=round(rate, 1))
-
-    scoring.score_pool(
-        run,
-        scorer,
-        pool,
-        batch_tokens=config.batch_tokens,
-        device=device,
-        seed=config.seed,
-        with_tokens=token_signals,
-        made_from=made_from,
-        report=report,
-        should_stop=job.should_stop,
-    )
-    merged = scoring.merge_parts(run, pool, config.batch_tokens)
-    if token_signals:
-        signals = ["sample_id", "embed_token_norm", "head_token_norm"]
-        write_table(run.token_signal_file, merged.select(signals), SINGLE_SAMPLES)
-    else:  # those that were asked for belong to the scores before
-        run.token_signal_file.unlink(missing_ok=True)
-    features = topics.reduce_features(matrix(merged["feature"]), config.seed)
-    width = features.shape[1]
-    columns = {
-        "sample_id": merged["sample_id"],
-        "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width),
-    }
-    write_table(run.features_file, pa.table(columns))
-    copied = [name for name in SCORES if name not in MEASURED]
-    samples = run.read_table(run.samples_file, copied)
-    write_table(run.scores_file, scoring.scores_table(merged, samples))
-
-
-def _parts_source(run: Run, scorer: GradientScorer, token_signals: bool) -> str:
-    """The digest of all that decides what the parts of the scoring pass hold."""
-    made, config = run.read_manifest(), run.config()
-    needed = {name: made.files.get(name) for name in pipeline.STAGES["score"].needs}
-    needed |= {"model": made.model_digest, "dtype": str(scorer.model.dtype)}
-    return digest_of([needed, MEASURED, config.batch_tokens, config.seed, token_signals])
-
-
 def check(job: Job[Draft]) -> None:
     """Prepare a draft's data and, where it wants to know, measure what the run will cost."""
     draft = job.folder
-    with _making(job, "prepare") as missing:
+    with making(job, "prepare") as missing:
         if missing:
             _prepare(job)
     if draft.wants_cost and not draft.estimate_file.exists():
         with turn(job):
             job.stage("measure")
             stored = sum(f.stat().st_size for f in draft.path.glob("*.parquet"))
-            cost.measure(draft.config(), load_pool(draft), stored).write(draft.estimate_file)
-
-
-def add_token_signals(job: Job[TokenRequest]) -> None:
-    """Score the wanted samples once more and keep their per-token signals."""
-    run = job.folder.run
-    wanted = job.folder.config_values()["sample_ids"]
-    job.stage("token signals", "samples")
-    if run.config().warmup != "none" and not (run.adapter.exists() or run.weights.exists()):
-        raise ScoringError(
-            f"run {run.id} has no warmed-up model any more, so the signals of its tokens cannot be"
-            " computed: score the data again"
-        )
-    pool = load_pool(run)
-    device = models.pick_device(run.config().device)
-    dtype = models.pick_dtype(run.config().dtype, device)
-    scorer = GradientScorer(load_scoring_model(run, dtype, device))
-    position = {int(sample): i for i, sample in enumerate(pool.sample_ids)}
-    tables = [run.read_table(run.token_signal_file)] if run.token_signal_file.exists() else []
-    known = set(tables[0]["sample_id"].to_pylist()) if tables else set()
-    for done, sample in enumerate(s for s in wanted if s not in known):
-        if job.should_stop():
-            raise Stopped
-        index = np.array([position[sample]])
-        signals = scoring.token_signals(scorer.score(*pool.collate(index, device)))
-        ids = pa.array([sample], pa.int64())
-        tables.append(pa.table({"sample_id": ids, **signals}))
-        job.progress(done + 1, len(wanted))
-    write_table(run.token_signal_file, pa.concat_tables(tables), SINGLE_SAMPLES)
-    kept = run.read_manifest().files
-    run.update_manifest(files=kept | pipeline.sign(run, ("token_signal/signals.parquet",)))
+            cost.measure(draft.config(), loading.load_pool(draft), stored).write(
+                draft.estimate_file
+            )
 
 
 def _cluster(job: Job[Run]) -> None:

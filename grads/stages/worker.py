@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import GradsError, Stopped, of_the_machine
 from grads.jobs.job import Job, turn
-from grads.store.folders import Draft, Evaluation, TokenRequest
+from grads.store.folders import Draft, Evaluation, ProbeRequest, TokenRequest
 from grads.store.runs import JobFolder
 from grads.text import MESSAGE, cut, visible
 
@@ -63,10 +63,13 @@ def _stages(job: Job[Any]) -> None:
     if isinstance(job.folder, Evaluation):
         _evaluation_stages(job, job.folder.config())
         return
+    from grads.stages import probes, scoring
     from grads.stages import run as stages
 
     if isinstance(job.folder, TokenRequest):
-        stages.add_token_signals(job)
+        scoring.add_token_signals(job)
+    elif isinstance(job.folder, ProbeRequest):
+        probes.add(job)
     elif isinstance(job.folder, Draft):
         stages.check(job)
     else:

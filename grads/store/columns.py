@@ -1,4 +1,4 @@
-"""The columns of scores.parquet, each declared once: for the scoring pass, pool and pages."""
+"""The numbers of a sample, each column declared once: for the stages, the pool and the pages."""
 
 from dataclasses import dataclass
 
@@ -74,3 +74,83 @@ SCORES = {
     )
 }
 MEASURED = tuple(name for name, column in SCORES.items() if column.measured)
+EXTRAS = {
+    column.name: column
+    for column in (
+        Column(
+            "question_gain",
+            "What the question saves",
+            "How much less unexpected the answer is once the question is known, in nats per token;"
+            " low means that the answer hardly belongs to its question.",
+            pa.float32(),
+        ),
+        Column(
+            "question_gain_z",
+            "What the question saves, for its topic",
+            "The same among examples of its topic and for the answer's length: 0 is typical, 1 is"
+            " one standard deviation more.",
+            pa.float32(),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class TowardsColumn:
+    """A number that tells how a sample lies to a probe set; its column is called FIELD_SET."""
+
+    field: str  # a column of probes/NAME.parquet
+    label: str  # for people, before the set's name
+    help: str
+
+
+TOWARDS = {
+    column.field: column
+    for column in (
+        TowardsColumn(
+            "embed_cosine",
+            "Input words, towards",
+            "How far learning this example moves the input-word layer the same way as learning the"
+            " examples of the set: 1 the same way, 0 neither, below 0 the other way.",
+        ),
+        TowardsColumn(
+            "head_cosine",
+            "Output words, towards",
+            "The same for the layer that chooses words.",
+        ),
+        TowardsColumn(
+            "cosine",
+            "Both layers, towards",
+            "The same for both layers together.",
+        ),
+        TowardsColumn(
+            "rds",
+            "Read alike, to",
+            "How alike the model reads this example and those of the set: 1 is the same.",
+        ),
+        TowardsColumn(
+            "embed_dot",
+            "Input words, pull towards",
+            "Inner product of the example's gradient with the set's at the input-word layer.",
+        ),
+        TowardsColumn(
+            "head_dot",
+            "Output words, pull towards",
+            "Inner product of the example's gradient with the set's at the layer that chooses"
+            " words.",
+        ),
+    )
+}
+
+
+def towards_name(field: str, probe_set: str) -> str:
+    """What the column is called that tells how samples lie to a set."""
+    return f"{field}_{probe_set}"
+
+
+def towards_column(name: str) -> tuple[TowardsColumn, str] | None:
+    """The column and the set of such a name; None where it is none."""
+    for field, column in TOWARDS.items():
+        if name.startswith(f"{field}_"):
+            return column, name.removeprefix(f"{field}_")
+    return None

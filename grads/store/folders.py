@@ -1,4 +1,4 @@
-"""Job folders beside a run or within it: drafts, evaluations, requests for per-token signals."""
+"""Job folders beside a run or within it: drafts, evaluations, requests for further measurements."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Literal
 
 from grads.config.base import members
 from grads.config.evaluation import EvaluationConfig, TuneConfig
+from grads.config.probe import ProbeConfig
 from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.store.files import digest_of, member, read_json, write_json
@@ -100,6 +101,30 @@ class TokenRequest(JobFolder):
         write_json(self.config_file, {"sample_ids": sample_ids})
 
 
+class ProbeRequest(JobFolder):
+    """The wish for probe sets or further columns of a run that is scored already."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.path / "probe_request")
+        self.run = run
+        self.parts = self.path / "parts"
+
+    @property
+    def root(self) -> Path:
+        """The runs folder, whose jobs wait for each other."""
+        return self.run.root
+
+    def ask(self, config: ProbeConfig) -> None:
+        """Write down what is wanted; a job must not be at work."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.config_file, config.model_dump(mode="json"))
+        self.write_status(Status())
+
+    def config(self) -> ProbeConfig:
+        """What is wanted."""
+        return ProbeConfig.parse(self.config_values())
+
+
 class Evaluation(JobFolder):
     """A comparison of trainings on a run's subsets: its arms one by one, and what they show."""
 
@@ -165,8 +190,9 @@ def open_folder(path: str | Path) -> JobFolder:
         return Draft(path) if path.parent.name == DRAFTS else Run(path)
     if path.parent.name == "evaluations" and _is_run(path.parents[1]):
         return Evaluation.open(Run(path.parents[1]), path.name)
-    if path.name == "token_signal" and _is_run(path.parent):
-        return TokenRequest(Run(path.parent))
+    requests = {"token_signal": TokenRequest, "probe_request": ProbeRequest}
+    if path.name in requests and _is_run(path.parent):
+        return requests[path.name](Run(path.parent))
     return Run.open(path)
 
 

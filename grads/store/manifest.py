@@ -5,6 +5,7 @@ It grows stage by stage. What no stage has told yet has the default, and is not 
 
 from pydantic import Field
 
+from grads.config.probe import Role
 from grads.errors import RunError
 from grads.store.records import Part, Stored
 
@@ -63,6 +64,24 @@ class ChatTemplate(Part):
     """The tokenizer's, by their names, as a template may use them."""
 
 
+class ProbeSet(Part):
+    """A probe set whose rows lie in probe_sets/, and how the samples lie to it in probes/."""
+
+    role: Role
+    source: str
+    """The file that it was read from, or the samples of the pool that it is."""
+    digest: str
+    """SHA-256 of the file's content, or what else tells its rows from others."""
+    samples: int
+    response_tokens: int
+    refused: int = 0
+    """Rows of the file that could not be used."""
+    in_pool: int = 0
+    """Of the samples, those that also stand in the pool."""
+    sketch: int | None = None
+    """The numbers a token that its mean gradient at the head was kept in; None: all, exactly."""
+
+
 class Manifest(Stored):
     """What a run was made of and has found."""
 
@@ -98,6 +117,8 @@ class Manifest(Stored):
     """Digest of each file or folder that a stage makes, None where it makes none here."""
     made: dict[str, dict[str, str | None]] = Field(default_factory=dict)
     """What each finished stage was made from: digests by name; nothing before 0.5."""
+    probes: dict[str, ProbeSet] = Field(default_factory=dict)
+    """The probe sets by name."""
     warmup: WarmUp | None = None
     self_check: SelfCheck | None = None
 

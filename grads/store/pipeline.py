@@ -25,6 +25,7 @@ class Stage:
     makes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     chooses: bool = False  # whether its time is a price of choosing samples
+    asked: bool = False  # whether it is a stage only of runs that ask for it
 
 
 _IN_ORDER = (
@@ -41,6 +42,14 @@ _IN_ORDER = (
             "chat_template.jinja",
         ),
         needs=(MODEL,),
+    ),
+    Stage(
+        "probe sets",
+        "Read the probe sets",
+        "Reads the examples that every sample's gradient will be held against.",
+        makes=("probe_sets",),
+        needs=(MODEL,),
+        asked=True,
     ),
     Stage(
         "warm-up",
@@ -62,9 +71,19 @@ _IN_ORDER = (
         "Score every sample",
         "Takes every sample's gradient at the embedding layer and at the LM head.",
         "samples",
-        makes=("scores.parquet", "features.parquet", "token_signal/signals.parquet"),
-        needs=(MODEL, "samples.parquet", "tokens.parquet", "adapter", "weights"),
+        makes=("scores.parquet", "features.parquet", "token_signal/signals.parquet", "probes"),
+        needs=(MODEL, "samples.parquet", "tokens.parquet", "adapter", "weights", "probe_sets"),
         chooses=True,
+    ),
+    Stage(
+        "extras",
+        "Read the answers alone",
+        "Takes the loss of every answer without its question: what the question saves.",
+        "samples",
+        makes=("extras.parquet",),
+        needs=(MODEL, "tokens.parquet", "scores.parquet", "adapter", "weights"),
+        chooses=True,
+        asked=True,
     ),
     Stage(
         "cluster",
@@ -75,6 +94,20 @@ _IN_ORDER = (
     ),
 )
 STAGES = {stage.name: stage for stage in _IN_ORDER}
+
+
+def wanted(run: Run) -> list[str]:
+    """Names of the stages of this run: all but those that its settings leave out.
+
+    What was asked for later counts as asked for.
+    """
+    config, manifest = run.config(), run.read_manifest()
+    left_out = {
+        "warm-up": config.warmup == "none",
+        "probe sets": not config.sets and not manifest.probes,
+        "extras": not config.extras and "extras" not in manifest.made,
+    }
+    return [name for name in STAGES if not left_out.get(name)]
 
 
 def record(run: Run, stage: Stage) -> None:
@@ -103,15 +136,31 @@ def holds(run: Run, stage: Stage) -> bool:
     """Whether the stage's files are those that it made from what is there now."""
     manifest = run.read_manifest()
     made = manifest.made.get(stage.name)
-    if made is None or made != _sources(stage, manifest):
+    if made is None or _there(made) != _there(_sources(stage, manifest)):
         return False
     return {name: manifest.files.get(name) for name in stage.makes} == sign(run, stage.makes)
+
+
+def grown(run: Run, names: tuple[str, ...]) -> None:
+    """Note that a job has added to files or folders of these names after their stages had ended."""
+    manifest = run.read_manifest()
+    new = sign(run, names)
+    made = {
+        stage: sources | {n: new[n] for n in names if n in STAGES[stage].needs}
+        for stage, sources in manifest.made.items()
+    }
+    run.update_manifest(files=manifest.files | new, made=made)
 
 
 def damaged(run: Run) -> list[str]:
     """Names of stages whose files a resume would make anew; none can be told before 0.5."""
     made = run.read_manifest().made
     return [name for name, stage in STAGES.items() if name in made and not holds(run, stage)]
+
+
+def _there(digests: dict[str, str | None]) -> dict[str, str]:
+    """Without what was not there: a version before may not have known its name."""
+    return {name: digest for name, digest in digests.items() if digest is not None}
 
 
 def _sources(stage: Stage, manifest: Manifest) -> dict[str, str | None]:

@@ -144,6 +144,9 @@ class Run(JobFolder):
         self.weights = self.path / "weights"
         self.parts = self.path / "scores"
         self.scores_file = self.path / "scores.parquet"
+        self.extras_file = self.path / "extras.parquet"
+        self.probe_sets = self.path / "probe_sets"  # the rows of each
+        self.probes = self.path / "probes"  # how the samples lie to each
         self.features_file = self.path / "features.parquet"
         self.clusters_file = self.path / "clusters.json"
         self.token_signal_file = self.path / "token_signal" / "signals.parquet"
@@ -280,9 +283,13 @@ class Run(JobFolder):
         """Everything that was decided, in order."""
         return _json_lines(self.decisions_file)
 
-    def part_file(self, number: int) -> Path:
-        """Where one part of the scoring pass lies."""
-        return self.parts / f"part-{number:05d}.parquet"
+    def probe_set_file(self, name: str) -> Path:
+        """Where the rows of a probe set lie."""
+        return member(self.probe_sets, f"{name}.parquet")
+
+    def probe_file(self, name: str) -> Path:
+        """Where it stands how every sample lies to a probe set."""
+        return member(self.probes, f"{name}.parquet")
 
     def selection_names(self) -> list[str]:
         """Names of the saved selections."""

@@ -1,0 +1,223 @@
+"""The study's second part: does direction choose better than size, and than chance?
+
+    make study-direction DATA=FOLDER     # FOLDER/medicine, finance, law_zh, general
+    make study-direction                 # only print what has been found so far
+
+Pools are made of the folder's rows by a seed, with what each row is in columns that only the oracle
+looks at. It goes on where it was ended, as the first part does (assets/study.py), and keeps its
+results beside that part's. No row is measured on that a selection has seen.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import study
+
+from grads import api
+from grads.config.evaluation import EvaluationConfig
+from grads.config.run import RunConfig
+from grads.store.runs import Run
+
+BUILD = study.BUILD / "direction"
+TEST, TARGET = slice(200, 300), 128  # of the held-out rows: those measured on, those for targets
+RECIPE = study.RECIPE | {"heldout_limit": None, "general_limit": 40}
+SOUND = "sound:1:1"
+DOMAIN = "domain:1:1"
+
+# What each setting makes of a pool, beside its budget. Those of the last lines know the labels.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "aligned": {"criterion": "aligned"},
+    "rds": {"criterion": "rds"},
+    "question-gain": {"criterion": "question_gain"},
+    "diverse": {"criterion": "diverse"},
+    "magnitude": {"criterion": "magnitude"},
+    "loss-low": {"criterion": "loss_low"},
+    "union": {
+        "criterion": "aligned",
+        "bounds": ["question_gain_z:-0.5:"],
+        "deduplicate": True,
+    },
+    "filtered": {
+        "criterion": "random",
+        "bounds": ["question_gain_z:-0.5:"],
+        "deduplicate": True,
+    },
+    "oracle": {"criterion": "random", "bounds": [SOUND]},
+    "oracle-domain": {"criterion": "random", "bounds": [DOMAIN]},
+    **{
+        f"away{weight:+g}": {"typicality": 0.0, "focus": 0.0, "away": weight, "draw": "top"}
+        for weight in (-1.0, 1.0)
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="?", type=Path, help="folder with the data sets")
+    data = parser.parse_args().data
+    if data is not None:
+        conduct_all(data)
+    print(study.report())
+
+
+def conduct_all(data: Path) -> None:
+    """Every part, what decides most first."""
+    label_free = ("default", "aligned", "rds", "question-gain", "union")
+    part("flawed-10", data, flawed, 0.1, (*label_free, "filtered", "oracle"))
+    part("mixed-10", data, mixed, 0.1, ("default", "aligned", "rds", "oracle-domain"))
+    forgetful = {"training": "full", "lr": 2e-4}
+    part("protect-10", data, clean, 0.1, ("default", "away-1", "away+1"), **forgetful)
+    part("flawed-50", data, flawed, 0.5, ("union", "filtered", "oracle"), full=True)
+
+
+def part(
+    name: str,
+    data: Path,
+    pool: Callable[[Path], list[dict[str, Any]]],
+    ratio: float,
+    settings: tuple[str, ...],
+    **recipe: Any,
+) -> None:
+    """One evaluation on one pool, unless its result is there."""
+    if (study.RESULTS / f"{name}.json").exists():
+        return
+    full = ("full",) if recipe.pop("full", False) else ()
+    run = scored_run(data, pool)
+    loaded = api.load_pool(run)
+    for setting in settings:
+        options = api.SelectionConfig.parse(SETTINGS[setting] | {"ratio": ratio})
+        api.select_samples(run, setting, options, loaded)
+    recipe = RECIPE | recipe
+    config = EvaluationConfig.parse(
+        recipe
+        | {
+            "heldout": str(written("heldout", rows(data / "medicine/heldout.jsonl")[TEST])),
+            "general": [str(data / "general" / file) for file in study.GENERAL],
+            "selections": settings,
+            "arms": (*full, "base", "random", "selection"),
+        }
+    )
+    cost = api.estimate_evaluation(run, config).seconds
+    print(f"{name}: about {(cost or 0) / 60:.0f} minutes in all", flush=True)
+    study.conduct(api.create_evaluation(run, name, config), settings, recipe)
+
+
+def scored_run(data: Path, pool: Callable[[Path], list[dict[str, Any]]]) -> Run:
+    """The pool scored after a warm-up on a quarter, against a target and a protected set."""
+    name = pool.__name__
+    known = rows(data / "medicine/heldout.jsonl")[:TARGET]
+    general = rows(data / "general/gsm8k.jsonl")[-32:]
+    config = RunConfig(
+        dataset=str(written(name, pool(data))),
+        max_length=192,
+        warmup_fraction=0.25,
+        targets={"medicine": str(written("target-32", known[:32]))},
+        protected={"mathematics": str(written("protected", general))},
+        extras=("question_gain",),
+    )
+    run = api.create_run(config, str(BUILD / f"run-{name}"))
+    study.work(run)
+    return run
+
+
+# -- pools
+
+
+def flawed(data: Path) -> list[dict[str, Any]]:
+    """600 medical rows, 40% of them flawed in one of six ways, a sixth each."""
+    draw, found = random.Random(0), rows(data / "medicine/train.jsonl")
+    draw.shuffle(found)
+    sound, spoilt, spare = found[:360], found[360:560], found[560:]
+    parts = [marked(sound, "sound", sound=1, domain=1)]
+    answers = [row["output"] for row in spoilt[:40]]
+    moved = answers[1:] + answers[:1]
+    parts.append(altered(spoilt[:40], "mismatched", dict(zip(range(40), moved, strict=True)).get))
+    parts.append(altered(spoilt[40:80], "garbled", lambda i: garbled(spoilt[40 + i], draw)))
+    parts.append(altered(spoilt[80:120], "truncated", lambda i: truncated(spoilt[80 + i])))
+    boilerplate = "Please consult your health care provider for more information on this topic."
+    parts.append(altered(spoilt[120:160], "boilerplate", lambda i: boilerplate))
+    again = [row | {"instruction": row["instruction"] + " Please explain."} for row in sound[:40]]
+    parts.append(marked(again, "near-duplicate", sound=0, domain=1))
+    other = [alpaca(row) for row in rows(data / "finance/train.jsonl")[:40]]
+    parts.append(marked(other, "other domain", sound=0, domain=0))
+    assert len(spare) > 0
+    return shuffled(parts)
+
+
+def mixed(data: Path) -> list[dict[str, Any]]:
+    """600 rows of four kinds: medicine, bank messages, Chinese law, instructions."""
+    parts = [
+        marked(rows(data / "medicine/train.jsonl")[:200], "medicine", sound=1, domain=1),
+        marked(
+            [alpaca(row) for row in rows(data / "finance/train.jsonl")[:160]],
+            "finance",
+            sound=1,
+            domain=0,
+        ),
+        marked(rows(data / "law_zh/train.jsonl")[:140], "law", sound=1, domain=0),
+        marked(rows(data / "general/instructions.jsonl")[-100:], "instructions", sound=1, domain=0),
+    ]
+    return shuffled(parts)
+
+
+def clean(data: Path) -> list[dict[str, Any]]:
+    """600 medical rows as they are."""
+    return marked(rows(data / "medicine/train.jsonl")[:600], "medicine", sound=1, domain=1)
+
+
+def garbled(row: dict[str, Any], draw: random.Random) -> str:
+    """Its answer with the words in any order."""
+    words = row["output"].split()
+    draw.shuffle(words)
+    return " ".join(words)
+
+
+def truncated(row: dict[str, Any]) -> str:
+    """The first third of its answer, broken off within a word."""
+    return row["output"][: max(len(row["output"]) // 3, 20)]
+
+
+def altered(
+    found: list[dict[str, Any]], kind: str, answer: Callable[[int], Any]
+) -> list[dict[str, Any]]:
+    changed = [row | {"output": answer(i)} for i, row in enumerate(found)]
+    return marked(changed, kind, sound=0, domain=1)
+
+
+def marked(found: list[dict[str, Any]], kind: str, **labels: int) -> list[dict[str, Any]]:
+    kept = ("instruction", "input", "output")
+    return [{name: row[name] for name in kept} | {"kind": kind} | labels for row in found]
+
+
+def alpaca(row: dict[str, Any]) -> dict[str, Any]:
+    asked, said = (message["content"] for message in row["messages"])
+    return {"instruction": asked, "input": "", "output": said}
+
+
+def shuffled(parts: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    found = [row for part in parts for row in part]
+    random.Random(1).shuffle(found)
+    return found
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def written(name: str, found: list[dict[str, Any]]) -> Path:
+    """A file of these rows, the same as before where they are."""
+    path = BUILD / f"{name}.jsonl"
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    main()

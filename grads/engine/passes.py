@@ -1,0 +1,115 @@
+"""A pass over all samples: batches by token budget, parts on disk, resume.
+
+Samples are sorted by length, so padding is small, and cut into parts of about `PART_TOKENS`
+tokens. A part is written whole or not at all; a resume computes only the missing ones. The plan
+depends on the lengths and the budget alone, so an interrupted pass ends as an undisturbed one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from grads.data.tokens import TokenPool, token_batches
+from grads.errors import ScoringError, Stopped
+from grads.store.files import open_table, write_table
+
+PART_TOKENS = 32_768
+MADE_FROM = "made_from"  # in a part's metadata: the digest of all that decides its numbers
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the pass is."""
+
+    done: int  # samples
+    total: int
+    tokens: int  # of this attempt, padding not counted
+    tokens_left: int
+    loss: float  # mean of the last batch, nats per token
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The pass over one pool whose parts lie in one folder."""
+
+    folder: Path
+    pool: TokenPool
+    batch_tokens: int
+    made_from: str
+
+    def plan(self) -> list[list[np.ndarray]]:
+        """Batches (positions in the pool), gathered into parts of about PART_TOKENS tokens."""
+        parts: list[list[np.ndarray]] = []
+        room = 0
+        for batch in token_batches(self.pool.lengths, self.batch_tokens):
+            if room <= 0:
+                parts.append([])
+                room = PART_TOKENS
+            parts[-1].append(batch)
+            room -= int(self.pool.lengths[batch].sum())
+        return parts
+
+    def file(self, number: int) -> Path:
+        """Where one part lies."""
+        return self.folder / f"part-{number:05d}.parquet"
+
+    def write(
+        self,
+        measure: Callable[[np.ndarray], pa.Table],
+        *,
+        report: Callable[[Progress], None] = lambda progress: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Write every missing part; raises Stopped between batches when asked to.
+
+        `measure` makes a batch's table, with sample_id and loss. A part that is damaged, or was
+        made from something else than `made_from`, is missing.
+        """
+        pool = self.pool
+        done, tokens, left = 0, 0, int(pool.lengths.sum())
+        for number, batches in enumerate(self.plan()):
+            if self._holds(self.file(number)):
+                done += sum(len(batch) for batch in batches)
+                left -= sum(int(pool.lengths[batch].sum()) for batch in batches)
+                continue
+            tables = []
+            for batch in batches:
+                if should_stop():
+                    raise Stopped
+                tables.append(measure(batch))
+                done += len(batch)
+                tokens += int(pool.lengths[batch].sum())
+                left -= int(pool.lengths[batch].sum())
+                loss = float(pc.mean(tables[-1]["loss"]).as_py())
+                report(Progress(done, len(pool), tokens, left, loss))
+            part = pa.concat_tables(tables).replace_schema_metadata({MADE_FROM: self.made_from})
+            write_table(self.file(number), part)
+
+    def _holds(self, file: Path) -> bool:
+        """Whether a part is there, whole, and made from this."""
+        if not file.exists():
+            return False
+        try:
+            part = open_table(file).read()
+        except (pa.ArrowException, OSError):
+            return False
+        return (part.schema.metadata or {}).get(MADE_FROM.encode()) == self.made_from.encode()
+
+    def merged(self) -> pa.Table:
+        """All parts as one table, sorted by sample id; raises ScoringError if one is missing."""
+        count = len(self.plan())
+        try:
+            tables = [open_table(self.file(number)).read() for number in range(count)]
+        except (pa.ArrowException, OSError) as error:
+            raise ScoringError(f"{error}: resume, which makes that part anew") from None
+        merged = pa.concat_tables(tables).sort_by("sample_id").combine_chunks()
+        if not np.array_equal(merged["sample_id"].to_numpy(), np.sort(self.pool.sample_ids)):
+            raise ScoringError(
+                f"the parts in {self.folder} do not hold each sample once: remove the folder and"
+                " resume"
+            )
+        return merged

@@ -1,0 +1,70 @@
+"""What the stages of a run, and those of an evaluation, load: its model, its tokens."""
+
+from typing import Any
+
+import pyarrow.compute as pc
+import torch
+
+from grads.data.tokens import TokenPool
+from grads.engine import adapters, models
+from grads.errors import ModelError, ScoringError
+from grads.store.runs import Run
+
+
+def refuse_other_model(run: Run) -> str:
+    """The digest of the run's model; raises ModelError where it is not what the run was made with.
+
+    Runs from before 0.5 kept none, and take what is there. A model that was refused before
+    anything was made with it may be mended.
+    """
+    model, manifest = run.config().model, run.read_manifest()
+    known, found = manifest.model_digest, models.model_digest(model)
+    if known in (None, found):
+        return found
+    if {"warm-up", "score"} & set(manifest.made) or list(run.checkpoints.glob("checkpoint-*")):
+        raise ModelError(
+            f"the files of the model '{model}' are not those that run {run.id} was made with"
+            f" ({found[:20]}, then {known[:20]}): put those back, or start a new run"
+        )
+    run.update_manifest(weights={})
+    return found
+
+
+def load_base_model(run: Run, dtype: torch.dtype, device: str) -> Any:
+    """The model before any training; raises ModelError where two loads of it differ."""
+    model = models.load_model(run.config().model, device, dtype)
+    kept = dict(run.read_manifest().weights)
+    name, found = str(dtype).removeprefix("torch."), models.fingerprint(model)
+    if kept.setdefault(name, found) != found:
+        raise ModelError(
+            f"two loads of the model '{run.config().model}' gave different weights: some of them"
+            " are made up, as its files do not hold them; give a complete model"
+        )
+    run.update_manifest(weights=kept)
+    return model
+
+
+def load_pool(run: Run) -> TokenPool:
+    """The tokens of every sample that is not held out."""
+    heldout = run.read_table(run.samples_file, ["heldout"])["heldout"]
+    tokens = run.read_table(run.tokens_file, ["sample_id", "input_ids", "trained"])
+    return TokenPool.from_table(tokens.filter(pc.invert(heldout)))
+
+
+def load_scoring_model(run: Run, dtype: torch.dtype, device: str) -> Any:
+    """The base model with the run's warm-up in place."""
+    if run.weights.exists():
+        return models.load_model(str(run.weights), device, dtype)
+    model = load_base_model(run, dtype, device)
+    return adapters.load_adapter(model, run.adapter) if run.adapter.exists() else model
+
+
+def scoring_model_again(run: Run) -> Any:
+    """The model that a finished run was scored with; raises ScoringError where it is gone."""
+    if run.config().warmup != "none" and not (run.adapter.exists() or run.weights.exists()):
+        raise ScoringError(
+            f"run {run.id} has no warmed-up model any more, so nothing more can be measured with"
+            " it: score the data again"
+        )
+    device = models.pick_device(run.config().device)
+    return load_scoring_model(run, models.pick_dtype(run.config().dtype, device), device)

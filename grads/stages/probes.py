@@ -1,0 +1,146 @@
+"""Probe sets: their rows are read once and kept, then every sample is held against each set."""
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from grads.config.probe import ProbeConfig, Role, rows_of
+from grads.data.beside import read_beside
+from grads.data.tokens import TokenPool
+from grads.engine import models
+from grads.engine.gradients import GradientScorer
+from grads.engine.scoring import direct_pool, towards_table
+from grads.engine.self_check import self_check
+from grads.errors import DataError
+from grads.jobs.job import Job
+from grads.stages import loading, scoring
+from grads.store import pipeline
+from grads.store.files import SINGLE_SAMPLES, digest_of, write_table
+from grads.store.folders import ProbeRequest
+from grads.store.manifest import ProbeSet
+from grads.store.runs import Run
+
+Sets = Mapping[str, tuple[Role, str]]  # role and place by name
+
+
+def known(run: Run) -> Sets:
+    """The sets that the run was started with, and those that were added."""
+    added = {name: (one.role, one.source) for name, one in run.read_manifest().probes.items()}
+    return run.config().sets | added
+
+
+def read_sets(job: Job[Any], sets: Sets, sketch: int | None = None) -> None:
+    """Read these sets and keep their rows; raises DataError where one is not what it was."""
+    run: Run = getattr(job.folder, "run", job.folder)
+    tokenizer = models.load_tokenizer(run.config().model)
+    for done, (name, (role, place)) in enumerate(sets.items()):
+        ids = rows_of(place)
+        found = _of_pool(run, ids, role) if ids else _of_file(run, place, role, tokenizer)
+        table, one = found
+        before = run.read_manifest().probes
+        if name in before and before[name].digest != one.digest:
+            raise DataError(
+                f"the set '{name}', {place}, has changed since it was read: put the old file back,"
+                " or give the new one another name"
+            )
+        one.sketch = before[name].sketch if name in before else sketch or run.config().sketch
+        write_table(run.probe_set_file(name), table, SINGLE_SAMPLES)
+        run.update_manifest(probes=before | {name: one})
+        job.progress(done + 1, len(sets))
+
+
+def _of_pool(run: Run, ids: list[int], role: Role) -> tuple[pa.Table, ProbeSet]:
+    """A set of samples of the run's own pool."""
+    samples = run.read_table(run.samples_file, ["sample_id", "turns", "hash", "response_tokens"])
+    tokens = run.read_table(run.tokens_file, ["sample_id", "input_ids", "trained"])
+    wanted = pa.array(sorted(set(ids)), pa.int64())
+    unknown = sorted(set(ids) - set(samples["sample_id"].to_pylist()))
+    if unknown:
+        raise DataError(f"the run has no sample {unknown[0]} to put into a set: it may be refused")
+    table = _joined(*(t.filter(pc.is_in(t["sample_id"], wanted)) for t in (samples, tokens)))
+    hashes = table["hash"].to_pylist()
+    return table, _described(run, table, role, source=f"rows:{','.join(map(str, ids))}").model_copy(
+        update={"digest": digest_of(hashes)}
+    )
+
+
+def _of_file(run: Run, file: str, role: Role, tokenizer: Any) -> tuple[pa.Table, ProbeSet]:
+    manifest = run.read_manifest()
+    source, prepared = read_beside(
+        run.config(), file, tokenizer, mapping=manifest.columns, max_length=manifest.longest
+    )
+    table = _joined(prepared.samples, prepared.tokens)
+    described = _described(run, table, role, source=file)
+    known = {"digest": source.digest, "refused": len(prepared.rejects)}
+    return table, described.model_copy(update=known)
+
+
+def _joined(samples: pa.Table, tokens: pa.Table) -> pa.Table:
+    """probe_sets/NAME.parquet of two tables in one order."""
+    kept = samples.select(["sample_id", "turns", "hash", "response_tokens"])
+    return kept.append_column("input_ids", tokens["input_ids"]).append_column(
+        "trained", tokens["trained"]
+    )
+
+
+def _described(run: Run, table: pa.Table, role: Role, *, source: str) -> ProbeSet:
+    samples = run.read_table(run.samples_file, ["hash", "heldout"])
+    pool = samples.filter(pc.invert(samples["heldout"]))["hash"]
+    return ProbeSet(
+        role=role,
+        source=source,
+        digest="",
+        samples=len(table),
+        response_tokens=int(pc.sum(table["response_tokens"]).as_py()),
+        in_pool=int(pc.sum(pc.is_in(table["hash"], pool)).as_py() or 0),
+    )
+
+
+def add(job: Job[ProbeRequest]) -> None:
+    """What was asked for of a run that is scored: sets read, samples held against them, extras."""
+    request, run = job.folder, job.folder.run
+    config: ProbeConfig = request.config()
+    new = {n: s for n, s in config.sets.items() if not run.probe_file(n).exists()}
+    if new:
+        job.stage("probe sets", "sets")
+        read_sets(job, new, config.sketch)
+        pipeline.record(run, pipeline.STAGES["probe sets"])
+        pipeline.grown(run, ("probe_sets",))
+    scorer = GradientScorer(loading.scoring_model_again(run))
+    pool, device = loading.load_pool(run), models.pick_device(run.config().device)
+    if new:
+        _hold_against(job, scorer, pool, device, names=list(new))
+    if "question_gain" in config.extras:
+        scoring.read_answers_alone(job, run, scorer, request.parts)
+    shutil.rmtree(request.parts, ignore_errors=True)
+
+
+def _hold_against(
+    job: Job[ProbeRequest],
+    scorer: GradientScorer,
+    pool: TokenPool,
+    device: str,
+    *,
+    names: list[str],
+) -> None:
+    run = job.folder.run
+    job.stage("self-check")
+    self_check(scorer, pool, device, directions=True)
+    job.stage("score", "samples")
+    directions = scoring.directions(job, run, scorer, names)
+    parts = scoring.parts_of(run, scorer, job.folder.parts, pool, sets=names)
+    direct_pool(
+        parts,
+        scorer,
+        device=device,
+        directions=directions,
+        report=scoring.reporter(job),
+        should_stop=job.should_stop,
+    )
+    merged = parts.merged()
+    for name in names:
+        write_table(run.probe_file(name), towards_table(merged, name))
+    pipeline.grown(run, ("probes",))

@@ -1,0 +1,204 @@
+"""The stages that score: the gradients of every sample, how they lie to sets, answers alone."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from grads.data.tokens import TokenPool
+from grads.engine import models
+from grads.engine.anatomy import refuse_unknown_tokens
+from grads.engine.directions import Direction
+from grads.engine.gradients import GradientScorer
+from grads.engine.passes import Parts, Progress
+from grads.engine.probing import mean_gradient, without_questions
+from grads.engine.scoring import (
+    score_answers_alone,
+    score_pool,
+    scores_table,
+    token_signals,
+    towards_table,
+)
+from grads.engine.self_check import self_check
+from grads.errors import Stopped
+from grads.jobs.job import Job
+from grads.selection import topics
+from grads.stages import loading
+from grads.stages.steps import making, staged
+from grads.store import pipeline
+from grads.store.columns import MEASURED, SCORES
+from grads.store.files import SINGLE_SAMPLES, digest_of, matrix, write_table
+from grads.store.folders import TokenRequest
+from grads.store.runs import Run
+
+TOKEN_SIGNALS_UP_TO = 5_000  # samples, unless the config says otherwise
+
+
+def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> None:
+    """The stages that need the warmed-up model, which is loaded once, if at all."""
+    run, wanted = job.folder, pipeline.wanted(job.folder)
+    missing = [
+        name
+        for name in ("score", "extras")
+        if name in wanted and not pipeline.holds(run, pipeline.STAGES[name])
+    ]
+    if not missing:
+        return
+    scorer = GradientScorer(loading.load_scoring_model(run, dtype, device))
+    refuse_unknown_tokens(scorer.model, pool.input_ids)
+    if "score" in missing:
+        with staged(job, "self-check"):
+            directed = bool(run.read_manifest().probes)
+            run.update_manifest(self_check=self_check(scorer, pool, device, directed))
+        with staged(job, "score"):
+            _score(job, scorer, pool, device)
+            pipeline.record(run, pipeline.STAGES["score"])
+    with making(job, "extras") as work_left:
+        if work_left:
+            _extras(job, run, scorer, run.parts / "extras")
+
+
+def reporter(job: Job[Any]) -> Callable[[Progress], None]:
+    """What tells the world of each batch of a pass."""
+    started, batch = time.monotonic(), 0
+
+    def report(now: Progress) -> None:
+        nonlocal batch
+        batch += 1
+        job.progress(now.done, now.total, left=now.tokens_left, work=now.tokens)
+        rate = now.tokens / (time.monotonic() - started)
+        job.metrics(step=batch, loss=now.loss, tokens_per_s=round(rate, 1))
+
+    return report
+
+
+def directions(
+    job: Job[Any], run: Run, scorer: GradientScorer, names: Sequence[str]
+) -> dict[str, Direction]:
+    """The mean gradient of each of these sets, by its stored rows."""
+    found, config = {}, run.config()
+    for name in names:
+        tokens = run.read_table(run.probe_set_file(name), ["sample_id", "input_ids", "trained"])
+        rows = TokenPool.from_table(tokens)
+        refuse_unknown_tokens(scorer.model, rows.input_ids)
+        found[name] = mean_gradient(
+            scorer,
+            rows,
+            batch_tokens=config.batch_tokens,
+            device=models.pick_device(config.device),
+            sketch=run.read_manifest().probes[name].sketch,
+            seed=config.seed,
+            should_stop=job.should_stop,
+        )
+    return found
+
+
+def parts_of(
+    run: Run,
+    scorer: GradientScorer,
+    folder: Path,
+    pool: TokenPool,
+    *,
+    sets: Sequence[str],
+    **more: Any,
+) -> Parts:
+    """The parts of a pass over the pool, told apart by all that decides what they hold."""
+    made, config = run.read_manifest(), run.config()
+    needed = {name: made.files.get(name) for name in pipeline.STAGES["score"].needs}
+    needed |= {"model": made.model_digest, "dtype": str(scorer.model.dtype)}
+    needed.pop("probe_sets")  # the sets that count are named one by one
+    against = [(name, made.probes[name].digest, made.probes[name].sketch) for name in sorted(sets)]
+    made_from = digest_of([needed, MEASURED, config.batch_tokens, config.seed, against, more])
+    return Parts(folder, pool, config.batch_tokens, made_from)
+
+
+def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> None:
+    run, config = job.folder, job.folder.config()
+    wanted, sets = config.token_signals, sorted(run.read_manifest().probes)
+    with_tokens = len(pool) <= TOKEN_SIGNALS_UP_TO if wanted is None else wanted
+    parts = parts_of(run, scorer, run.parts, pool, sets=sets, with_tokens=with_tokens)
+    score_pool(
+        parts,
+        scorer,
+        device=device,
+        seed=config.seed,
+        with_tokens=with_tokens,
+        directions=directions(job, run, scorer, sets),
+        report=reporter(job),
+        should_stop=job.should_stop,
+    )
+    merged = parts.merged()
+    if with_tokens:
+        signals = ["sample_id", "embed_token_norm", "head_token_norm"]
+        write_table(run.token_signal_file, merged.select(signals), SINGLE_SAMPLES)
+    else:  # those that were asked for belong to the scores before
+        run.token_signal_file.unlink(missing_ok=True)
+    features = topics.reduce_features(matrix(merged["feature"]), config.seed)
+    width = features.shape[1]
+    columns = {
+        "sample_id": merged["sample_id"],
+        "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width),
+    }
+    write_table(run.features_file, pa.table(columns))
+    for name in sets:
+        write_table(run.probe_file(name), towards_table(merged, name))
+    copied = [name for name in SCORES if name not in MEASURED]
+    samples = run.read_table(run.samples_file, copied)
+    write_table(run.scores_file, scores_table(merged, samples))
+
+
+def read_answers_alone(job: Job[Any], run: Run, scorer: GradientScorer, folder: Path) -> None:
+    """The stage `extras` of a run that is scored, unless what it makes is there."""
+    stage = pipeline.STAGES["extras"]
+    if not pipeline.holds(run, stage):
+        job.stage(stage.name, stage.unit)
+        _extras(job, run, scorer, folder)
+        pipeline.record(run, stage)
+
+
+def _extras(job: Job[Any], run: Run, scorer: GradientScorer, folder: Path) -> None:
+    """extras.parquet: the loss that the question saves, null where there is no question."""
+    alone = without_questions(loading.load_pool(run))
+    scores = run.read_table(run.scores_file, ["sample_id", "loss"])
+    ids, loss = (scores[name].to_numpy() for name in ("sample_id", "loss"))
+    gain = np.full(len(ids), np.nan, np.float32)
+    if len(alone):
+        parts = parts_of(run, scorer, folder, alone, sets=(), stage="extras")
+        score_answers_alone(
+            parts,
+            scorer,
+            device=models.pick_device(run.config().device),
+            report=reporter(job),
+            should_stop=job.should_stop,
+        )
+        merged = parts.merged()
+        place = np.searchsorted(ids, merged["sample_id"].to_numpy())
+        gain[place] = merged["loss"].to_numpy() - loss[place]
+    column = pa.array(gain, from_pandas=True)  # NaN becomes null
+    write_table(run.extras_file, pa.table({"sample_id": ids, "question_gain": column}))
+
+
+def add_token_signals(job: Job[TokenRequest]) -> None:
+    """Score the wanted samples once more and keep their per-token signals."""
+    run = job.folder.run
+    wanted = job.folder.config_values()["sample_ids"]
+    job.stage("token signals", "samples")
+    pool, device = loading.load_pool(run), models.pick_device(run.config().device)
+    scorer = GradientScorer(loading.scoring_model_again(run))
+    position = {int(sample): i for i, sample in enumerate(pool.sample_ids)}
+    tables = [run.read_table(run.token_signal_file)] if run.token_signal_file.exists() else []
+    known = set(tables[0]["sample_id"].to_pylist()) if tables else set()
+    for done, sample in enumerate(s for s in wanted if s not in known):
+        if job.should_stop():
+            raise Stopped
+        index = np.array([position[sample]])
+        signals = token_signals(scorer.score(*pool.collate(index, device)))
+        ids = pa.array([sample], pa.int64())
+        tables.append(pa.table({"sample_id": ids, **signals}))
+        job.progress(done + 1, len(wanted))
+    write_table(run.token_signal_file, pa.concat_tables(tables), SINGLE_SAMPLES)
+    pipeline.grown(run, ("token_signal/signals.parquet",))
