@@ -1,8 +1,37 @@
-"""The errors a user can cause. Each message says what was wrong, the value, and what to do."""
+"""The errors a user can cause, and what the machine refuses: what was wrong, and what to do."""
+
+import errno
+import os
+import re
+
+from grads.text import MESSAGE, cut, visible
+
+OUT_OF_MEMORY = "out of memory: lower --batch-tokens or --max-length"
+NO_MEMORY = ("out of memory", "t allocate memory", "bad_alloc")  # can't, could not, cannot
+FREE_SPACE = "free some space on that disk, then resume or start again"
+PERMIT = "give this user its permissions, or give another place"
+REFUSALS = {  # of the system, by its number: what to do
+    errno.ENOSPC: FREE_SPACE,
+    errno.EDQUOT: FREE_SPACE,
+    errno.EROFS: "give a place that can be written to",
+    errno.EACCES: PERMIT,
+    errno.EPERM: PERMIT,
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EMFILE: "close other programs, or allow more open files",
+}
+IN_WORDS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # libraries also tell these without a number
+# What torch and numpy say of a file that has ended too early.
+CUT_SHORT = re.compile(r"inline_container\.cc|^\d+ requested and \d+ written$")
 
 
 class GradsError(Exception):
-    """Base of every error that is shown to the user as one line, without a stack trace."""
+    """Base of every error that is shown to the user as one line, without a stack trace.
+
+    Names and values in it are those of others: as text it is bounded, and safe on a terminal.
+    """
+
+    def __str__(self) -> str:
+        return cut(visible(super().__str__()), MESSAGE)
 
 
 class ConfigError(GradsError):
@@ -47,3 +76,22 @@ class RunError(GradsError):
 
 class Stopped(Exception):  # noqa: N818 - a signal between stages, not an error
     """Raised inside a job when the user has asked it to stop."""
+
+
+def of_the_machine(error: BaseException) -> str | None:
+    """One line on memory, room on a disk or permission that was refused; None on other errors.
+
+    Libraries have errors of their own for these, which repeat the system's words.
+    """
+    text = str(error)
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in NO_MEMORY):
+        return OUT_OF_MEMORY
+    number = getattr(error, "errno", None)
+    if number not in REFUSALS:
+        full = errno.ENOSPC if CUT_SHORT.search(text) else None
+        number = next((n for n in IN_WORDS if os.strerror(n) in text), full)
+    if number is None:
+        return None
+    place = getattr(error, "filename", None)
+    at = f" at {place}" if place else ""
+    return cut(visible(f"{os.strerror(number).lower()}{at}: {REFUSALS[number]}"), MESSAGE)

@@ -44,7 +44,8 @@ def show(draft: Draft, settings: RunConfig) -> None:
     refused = f", {counts.refused:,} cannot" if rejects else ""
     say(f"{counts.usable:,} of {words.count(counts.rows, 'row')} can be used{refused}")
     roles = ", ".join(f"{role} = {column}" for role, column in manifest.columns.items())
-    st.markdown(f"Recognised as **{manifest.source.layout}**: {words.literal(roles)}.")
+    layout = words.literal(manifest.source.layout)
+    st.markdown(f"Recognised as **{layout}**: {words.literal(roles)}.")
     intake.remarks(manifest)
     tokens = api.lengths(draft)
     facts = {
@@ -81,7 +82,7 @@ with frame.page("Data"):
         on_change=take_upload,
     )
     dataset = setup.text("dataset", field, placeholder="data/train.jsonl")
-    field.caption("A path below: " + ", ".join(f"`{root}`" for root in api.allowed_roots()))
+    field.caption(words.literal(f"A path below: {', '.join(map(str, api.allowed_roots()))}"))
     with refusing():
         place = api.data_place(dataset)
     with st.expander("Columns, model and limits", expanded=intake.to_be_mapped(place)):

@@ -19,6 +19,7 @@ CELLS = 60  # along each axis of a plane
 # Points of a plane that go to the browser: as SVG, which also draws at once without a GPU.
 MOST_POINTS = 2_000
 OTHERS = "all others"
+PLAIN = {"&": "&amp;", "<": "&lt;", "%": "&#37;", "$": "&#36;"}
 
 
 def layout(figure: go.Figure, x: str, y: str, height: int, **more: Any) -> go.Figure:
@@ -37,8 +38,8 @@ def layout(figure: go.Figure, x: str, y: str, height: int, **more: Any) -> go.Fi
 
 
 def plain(text: str) -> str:
-    """Text that Plotly shows as it stands, where it would take tags for formatting."""
-    return str(text).replace("&", "&amp;").replace("<", "&lt;")
+    """Text that Plotly shows as it stands, where it would look for tags, values and formulas."""
+    return "".join(PLAIN.get(mark, mark) for mark in str(text))
 
 
 def spread(values: np.ndarray) -> tuple[float, float]:

@@ -28,13 +28,14 @@ def sentence(estimate: RunCost) -> str:
     """An estimate in a sentence."""
     total = sum(estimate.seconds.values())
     parts = ", ".join(
-        f"{name} {words.duration(seconds)}" for name, seconds in estimate.seconds.items()
+        words.literal(f"{name} {words.duration(seconds)}")
+        for name, seconds in estimate.seconds.items()
     )
     return (
         f"About **{words.duration(total)}** ({parts}),"
         f" **{words.size(estimate.memory_bytes)}** of memory and"
         f" **{words.size(estimate.disk_bytes)}** of disk for"
-        f" {words.count(estimate.samples, 'example')} on {estimate.device}."
+        f" {words.count(estimate.samples, 'example')} on {words.literal(estimate.device)}."
     )
 
 

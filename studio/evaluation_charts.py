@@ -56,14 +56,14 @@ def trade_off(
             error_x={"type": "data", "array": [reach[i][1]], "thickness": 1},
             error_y={"type": "data", "array": [reach[i][0]], "thickness": 1},
             mode="markers",
-            name=label,
+            name=plain(label),
             marker={
                 "color": colour,
                 "symbol": symbol + ("-open" if ARM_KINDS[kind].as_long_as_full else ""),
                 "size": 12,
                 "line": {"width": 2, "color": colour},
             },
-            hovertemplate=f"{label}: held-out loss %{{y:.3f}}, general loss %{{x:+.3f}}"
+            hovertemplate=f"{plain(label)}: held-out loss %{{y:.3f}}, general loss %{{x:+.3f}}"
             "<extra></extra>",
         )
     best = sorted(
@@ -249,9 +249,9 @@ def training_curves(
             x=[step for step, _ in points],
             y=[loss for _, loss in points],
             mode="lines",
-            name=label,
+            name=plain(label),
             line={"color": styles[number][0], "dash": dashes[number % len(dashes)]},
-            hovertemplate=f"{label}, step %{{x}}: %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"{plain(label)}, step %{{x}}: %{{y:.3f}}<extra></extra>",
         )
     named = len(curves) <= LEGEND
     return layout(figure, "training step", "training loss, nats per token", 300, showlegend=named)
@@ -262,8 +262,8 @@ def overlap(labels: Sequence[str], shares: Sequence[Sequence[float]]) -> go.Figu
     percent = 100 * np.array(shares)
     figure = go.Figure(
         go.Heatmap(
-            x=list(labels),
-            y=list(labels),
+            x=[plain(label) for label in labels],
+            y=[plain(label) for label in labels],
             z=percent,
             text=np.round(percent).astype(int),
             texttemplate="%{text}",

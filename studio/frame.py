@@ -64,11 +64,14 @@ def guard() -> Iterator[None]:
     except GradsError as error:
         st.error(words.error(str(error)), icon=":material/error:")
         st.stop()
-    except Exception:
+    except Exception as error:
+        if refused := api.of_the_machine(error):
+            st.error(words.error(refused), icon=":material/error:")
+            st.stop()
         LOG.exception("a page failed")
         st.error(
             "Something went wrong while drawing this page. Reload it; if it happens again, the"
-            f" details are in `{log_file()}`.",
+            f" details are in {words.literal(str(log_file()))}.",
             icon=":material/error:",
         )
         st.stop()
@@ -82,7 +85,8 @@ class _LogFile(logging.Handler):
             file = log_file()
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a", encoding="utf-8") as out:
-                out.write(f"{self.format(record)}\n")
+                lines = self.format(record).split("\n")
+                out.writelines(f"{api.visible(line)}\n" for line in lines)
         except OSError:  # a full disk must not hide the message on the page
             self.handleError(record)
 

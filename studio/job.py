@@ -19,10 +19,10 @@ MARKS = {
 def progress(status: Status) -> None:
     """A bar with the stage, how far it is, and the time it still takes."""
     known = api.watch.STAGES.get(status.stage)
-    stage = known.label if known else status.stage or "Starting"
-    text = status.message.capitalize() or stage
+    stage = known.label if known else words.literal(status.stage) or "Starting"
+    text = words.literal(status.message.capitalize()) or stage
     if status.total and not status.message:
-        text += f": {status.done:,} of {status.total:,} {status.unit}"
+        text += f": {status.done:,} of {status.total:,} {words.literal(status.unit)}"
     if status.eta_s is not None:
         text += f", about {words.duration(status.eta_s)} left"
     st.progress(status.done / status.total if status.total else 0.0, text=text)
@@ -123,8 +123,8 @@ def _written(file: Path | None) -> int:
 @st.dialog("Delete this run?")
 def _delete(run: Run) -> None:
     st.write(
-        f"`{run.id}` with its scores, saved selections, exports and evaluations will be gone. Your"
-        " data file stays."
+        f"{words.literal(run.id)} with its scores, saved selections, exports and evaluations will"
+        " be gone. Your data file stays."
     )
     with frame.guard():
         if st.button("Delete it", type="primary"):

@@ -70,7 +70,7 @@ def save(pool: Pool, options: SelectionConfig, count: int) -> None:
     ):
         record = api.select_samples(pool.run, name, options, pool)
         st.session_state["saved"] = name
-        st.toast(f"Saved {record.samples.kept:,} examples as {name}")
+        st.toast(f"Saved {record.samples.kept:,} examples as {words.literal(name)}")
         st.rerun()
 
 

@@ -253,7 +253,7 @@ def _heat(run: Run, sample_id: int) -> None:
 def _offer_heat(run: Run, sample_id: int) -> None:
     status = api.observe(TokenRequest(run))
     if status.state in ACTIVE:
-        waits = f" It is {status.message}." if status.message else ""
+        waits = f" It is {words.literal(status.message)}." if status.message else ""
         st.info(f"Signals of words are being computed in the background.{waits}")
         _wait_for_heat(run, sample_id)
         return

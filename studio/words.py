@@ -2,8 +2,15 @@
 
 import re
 
+from grads import api
 from grads.api import COLUMNS, towards_column
 
+MARKS = r"\`*_{}[]()#+-.!|<>$~:&"
+JOINER = "\u2060"
+# Between the parts of `:material/home:`, `:smile:`, `a://b`, `www.a`, `a@b`, `->`, `--`, `>=`.
+READ_LATER = re.compile(
+    r"(?<=:)(?=material[/_]|[\w+-]+:|//)|(?<=[Ww]{3})(?=\.)|(?<=@)(?=[\w-])|(?<=[-<>~])(?=[-=>])"
+)
 ROLES = {"prompt": "Question column", "response": "Answer column", "messages": "Dialogue column"}
 
 STATES = {
@@ -101,5 +108,10 @@ def error(text: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Text that Markdown shows as it stands."""
-    return "".join("\\" + c if c in r"\`*_{}[]()#+-.!|<>$~:&" else c for c in text)
+    """One line that Markdown shows as it stands: the door for every text of others.
+
+    A backslash keeps a mark from being one. Icons, arrows and addresses are found in the text
+    after that; a joiner, which has no width, keeps them apart.
+    """
+    line = READ_LATER.sub(JOINER, api.visible(" ".join(text.split())))
+    return "".join("\\" + c if c in MARKS else c for c in line)

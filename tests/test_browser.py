@@ -1,5 +1,6 @@
 """The dashboard in a real browser, with a real server and real jobs on a tiny model."""
 
+import json
 import os
 import re
 import shutil
@@ -406,6 +407,23 @@ def test_text_with_html_shows_as_text(page, server, place):
     expect(headline(page)).to_have_text("3 of 3 rows can be used", timeout=SLOW)
     expect(page.locator(".turn.user").first).to_contain_text(nasty)
     assert page.evaluate("window.hacked") is None
+
+
+def test_names_are_shown_as_they_stand(page, server):
+    """What Streamlit's front end would make of them is known to it alone."""
+    name = (
+        "evil :material/home: :smile: :red[x] a -> b -- c >= d $x$ **b** _i_ `c` <b>x</b> &lt;"
+        " https://a.bc/d www.a.bc a.b@c.de [a](b)"
+    )
+    run = demo_run(server.runs, "marked")
+    run.config_file.write_text(json.dumps(run.config_values() | {"model": name}))
+    page.goto(f"{server.url}/Run?run=marked")
+    line = page.locator("p", has_text="evil").first
+    expect(line).to_be_visible()
+    page.wait_for_timeout(2_000)  # icons, formulas and smileys come with scripts of their own
+    assert name in line.inner_text().replace("\u2060", "")
+    assert line.locator("a, code, em, img, .katex").count() == 0
+    api.delete_run(run)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

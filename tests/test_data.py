@@ -100,7 +100,7 @@ def refusal(action, *args, **kwargs):
     """The message of the DataError that `action` raises, which must be one line."""
     with pytest.raises(DataError) as caught:
         action(*args, **kwargs)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in caught.value.args[0]
     return str(caught.value)
 
 
@@ -191,6 +191,40 @@ def test_folder_with_splits(tmp_path):
     assert read(tmp_path / "d", split="test").rows == ROWS[2:]
     message = refusal(read, tmp_path / "d", split="dev")
     assert all(word in message for word in ("'dev'", "train, test", "--split"))
+
+
+@pytest.mark.parametrize("name", ["../secret/data.arrow", "SECRET/data.arrow", "..", "a/b.arrow"])
+@pytest.mark.parametrize("split", [True, False])
+def test_a_saved_folder_names_no_file_elsewhere(tmp_path, name, split):
+    """As a list of its files, or as a split: a page would show what its user may not have read."""
+    Dataset.from_list([{"prompt": "secret", "response": "secret"}]).save_to_disk(
+        tmp_path / "secret"
+    )
+    name = name.replace("SECRET", str(tmp_path / "secret"))
+    mine = Dataset.from_list(ROWS)
+    if split:
+        DatasetDict({"train": mine}).save_to_disk(tmp_path / "d")
+        name, lists = name.removesuffix("/data.arrow"), tmp_path / "d" / "dataset_dict.json"
+        lists.write_text(json.dumps({"splits": [name]}))
+    else:
+        mine.save_to_disk(tmp_path / "d")
+        (arrow,) = (tmp_path / "secret").glob("*.arrow")
+        arrow.rename(arrow.with_name("data.arrow"))
+        lists = tmp_path / "d" / "state.json"
+        state = json.loads(lists.read_text()) | {"_data_files": [{"filename": name}]}
+        lists.write_text(json.dumps(state))
+    message = refusal(read, tmp_path / "d", split="train" if not split else None)
+    assert "names a file elsewhere" in message
+    assert name in message
+
+
+@pytest.mark.parametrize(
+    "damage", ["[]", "{}", "no json", '{"splits": 3}', '{"splits": ["train"]}']
+)
+def test_a_damaged_saved_folder_is_an_error_of_one_line(tmp_path, damage):
+    DatasetDict({"test": Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "d")
+    (tmp_path / "d" / "dataset_dict.json").write_text(damage)
+    assert "cannot load the data set" in refusal(read, tmp_path / "d")
 
 
 def test_folder_with_splits_of_which_none_is_chosen(tmp_path):

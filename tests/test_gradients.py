@@ -8,9 +8,9 @@ import tiny
 import torch
 
 from grads.engine import head
+from grads.engine.adapters import add_lora
 from grads.engine.autograd import autograd_norms
 from grads.engine.gradients import GradientScorer
-from grads.engine.models import add_lora
 from grads.errors import ModelError
 
 NUMBERS = ("loss", "embed_grad_norm", "head_grad_norm")

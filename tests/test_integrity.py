@@ -18,7 +18,7 @@ from grads import api
 from grads.config.evaluation import EvaluationConfig
 from grads.config.run import RunConfig
 from grads.data.sources import read_source
-from grads.engine import models
+from grads.engine import adapters, models
 from grads.engine.passes import Parts
 from grads.errors import DataError, ModelError, RunError
 from grads.jobs import processes as jobs
@@ -122,9 +122,9 @@ def test_a_classifier_is_no_language_model(tmp_path):
 def test_an_adapter_that_lacks_weights_is_refused(tmp_path):
     """PEFT would leave what is missing without effect, and warn."""
     tiny.make_model("llama-tied").save_pretrained(tmp_path / "model")
-    adapted = models.add_lora(tiny.make_model("llama-tied"), 4)
+    adapted = adapters.add_lora(tiny.make_model("llama-tied"), 4)
     adapted.save_pretrained(tmp_path / "adapter")
-    load = lambda: models.load_adapter(tiny.make_model("llama-tied"), tmp_path / "adapter")  # noqa: E731
+    load = lambda: adapters.load_adapter(tiny.make_model("llama-tied"), tmp_path / "adapter")  # noqa: E731
     load()
     file = tmp_path / "adapter" / "adapter_model.safetensors"
     weights = load_file(file)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from chain import PATIENCE, save_tiny_model
 
 from grads.data.chat import PLAIN_TEMPLATE, encode
 from grads.data.turns import Turn
-from grads.engine import models
+from grads.engine import adapters, models
 from grads.errors import ModelError
 
 
@@ -41,7 +42,7 @@ def test_demo_is_a_float_model_that_trains_and_saves(demo_model, tmp_path):
     sample = encode([Turn("user", "Hi"), Turn("assistant", "Hello")], tokenizer, 64)
     trained = tokenizer.decode(sample.input_ids[sample.trained].tolist())
     assert trained == "Hello<|im_end|>"
-    adapted = models.add_lora(model, 2)
+    adapted = adapters.add_lora(model, 2)
     adapted.save_pretrained(tmp_path, save_embedding_layers=False)
     assert (tmp_path / "adapter_model.safetensors").exists()
 
@@ -74,7 +75,7 @@ def test_demo_without_its_package_is_the_hub_id(tmp_path, monkeypatch):
 def test_missing_models_are_one_line(model, message):
     with pytest.raises(ModelError, match=message) as caught:
         models.load_tokenizer(model)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in caught.value.args[0]
 
 
 def test_pickled_weights_are_refused(folder, tmp_path):
@@ -132,3 +133,20 @@ def test_a_tokenizer_is_read_anew_when_its_template_changes(tmp_path):
     for written in ("{{ messages[0].content }}", "now {{ messages[0].content }}"):
         template.write_text(written)
         assert models.load_tokenizer(str(tmp_path)).chat_template == written
+
+
+def test_a_hub_models_tokenizer_is_read_anew_when_its_template_changes(tmp_path, monkeypatch):
+    """It was mended where the hub's files lie: a process that keeps tokenizers must not go on."""
+    snapshot = tmp_path / "models--org--name" / "snapshots" / ("0" * 40)
+    save_tiny_model(snapshot)
+    (tmp_path / "models--org--name" / "refs").mkdir()
+    (tmp_path / "models--org--name" / "refs" / "main").write_text("0" * 40)
+    keep = partial(models.try_to_load_from_cache, cache_dir=tmp_path)
+    monkeypatch.setattr(models, "try_to_load_from_cache", keep)
+    load = models.AutoTokenizer.from_pretrained
+    monkeypatch.setattr(
+        models.AutoTokenizer, "from_pretrained", lambda name, **more: load(name, cache_dir=tmp_path)
+    )
+    for written in ("{{ messages[0].content }}", "now {{ messages[0].content }}"):
+        (snapshot / "chat_template.jinja").write_text(written)
+        assert models.load_tokenizer("org/name").chat_template == written

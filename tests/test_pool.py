@@ -146,6 +146,23 @@ def test_ids_too_large_for_a_float_do_not_stop_the_pool(small):
     assert len(Pool(small).numbers["message"]) == 40
 
 
+@pytest.mark.parametrize("name", ["...1", ".id", "a.b", "[0]", "", "a:1", "columns", "%{x}"])
+def test_any_name_of_a_column_is_a_name(small, name):
+    """None is read as a path, in a filter, in a bound, or in the text of a bound."""
+    values = {name: pa.array([float(i) for i in range(40)])}
+    set_source_columns(small, **{"text.of.all": pa.array(["x"] * 40)} | values)
+    pool = Pool(small)
+    assert pool.numbers[name].tolist() == list(range(40))
+    assert pool.matching(Filter(bounds=(Bound(column=name, low=10, high=19),))).sum() == 10
+    kept = pool.select(options(ratio=1.0, bounds=[f"{name}:10:19"])).kept
+    assert np.flatnonzero(kept).tolist() == list(range(10, 20))
+
+
+def test_a_column_of_the_source_hides_no_topics(small):
+    set_source_columns(small, **{TOPIC: pa.array(["x"] * 40)})
+    assert len(Pool(small).categories[TOPIC].names) == 3
+
+
 def test_a_run_without_topics_or_source_columns(small):
     for file in (small.clusters_file, small.features_file):
         file.unlink()
@@ -705,6 +722,39 @@ def test_data_elsewhere_are_refused_with_what_to_do(folders):
         with pytest.raises(DataError, match="GRADS_DATA_DIRS") as caught:
             api.data_place(str(place))
         assert str(allowed) in str(caught.value), place
+
+
+@pytest.mark.parametrize("linked", ["train/data.arrow", "train"])
+def test_a_saved_folder_holds_no_link_to_elsewhere(folders, linked):
+    """Not in the folder of a split either: each is a file that would be read."""
+    allowed, other = folders
+    train = allowed / "saved" / "train"
+    train.mkdir(parents=True)
+    for file in ("saved/dataset_dict.json", "saved/train/state.json", "saved/train/a.arrow"):
+        (allowed / file).write_text("{}")
+    assert api.data_place(str(allowed / "saved")) == str(allowed / "saved")
+    (other / "data.arrow").write_text("secret")
+    if linked == "train":
+        train.rename(allowed / "away")
+        train.symlink_to(other)
+    else:
+        (allowed / "saved" / linked).symlink_to(other / "data.arrow")
+    with pytest.raises(DataError, match="GRADS_DATA_DIRS"):
+        api.data_place(str(allowed / "saved"))
+
+
+def test_a_model_folder_holds_no_link_to_elsewhere(folders):
+    """Its chat template is shown with every sample: it could be any text of this machine."""
+    allowed, other = folders
+    (allowed / "m" / "more").mkdir(parents=True)
+    (allowed / "m" / "config.json").write_text("{}")
+    (allowed / "blob").write_text("{}")
+    (allowed / "m" / "tokenizer.json").symlink_to(allowed / "blob")
+    assert api.model_place(str(allowed / "m")) == str(allowed / "m")
+    (other / "secret").write_text("secret")
+    (allowed / "m" / "more" / "chat_template.jinja").symlink_to(other / "secret")
+    with pytest.raises(ModelError, match="GRADS_DATA_DIRS"):
+        api.model_place(str(allowed / "m"))
 
 
 def test_models_are_held_to_the_same_folders(folders):

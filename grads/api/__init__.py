@@ -50,7 +50,14 @@ from grads.config.evaluation import ARM_KINDS, ARMS, ArmKind, EvaluationConfig, 
 from grads.config.probe import ProbeConfig
 from grads.config.run import RunConfig
 from grads.data.rejects import place as row_place
-from grads.errors import ConfigError, DataError, GradsError, LayoutError, RunError
+from grads.errors import (
+    ConfigError,
+    DataError,
+    GradsError,
+    LayoutError,
+    RunError,
+    of_the_machine,
+)
 from grads.evaluation.cost import EvaluationCost
 from grads.evaluation.metrics import FORGETTING, LEARNING
 from grads.evaluation.points import BudgetPoint
@@ -90,6 +97,7 @@ from grads.store.folders import (
 )
 from grads.store.manifest import Manifest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, runs_root
+from grads.text import visible
 
 COLUMNS = SIGNALS | SCORES | EXTRAS  # every number of a sample by name, with its label and meaning
 
@@ -183,6 +191,7 @@ __all__ = [
     "look",
     "model_place",
     "observe",
+    "of_the_machine",
     "open_folder",
     "overlap",
     "place_demo",
@@ -207,6 +216,7 @@ __all__ = [
     "summary",
     "towards_column",
     "usual_draw",
+    "visible",
     "wait",
     "watch",
     "with_decisions",

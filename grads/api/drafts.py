@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from grads.config.base import is_path, members
+from grads.config.base import DEMO_MODEL, is_path, members
 from grads.config.run import RunConfig
 from grads.data.layouts import recognise_in
 from grads.data.places import data_files
 from grads.data.sources import read_source
+from grads.data.tables import is_saved
 from grads.errors import DataError, GradsError, ModelError
 from grads.jobs import processes as jobs
 from grads.store.files import replacing
@@ -39,14 +40,21 @@ def data_place(text: str) -> str:
     So it does for a folder or glob of which one file is a link to outside.
     """
     text = _held(text, DataError, "upload it, ")
-    for file in members(text) if text else []:
+    folder = Path(text).expanduser()
+    files = folder.rglob("*") if text and is_saved(folder) else members(text) if text else []
+    for file in files:
         _held(str(file), DataError, "upload it, ")
     return text
 
 
 def model_place(text: str) -> str:
     """A model's folder, file or hub id from a page; raises ModelError as `data_place` does."""
-    return _held(text, ModelError)
+    text = _held(text, ModelError)
+    folder = Path(text).expanduser()
+    if text not in ("", DEMO_MODEL) and (folder / "config.json").exists():
+        for file in folder.rglob("*"):
+            _held(str(file), ModelError)
+    return text
 
 
 def _held(text: str, kind: type[GradsError], other_way: str = "") -> str:

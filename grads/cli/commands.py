@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from grads import api
 from grads.api import (
@@ -25,6 +24,7 @@ from grads.cli.options import Json, Root, RunDir, with_settings
 from grads.cli.terminal import (
     bench_lines,
     decision_lines,
+    run_table,
     selection_lines,
     show,
     state_lines,
@@ -184,14 +184,10 @@ def list_command(runs_dir: Root = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([row.as_dict() for row in rows]))
         return
-    table = Table("run", "state", "stage", "samples", "data set", "model", "selections")
-    for row in rows:
-        usable = str(row.counts.get("usable", ""))
-        count = str(len(row.selections) or "")
-        stage = "" if row.status.state == "finished" else row.status.stage
-        data = Path(row.dataset).name
-        table.add_row(row.id, row.status.state, stage, usable, data, row.model, count)
-    Console().print(table if rows else "no runs yet: start one with `python -m grads run`")
+    if not rows:
+        print("no runs yet: start one with `python -m grads run`")
+        return
+    Console().print(run_table(rows))
 
 
 @app.command()
@@ -262,8 +258,13 @@ def main() -> None:
         _fail(error, 2)
     except GradsError as error:
         _fail(error, 1)
+    except Exception as error:
+        refused = api.of_the_machine(error)
+        if refused is None:
+            raise
+        _fail(refused, 1)
 
 
-def _fail(error: GradsError, code: int) -> None:
+def _fail(error: GradsError | str, code: int) -> None:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(code)

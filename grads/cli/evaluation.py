@@ -7,7 +7,7 @@ import typer
 from grads import api
 from grads.api import EvaluationConfig, Run, TuneConfig
 from grads.cli.options import Json, RunDir, with_settings
-from grads.cli.terminal import console, estimate_line, work
+from grads.cli.terminal import estimate_line, say, work
 
 
 @with_settings(EvaluationConfig)
@@ -46,5 +46,5 @@ def _compare(run: Run, name: str, settings: EvaluationConfig | TuneConfig, as_js
     """Say what an evaluation will take, and work at it."""
     made = api.create_evaluation(run, name, settings)
     if not as_json and api.observe(made).state != "finished":
-        console.print(estimate_line(api.estimate_evaluation(run, settings)))
+        say(estimate_line(api.estimate_evaluation(run, settings)))
     work(made, as_json)

@@ -3,11 +3,14 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
 
 from grads import api
 from grads.api import (
@@ -25,9 +28,11 @@ from grads.api import (
     SelectionRecord,
     Status,
     TuneResult,
+    visible,
 )
 
-console = Console(stderr=True)
+# What stands in brackets or between colons is text: names and paths of others.
+console = Console(stderr=True, markup=False, emoji=False)
 
 
 def work(folder: JobFolder, as_json: bool) -> None:
@@ -55,13 +60,13 @@ def follow(folder: JobFolder) -> None:
     try:
         watch(folder)
     except KeyboardInterrupt:
-        console.print("stopping ...")
+        say("stopping ...")
         api.stop_run(folder)
-        console.print(f"stopped; {again}")
+        say(f"stopped; {again}")
         raise typer.Exit(130) from None
     now = api.observe(folder)
     if now.state == "stopped":
-        console.print(f"stopped; {again}")
+        say(f"stopped; {again}")
         raise typer.Exit(1)
     if now.state != "finished":
         raise GradsError(f"{now.error} (in {folder.path})")
@@ -70,10 +75,10 @@ def follow(folder: JobFolder) -> None:
 def watch(folder: JobFolder) -> None:
     """Show progress until the job has ended: a bar on a terminal, else a line a stage."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=None, note="")
@@ -82,14 +87,14 @@ def watch(folder: JobFolder) -> None:
             now = api.observe(folder)
             stage = now.stage or now.message or now.state
             if stage != shown and not console.is_terminal:
-                console.print(stage)
+                say(stage)
             shown = stage
             bar.update(
                 task,
-                description=stage,
+                description=visible(stage),
                 completed=now.done,
                 total=now.total or None,
-                note=_note(now),
+                note=visible(_note(now)),
             )
             if now.state not in ACTIVE:
                 return
@@ -117,7 +122,26 @@ def show(value: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
     if as_json:
         print(json.dumps(value))
     else:
-        print("\n".join(lines(value)))
+        for line in lines(value):
+            print(visible(line))
+
+
+def say(text: str) -> None:
+    """A line beside the results: on the error output."""
+    console.print(visible(text))
+
+
+def run_table(rows: list[api.RunSummary]) -> Table:
+    """What `list` shows of runs."""
+    table = Table("run", "state", "stage", "samples", "data set", "model", "selections")
+    for row in rows:
+        usable = str(row.counts.get("usable", ""))
+        count = str(len(row.selections) or "")
+        stage = "" if row.status.state == "finished" else row.status.stage
+        data = Path(row.dataset).name
+        cells = (row.id, row.status.state, stage, usable, data, row.model, count)
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    return table
 
 
 def selection_lines(record: SelectionRecord) -> list[str]:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from grads.errors import ConfigError
+from grads.text import VALUE, brief, cut
 
 DEMO_MODEL = "demo"
 DEMO_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -79,6 +80,11 @@ def is_glob(text: str) -> bool:
     return any(mark in text for mark in "*?[")
 
 
+def is_name(text: str) -> bool:
+    """Whether it is the name of something in a folder, and leads nowhere else."""
+    return Path(text).name == text and text not in ("", "..") and "\0" not in text
+
+
 def members(place: str) -> list[Path]:
     """The files that a path names: itself, those of a folder and its `data/`, or of a glob.
 
@@ -118,19 +124,22 @@ def _absolute_path(text: str) -> str:
 
 def describe(problem: Any) -> str:
     """One problem of a pydantic ValidationError in words: field, value, what is wrong."""
-    name = ".".join(str(part) for part in problem["loc"])
+    name = cut(".".join(str(part) for part in problem["loc"]), VALUE)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         return f"unknown setting '{name}': see --help for the settings there are"
     if problem["type"] == "missing":
         return f"{name} is missing: it must be given"
-    return f"{name} is {problem['input']!r}: {message}" if name else message
+    return f"{name} is {brief(problem['input'])}: {message}" if name else message
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Settings from a YAML file; raises ConfigError with the line of a syntax error."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        _refuse_repetition(path, root)
+        values = loader.construct_document(root) if root else None
     except OSError as error:
         raise ConfigError(f"cannot read config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -138,6 +147,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
         place = f" line {mark.line + 1}" if mark else ""
         kind = type(error).__name__
         raise ConfigError(f"config {path}{place} is not valid YAML ({kind}): correct it") from None
+    except RecursionError:
+        raise ConfigError(f"config {path} is nested too deeply: settings are flat") from None
     if not isinstance(values, dict):
         raise ConfigError(f"config {path} must hold 'setting: value' lines")
     return values
+
+
+def _refuse_repetition(path: Path, root: yaml.Node | None) -> None:
+    """Raise ConfigError where an alias stands for a list or a mapping.
+
+    A few such lines can stand for more values than any memory holds.
+    """
+    seen: set[int] = set()
+    left = [root] if isinstance(root, yaml.CollectionNode) else []
+    while left:
+        node = left.pop()
+        if id(node) in seen:
+            raise ConfigError(
+                f"config {path} line {node.start_mark.line + 1}: this list or mapping is repeated"
+                " by an alias (*): write it out"
+            )
+        seen.add(id(node))
+        inner = [one for part in node.value for one in (part if type(part) is tuple else [part])]
+        left += [one for one in inner if isinstance(one, yaml.CollectionNode)]

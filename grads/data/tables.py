@@ -1,11 +1,13 @@
 """Tables with types of their own: Parquet, save_to_disk folders and hub data sets."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from grads.config.base import is_name
 from grads.config.run import RunConfig
 from grads.data.places import choose
 from grads.data.rows import Part
@@ -34,13 +36,41 @@ def from_saved(path: Path, config: RunConfig) -> tuple[Part, str]:
     from datasets import DatasetDict, load_from_disk
 
     try:
+        _refuse_files_elsewhere(path)
         loaded = load_from_disk(str(path))
+    except DataError:
+        raise
     except Exception as error:  # datasets raises many kinds
         raise DataError(f"cannot load the data set in {path}: {_first_line(error)}") from error
     if isinstance(loaded, DatasetDict):
         loaded = loaded[choose(path.name, list(loaded), config.split)]
     table = loaded.with_format("arrow")[:]
     return _part(table.slice(0, config.limit)), loaded._fingerprint
+
+
+def _refuse_files_elsewhere(path: Path) -> None:
+    """Raise DataError where the folder's own lists name what lies elsewhere: none is saved so.
+
+    Whoever made them could have any table of the reader's machine shown and exported.
+    """
+    folders = [path]
+    if (path / "dataset_dict.json").exists():
+        splits = _listed(path / "dataset_dict.json", "splits")
+        folders = [_inside(path, str(name)) for name in splits]
+    for folder in folders:
+        for file in _listed(folder / "state.json", "_data_files"):
+            _inside(folder, str(file["filename"]))
+
+
+def _listed(file: Path, key: str) -> list[Any]:
+    found: list[Any] = json.loads(file.read_text(encoding="utf-8"))[key]
+    return found
+
+
+def _inside(folder: Path, name: str) -> Path:
+    if not is_name(name):
+        raise DataError(f"the data set in {folder} names a file elsewhere, {name}: save it again")
+    return folder / name
 
 
 def from_hub(config: RunConfig) -> tuple[Part, str]:

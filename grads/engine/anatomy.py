@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +58,8 @@ def describe(model: Any) -> tuple[nn.Embedding, float, Head]:
     """The model's embedding, the factor of its look-up, and its head with scale and soft-cap.
 
     What is read off the configuration is checked on a few tokens: the logits must come out of
-    the head as described. Raises ModelError, naming the model's class, where they do not.
+    the head as described, and may not know what comes after them. Raises ModelError, naming the
+    model's class, where they do not or do.
     """
     name = type(model).__name__
     embedding, linear = model.get_input_embeddings(), model.get_output_embeddings()
@@ -68,7 +70,7 @@ def describe(model: Any) -> tuple[nn.Embedding, float, Head]:
             " the adapter, or use another model"
         )
     scale, head = _embed_scale(embedding), _head_of(model.config, linear)
-    ids = torch.arange(1, 9, device=embedding.weight.device)[None] % embedding.num_embeddings
+    ids = _few_tokens(embedding)
     with torch.no_grad():
         with tapped(embedding, linear) as tap, suppress(HeadReached):
             model(input_ids=ids, use_cache=False)
@@ -81,6 +83,7 @@ def describe(model: Any) -> tuple[nn.Embedding, float, Head]:
         ours = head.logits(tap.hidden.clone(), slice(None))[0]
     # bfloat16 keeps 8 bits, and a scaled embedding rounds once more
     tolerance = 0.05 if logits.dtype == torch.bfloat16 else 1e-3
+    _refuse_foresight(model, ids, logits, tolerance)
     pairs = [
         ("embedding", tap.leaves[0], embedding.weight[ids] * scale),
         ("logits", logits, ours),
@@ -93,6 +96,38 @@ def describe(model: Any) -> tuple[nn.Embedding, float, Head]:
                 f" {error:.1%}), so its gradients would be wrong; use another model"
             )
     return embedding, scale, head
+
+
+def _few_tokens(embedding: nn.Embedding) -> Tensor:
+    """(1, 8) ids out of the middle of the vocabulary: marks, such as padding, lie at its ends."""
+    known = embedding.num_embeddings
+    return (torch.arange(8, device=embedding.weight.device)[None] + known // 2) % known
+
+
+def _refuse_foresight(model: Any, ids: Tensor, logits: Tensor, tolerance: float) -> None:
+    """Raise ModelError where other tokens in the second half change the logits of the first."""
+    half = ids.shape[1] // 2
+    other = ids.clone()
+    other[:, half:] = (other[:, half:] + half) % model.get_input_embeddings().num_embeddings
+    with torch.no_grad():
+        changed = model(input_ids=other, use_cache=False).logits
+    difference = (changed - logits)[:, :half].abs().max() / logits.abs().max().clamp_min(1e-30)
+    if float(difference) > tolerance:
+        raise ModelError(
+            f"{type(model).__name__} is no causal language model: what it says at a token depends"
+            " on later ones; give a model that reads from left to right"
+        )
+
+
+def refuse_unknown_tokens(model: Any, input_ids: np.ndarray) -> None:
+    """Raise ModelError where the model has no row for one of these tokens, of any shape."""
+    layers = model.get_input_embeddings(), model.get_output_embeddings()
+    known, most = min(len(layer.weight) for layer in layers), int(input_ids.max(initial=0))
+    if most >= known:
+        raise ModelError(
+            f"{type(model).__name__} knows tokens up to number {known - 1}, but its tokenizer has"
+            f" written {most}: give a model and a tokenizer that belong together"
+        )
 
 
 def _embed_scale(embedding: nn.Embedding) -> float:

@@ -1,4 +1,4 @@
-"""Tokenizer and model: hub id, local folder, GGUF file, or the bundled demo; LoRA adapters.
+"""Tokenizer and model: hub id, local folder, GGUF file, or the bundled demo.
 
 Weights come as safetensors or GGUF only, and no code from a model's repository is ever run.
 """
@@ -12,15 +12,13 @@ from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.utils import get_peft_model_state_dict
-from safetensors import safe_open
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file
 
 from grads.config.base import DEMO_HUB_ID, DEMO_MODEL, is_path
 from grads.data.chat import PLAIN_TEMPLATE
-from grads.errors import ModelError
+from grads.errors import ModelError, of_the_machine
 from grads.store.files import digest, digest_of, replacing
 
 MODEL_FILES = {".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken"}
@@ -57,6 +55,9 @@ def load_tokenizer(model: str) -> Any:
     """
     source, options = _resolve(model)
     folder = Path(source)
+    if not folder.is_dir():
+        kept = try_to_load_from_cache(source, "config.json")  # where the hub's files lie here
+        folder = Path(kept).parent if isinstance(kept, str) else folder
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     stamp = tuple((f.name, f.stat().st_mtime_ns) for f in files if f.suffix in STAMPED)
     return _load_tokenizer(model, source, options.get("gguf_file"), stamp)
@@ -68,7 +69,7 @@ def _load_tokenizer(model: str, source: str, gguf_file: str | None, stamp: tuple
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # transformers raises many kinds; all mean the same to a user
-        raise _cannot_load("tokenizer", model, error) from error
+        raise cannot_load("tokenizer", model, error) from error
     if not tokenizer.is_fast or tokenizer.eos_token is None:
         raise ModelError(
             f"the tokenizer of {model} has no {'end token' if tokenizer.is_fast else 'fast form'}:"
@@ -76,6 +77,11 @@ def _load_tokenizer(model: str, source: str, gguf_file: str | None, stamp: tuple
         )
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
+    if isinstance(tokenizer.chat_template, str) and not tokenizer.chat_template.strip():
+        raise ModelError(
+            f"the chat template of {model} is empty, so it would show nothing of any conversation:"
+            " put the model's own in its place, or remove its file for a plain one"
+        )
     return tokenizer
 
 
@@ -90,8 +96,9 @@ def load_model(model: str, device: str, dtype: torch.dtype) -> Any:
             source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     except Exception as error:  # as above
-        raise _cannot_load("model", model, error) from error
+        raise cannot_load("model", model, error) from error
     _refuse_incomplete(model, type(loaded).__name__, report)
+    refuse_non_finite(model, loaded)
     _drop_quantised_mark(loaded)
     loaded.to(device)
     return loaded.eval()
@@ -117,6 +124,16 @@ def _refuse_incomplete(model: str, kind: str, report: dict[str, Any]) -> None:
             f"the weights of '{model}' are not those of a whole {kind}: {'; '.join(problems)}; give"
             " a complete causal language model, not a classifier, a reward model or a part"
         )
+
+
+def refuse_non_finite(place: str, model: Any) -> None:
+    """Raise ModelError where a weight holds what is no number: no sample is to blame for it."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            raise ModelError(
+                f"the weights of '{place}' hold NaN or infinite numbers ({name}): give a sound"
+                " model, or use --dtype float32 where bfloat16 cannot hold them"
+            )
 
 
 def fingerprint(model: Any) -> str:
@@ -145,7 +162,7 @@ def model_digest(model: str) -> str:
         try:
             folder = Path(str(cached_file(source, "config.json"))).parent
         except Exception as error:  # as above
-            raise _cannot_load("files", model, error) from error
+            raise cannot_load("files", model, error) from error
         return f"commit {folder.name}"  # the hub keeps what a commit holds
     files = sorted(p for p in folder.iterdir() if p.suffix in MODEL_FILES and p.is_file())
     return digest_of([(file.name, digest(file)) for file in files])
@@ -157,33 +174,9 @@ def position_limit(model: str) -> int | None:
     try:
         config = transformers.AutoConfig.from_pretrained(source, **options)
     except Exception as error:  # as above
-        raise _cannot_load("configuration", model, error) from error
+        raise cannot_load("configuration", model, error) from error
     limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return limit
-
-
-def add_lora(model: Any, rank: int) -> Any:
-    """A fresh LoRA adapter on every linear layer but the head."""
-    config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    return get_peft_model(model, config)
-
-
-def load_adapter(model: Any, path: Path) -> Any:
-    """The model with a saved LoRA adapter in place; raises ModelError where that is not whole."""
-    try:
-        loaded = PeftModel.from_pretrained(model, str(path)).eval()
-        with safe_open(path / "adapter_model.safetensors", "pt") as file:
-            differ = set(file.keys()) ^ set(get_peft_model_state_dict(loaded))
-    except Exception as error:  # as above
-        raise _cannot_load("adapter", str(path), error) from error
-    if differ:  # PEFT would leave what is missing as it begins: without effect
-        raise ModelError(
-            f"the adapter {path} does not fit its model: {sorted(differ)[0]} and"
-            f" {len(differ) - 1} more are on one side alone; train it again"
-        )
-    return loaded.get_base_model()
 
 
 def _resolve(model: str) -> tuple[str, dict[str, Any]]:
@@ -243,9 +236,15 @@ def _drop_quantised_mark(model: Any) -> None:
         model.quantization_method = None
 
 
-def _cannot_load(what: str, model: str, error: Exception) -> ModelError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+def cannot_load(what: str, model: str, error: Exception) -> ModelError:
+    """What is said of any error that a library raises on loading."""
     return ModelError(
-        f"cannot load the {what} of '{model}': {lines[0].rstrip('.')}; give a hub id that can be"
+        of_the_machine(error)
+        or f"cannot load the {what} of '{model}': {first_line(error)}; give a hub id that can be"
         " reached, a folder with safetensors weights, a GGUF file, or demo"
     )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

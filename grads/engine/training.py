@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from grads.config.run import RunConfig
 from grads.data.tokens import IGNORE, TokenPool, token_batches
-from grads.engine.models import add_lora
+from grads.engine.adapters import add_lora
 from grads.errors import Stopped, WarmupError
 
 CHECKPOINT_EVERY_S = 120.0

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from grads.config.run import RunConfig
 from grads.data.rejects import place
-from grads.errors import ExportError
+from grads.errors import ExportError, of_the_machine
 from grads.export import axolotl, files, llamafactory, openai, torchtune, trl
 from grads.export.replay import Replay, mixed, replay_lines
 from grads.export.rows import Fitted, Subset, row_count, write_text
@@ -81,7 +81,8 @@ def export(
     try:
         _write_and_check(subset, kind, out, config, manifest=manifest)
     except (OSError, ValueError, TypeError, OverflowError, csv.Error, pa.ArrowException) as error:
-        raise ExportError(f"cannot write {kind} to {out}: {error}") from error
+        told = of_the_machine(error) or error
+        raise ExportError(f"cannot write {kind} to {out}: {told}") from error
     return manifest
 
 

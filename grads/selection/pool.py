@@ -168,7 +168,9 @@ class Pool:
         if self.cluster is not None:
             found[TOPIC] = Categories(self.cluster_names(), self.cluster)
         for name, values in self._source_columns:
-            if pa.types.is_floating(values.type) or len(values.unique()) > MOST_CATEGORIES:
+            if name in found or pa.types.is_floating(values.type):
+                continue
+            if len(values.unique()) > MOST_CATEGORIES:
                 continue
             text = pc.fill_null(values.cast(pa.large_string()), "(none)").dictionary_encode()
             found[name] = Categories(text.dictionary.to_pylist(), text.indices.to_numpy())
@@ -184,7 +186,8 @@ class Pool:
             in_pool = pc.is_in(samples["sample_id"], pa.array(self.scores.sample_id))
             samples = samples.filter(in_pool).sort_by("sample_id")
         extra = samples["columns"].combine_chunks()
-        return [(field.name, pc.struct_field(extra, field.name)) for field in extra.type]
+        # By number: Arrow would read a name such as `.id` as the path of a field within a field.
+        return [(field.name, pc.struct_field(extra, [i])) for i, field in enumerate(extra.type)]
 
     def _unitless(self, kind: str) -> np.ndarray:
         options = SelectionConfig.parse({"signal": kind, "ratio": 1.0})

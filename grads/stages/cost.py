@@ -10,7 +10,8 @@ import torch
 
 from grads.config.run import RunConfig
 from grads.data.tokens import IGNORE, TokenPool, token_batches
-from grads.engine import models
+from grads.engine import adapters, models
+from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.gradients import GradientScorer
 from grads.engine.training import prepared, response_loss, sample_fraction
 from grads.store.cost import RunCost
@@ -41,11 +42,12 @@ def measure(config: RunConfig, pool: TokenPool, stored: int) -> RunCost:
     inputs = pool.collate(batch, device)
     before, watch = _memory(device), _Peak(device)
     scorer = GradientScorer(model)
+    refuse_unknown_tokens(model, pool.input_ids)
     with watch:
         scoring = tokens / _seconds(lambda: scorer.score(*inputs), device)
     training, trainable = None, 0
     if config.warmup != "none" and not config.warmup_from:
-        model = models.add_lora(model, config.lora_rank) if config.warmup == "lora" else model
+        model = adapters.add_lora(model, config.lora_rank) if config.warmup == "lora" else model
         for parameter in model.parameters() if config.warmup == "full" else ():
             parameter.requires_grad_(True)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

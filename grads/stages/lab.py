@@ -14,6 +14,7 @@ import torch
 from grads.config.evaluation import Recipe
 from grads.data.tokens import TokenPool
 from grads.engine import models, training
+from grads.engine.anatomy import refuse_unknown_tokens
 from grads.errors import EvaluationError, WarmupError
 from grads.evaluation import arms
 from grads.evaluation.answers import closeness, positions, write_answer, write_answers
@@ -157,6 +158,8 @@ class Lab:
         full = self.recipe.training == "full" and len(index)
         dtype = torch.float32 if full else self.dtype
         model = loading.load_base_model(self.run, dtype, self.device)
+        for probe in (heldout, general):
+            refuse_unknown_tokens(model, probe.samples.input_ids)
         if len(index):
             model = self._train(model, trial)
             model = model.to(self.dtype) if full else model

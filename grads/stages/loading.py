@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import torch
 
 from grads.data.tokens import TokenPool
-from grads.engine import models
+from grads.engine import adapters, models
 from grads.errors import ModelError, ScoringError
 from grads.store.runs import Run
 
@@ -15,15 +15,19 @@ from grads.store.runs import Run
 def refuse_other_model(run: Run) -> str:
     """The digest of the run's model; raises ModelError where it is not what the run was made with.
 
-    Runs from before 0.5 kept none, and take what is there.
+    Runs from before 0.5 kept none, and take what is there. A model that was refused before
+    anything was made with it may be mended.
     """
-    model, known = run.config().model, run.read_manifest().model_digest
-    found = models.model_digest(model)
-    if known not in (None, found):
+    model, manifest = run.config().model, run.read_manifest()
+    known, found = manifest.model_digest, models.model_digest(model)
+    if known in (None, found):
+        return found
+    if {"warm-up", "score"} & set(manifest.made) or list(run.checkpoints.glob("checkpoint-*")):
         raise ModelError(
             f"the files of the model '{model}' are not those that run {run.id} was made with"
             f" ({found[:20]}, then {known[:20]}): put those back, or start a new run"
         )
+    run.update_manifest(weights={})
     return found
 
 
@@ -54,7 +58,7 @@ def load_scoring_model(run: Run, dtype: torch.dtype, device: str) -> Any:
     if run.weights.exists():
         return models.load_model(str(run.weights), device, dtype)
     model = load_base_model(run, dtype, device)
-    return models.load_adapter(model, run.adapter) if run.adapter.exists() else model
+    return adapters.load_adapter(model, run.adapter) if run.adapter.exists() else model
 
 
 def scoring_model_again(run: Run) -> Any:

@@ -15,6 +15,7 @@ from grads.data.chat import PLAIN_TEMPLATE
 from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
 from grads.engine import models, training
+from grads.engine.anatomy import describe, refuse_unknown_tokens
 from grads.errors import DataError, Stopped, WarmupError
 from grads.jobs.job import Job, turn
 from grads.selection import topics
@@ -153,6 +154,8 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
     chosen = training.sample_fraction(len(pool), config.warmup_fraction, config.seed)
     training_dtype = torch.float32 if config.warmup == "full" else dtype
     model = loading.load_base_model(run, training_dtype, device)
+    describe(model)  # what cannot be scored is not trained either
+    refuse_unknown_tokens(model, pool.input_ids)
     last = time.monotonic()
 
     def report(step: training.Step) -> None:

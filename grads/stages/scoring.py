@@ -11,6 +11,7 @@ import torch
 
 from grads.data.tokens import TokenPool
 from grads.engine import models
+from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.directions import Direction
 from grads.engine.gradients import GradientScorer
 from grads.engine.passes import Parts, Progress
@@ -48,6 +49,7 @@ def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> 
     if not missing:
         return
     scorer = GradientScorer(loading.load_scoring_model(run, dtype, device))
+    refuse_unknown_tokens(scorer.model, pool.input_ids)
     if "score" in missing:
         with staged(job, "self-check"):
             directed = bool(run.read_manifest().probes)
@@ -81,9 +83,11 @@ def directions(
     found, config = {}, run.config()
     for name in names:
         tokens = run.read_table(run.probe_set_file(name), ["sample_id", "input_ids", "trained"])
+        rows = TokenPool.from_table(tokens)
+        refuse_unknown_tokens(scorer.model, rows.input_ids)
         found[name] = mean_gradient(
             scorer,
-            TokenPool.from_table(tokens),
+            rows,
             batch_tokens=config.batch_tokens,
             device=models.pick_device(config.device),
             sketch=run.read_manifest().probes[name].sketch,

@@ -7,12 +7,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from grads.config.evaluation import EvaluationConfig, TuneConfig
-from grads.errors import GradsError, Stopped
+from grads.errors import GradsError, Stopped, of_the_machine
 from grads.jobs.job import Job, turn
 from grads.store.folders import Draft, Evaluation, ProbeRequest, TokenRequest
 from grads.store.runs import JobFolder
-
-OUT_OF_MEMORY = "out of memory: lower --batch-tokens or --max-length"
+from grads.text import MESSAGE, cut, visible
 
 
 def main(folder: JobFolder, at_once: bool = False) -> int:
@@ -25,6 +24,12 @@ def main(folder: JobFolder, at_once: bool = False) -> int:
             return _work(Job(folder), at_once)
     except Timeout:
         print("another worker is at work here", flush=True)
+        return 1
+    except OSError as error:  # not even the status could be written
+        refused = of_the_machine(error)
+        if refused is None:
+            raise
+        print(f"failed: {refused}", flush=True)
         return 1
 
 
@@ -41,15 +46,14 @@ def _work(job: Job[Any], at_once: bool) -> int:
             return 0
         except GradsError as error:
             return _failed(job, str(error))
-        except MemoryError:
-            return _failed(job, OUT_OF_MEMORY)
         except Exception as error:
-            traceback.print_exc()
-            if "out of memory" in str(error).lower():  # torch has its own, on each device
-                return _failed(job, OUT_OF_MEMORY)
+            print("\n".join(map(visible, traceback.format_exc().split("\n"))), flush=True)
+            if refused := of_the_machine(error):
+                return _failed(job, refused)
             line = (str(error).splitlines() or [""])[0]
             log = job.folder.log_file
-            return _failed(job, f"unexpected {type(error).__name__}: {line}; the trace is in {log}")
+            kind, told = type(error).__name__, cut(visible(line), MESSAGE)
+            return _failed(job, f"unexpected {kind}: {told}; the trace is in {log}")
         finally:
             job.folder.stop_file.unlink(missing_ok=True)
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from grads.config.base import is_name
 from grads.errors import RunError
 
 # Rows of a Parquet file's groups: one sample is found fast in small ones, all samples in large.
@@ -26,6 +27,8 @@ SINGLE_SAMPLES, WHOLE_COLUMNS = 1_000, 100_000
 # Between the last page of a Parquet file and its footer, where no reader looks: the SHA-256 of all
 # that follows the seal, then this mark. Files of other writers have none.
 SEAL = b"grads-seal"
+# Names of files need be no Unicode: what UTF-8 does not know is written as JSON writes it, \udcff.
+JSON_ESCAPES = "backslashreplace"
 TRAILER = 8  # bytes behind the footer: its length, and PAR1
 
 
@@ -46,10 +49,18 @@ def replacing(path: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
+def member(folder: Path, name: str) -> Path:
+    """The place of a name within a folder; raises RunError where it would lie elsewhere."""
+    if not is_name(name):
+        raise RunError(f"'{name}' is no name of something in {folder}: give one without slashes")
+    return folder / name
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with replacing(path) as draft:
-        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors=JSON_ESCAPES)
 
 
 def read_json(path: Path) -> dict[str, Any]:

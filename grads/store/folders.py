@@ -1,5 +1,6 @@
 """Job folders beside a run or within it: drafts, evaluations, requests for further measurements."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.config.probe import ProbeConfig
 from grads.config.run import RunConfig
 from grads.errors import RunError
-from grads.store.files import digest_of, write_json
+from grads.store.files import digest_of, member, read_json, write_json
 from grads.store.runs import JobFolder, Run, Status
 
 DRAFTS = ".drafts"
@@ -144,7 +145,7 @@ class Evaluation(JobFolder):
     @classmethod
     def open(cls, run: Run, name: str) -> "Evaluation":
         """An existing evaluation; raises RunError where there is none."""
-        found = cls(run, name)
+        found = cls(run, member(run.evaluations, name).name)
         if not found.config_file.is_file():
             there = ", ".join(run.evaluation_names()) or "none yet"
             raise RunError(f"run {run.path} has no evaluation '{name}': there are {there}")
@@ -185,12 +186,23 @@ class Evaluation(JobFolder):
 
 
 def open_folder(path: str | Path) -> JobFolder:
-    """The job folder at a path: a run, a draft of one, or something within a run."""
+    """The job folder at a path: a run, a draft of one, or something within a run.
+
+    A folder's name alone tells nothing: a run may be called `evaluations`.
+    """
     path = Path(path).resolve()
-    if path.parent.name == DRAFTS:
-        return Draft(path)
-    if path.parent.name == "evaluations":
-        return Evaluation.open(Run.open(path.parents[1]), path.name)
-    if path.name == "probe_request":
-        return ProbeRequest(Run.open(path.parent))
-    return TokenRequest(Run.open(path.parent)) if path.name == "token_signal" else Run.open(path)
+    if _is_run(path):
+        return Draft(path) if path.parent.name == DRAFTS else Run(path)
+    if path.parent.name == "evaluations" and _is_run(path.parents[1]):
+        return Evaluation.open(Run(path.parents[1]), path.name)
+    requests = {"token_signal": TokenRequest, "probe_request": ProbeRequest}
+    if path.name in requests and _is_run(path.parent):
+        return requests[path.name](Run(path.parent))
+    return Run.open(path)
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder has the settings of a run: those of others name no data set."""
+    with suppress(RunError):
+        return "dataset" in read_json(path / "config.json")
+    return False

@@ -21,11 +21,20 @@ from pydantic import BaseModel, ValidationError
 
 from grads.config.base import Settings
 from grads.config.run import RunConfig
-from grads.errors import RunError
+from grads.errors import RunError, of_the_machine
 from grads.store.cost import RunCost
-from grads.store.files import open_table, read_json, read_rows, replacing, write_json
+from grads.store.files import (
+    JSON_ESCAPES,
+    member,
+    open_table,
+    read_json,
+    read_rows,
+    replacing,
+    write_json,
+)
 from grads.store.manifest import Manifest
 from grads.store.topics import Topic, Topics
+from grads.text import brief
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
 ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
@@ -86,9 +95,10 @@ class JobFolder:
         differ = sorted(k for k in before | values if before.get(k) != values.get(k))
         if differ:
             name = differ[0]
+            was, now = brief(before.get(name)), brief(values.get(name))
             raise RunError(
-                f"{what} {self.path} was made with another config ({name} was {before.get(name)!r},"
-                f" now {values.get(name)!r}): give another {option}, or resume it"
+                f"{what} {self.path} was made with another config ({name} was {was}, now {now}):"
+                f" give another {option}, or resume it"
             )
 
     def read_status(self) -> Status:
@@ -225,7 +235,7 @@ class Run(JobFolder):
         """Replace the list of rows that could not be used."""
         lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects]
         with replacing(self.rejects_file) as draft:
-            draft.write_text("".join(lines), encoding="utf-8")
+            draft.write_text("".join(lines), encoding="utf-8", errors=JSON_ESCAPES)
 
     def read_rejects(self) -> list[dict[str, Any]]:
         """Rows that could not be used: sample_id, row, line, file, reason, advice.
@@ -280,11 +290,11 @@ class Run(JobFolder):
 
     def probe_set_file(self, name: str) -> Path:
         """Where the rows of a probe set lie."""
-        return self.probe_sets / f"{name}.parquet"
+        return member(self.probe_sets, f"{name}.parquet")
 
     def probe_file(self, name: str) -> Path:
         """Where it stands how every sample lies to a probe set."""
-        return self.probes / f"{name}.parquet"
+        return member(self.probes, f"{name}.parquet")
 
     def selection_names(self) -> list[str]:
         """Names of the saved selections."""
@@ -295,8 +305,11 @@ class Run(JobFolder):
         return self.selection_file(name).stat().st_mtime_ns
 
     def selection_file(self, name: str) -> Path:
-        """Where a selection's record lies; its table lies beside it, as .parquet."""
-        return self.selections / f"{name}.json"
+        """Where a selection's record lies; its table lies beside it, as .parquet.
+
+        Raises RunError where the name would lead out of the run.
+        """
+        return member(self.selections, f"{name}.json")
 
     def evaluation_names(self) -> list[str]:
         """Names of the evaluations."""
@@ -309,7 +322,8 @@ def _told_if_damaged(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         raise RunError(
-            f"{path} is damaged ({error}): resume the run, which makes it anew"
+            of_the_machine(error)
+            or f"{path} is damaged ({error}): resume the run, which makes it anew"
         ) from None
 
 

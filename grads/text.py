@@ -1,0 +1,31 @@
+"""Texts of others on their way out: nothing in them that a terminal obeys, nothing without end."""
+
+import re
+import reprlib
+
+VALUE, MESSAGE = 200, 2_000  # most characters that are repeated of a value, and of a message
+# What moves the cursor, sets colours, ends a line, or turns the order of reading, and halves of
+# characters, which no file or terminal takes.
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = VALUE
+_brief.maxlevel = 3
+
+
+def visible(text: str) -> str:
+    """One line, in which characters that are not to be seen stand as escapes: \\x1b, \\n."""
+    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def brief(value: object) -> str:
+    """A value as Python writes it, without the most of what is long or deep."""
+    return cut(_brief.repr(value), VALUE)
+
+
+def cut(text: str, most: int) -> str:
+    """Text of at most `most` characters: of longer ones, the beginning and the end."""
+    if len(text) <= most:
+        return text
+    end = (most - 3) // 3
+    return f"{text[: most - 3 - end]}...{text[-end:]}"

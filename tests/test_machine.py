@@ -1,0 +1,152 @@
+"""What the machine refuses, memory, room, permission, is one line that says what to do."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tiny
+import torch
+from run_dirs import BROKEN, DEMO, demo_run, headlines, messages, open_page
+
+from grads import api
+from grads.cli import commands
+from grads.config.run import RunConfig
+from grads.engine import adapters, models
+from grads.errors import OUT_OF_MEMORY, ModelError, of_the_machine
+from grads.jobs import processes as jobs
+from grads.stages import worker
+from grads.store.runs import Run
+
+HELDOUT = str(DEMO / "medical_qa_heldout.jsonl")
+REFUSED = {
+    errno.ENOSPC: "no space left on device",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EROFS: "read-only file system",
+    errno.EACCES: "permission denied",
+    errno.ENAMETOOLONG: "file name too long",
+}
+COMMANDS = {
+    "run": ["run", "--dataset", HELDOUT, "--run-dir", "NEW"],
+    "select": ["select", "--run-dir", "RUN", "--name", "x", "--ratio", "0.1"],
+    "export": ["export", "--run-dir", "RUN", "--selection", "auto"],
+    "evaluate": ["evaluate", "--run-dir", "RUN", "--selection", "auto", "--heldout", HELDOUT],
+    "resume": ["resume", "--run-dir", "RUN"],
+}
+
+
+def refuse(number, place="/full/disk"):
+    def refused(*args, **kwargs):
+        raise OSError(number, os.strerror(number), place)
+
+    return refused
+
+
+@pytest.mark.parametrize("number", REFUSED)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_says_in_a_line_what_was_refused(tmp_path, monkeypatch, capsys, command, number):
+    run = demo_run(tmp_path)
+    if command == "resume":
+        run.status_file.unlink()
+    places = {"RUN": str(run.path), "NEW": str(tmp_path / "new")}
+    words = [places.get(word, word) for word in COMMANDS[command]]
+    monkeypatch.setattr(sys, "argv", ["grads", *words])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse(number))
+        patch.setattr(jobs, "start", refuse(number))
+        with pytest.raises(SystemExit) as ended:
+            commands.main()
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert REFUSED[number] in line
+    assert line.endswith(of_the_machine(OSError(number, "")).rpartition(": ")[2])
+
+
+def fill(path):
+    """What libraries raise at a full disk, each in its own words."""
+    return {
+        "torch": RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 5 vs 3"),
+        "safetensors": ValueError("Error while serializing: I/O error: No space left on device"),
+        "numpy": OSError("3000000 requested and 1048544 written"),
+        "pyarrow": OSError(errno.ENOSPC, "Error writing bytes to file"),
+    }[path]
+
+
+@pytest.mark.parametrize("library", ["torch", "safetensors", "numpy", "pyarrow"])
+def test_a_full_disk_is_told_from_the_words_of_libraries(library):
+    assert of_the_machine(fill(library)).startswith("no space left on device: free some space")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: torch.empty(10**15),
+        lambda: np.empty(10**15),
+        lambda: bytearray(10**16),
+        lambda: pa.allocate_buffer(10**16),
+    ],
+    ids=["torch", "numpy", "python", "pyarrow"],
+)
+def test_no_memory_is_told_from_what_libraries_raise(ask):
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        ask()
+    assert of_the_machine(caught.value) == OUT_OF_MEMORY
+
+
+def test_other_errors_are_none_of_the_machine():
+    for error in (
+        KeyError("x"),
+        ValueError(""),
+        FileNotFoundError(2, "No such file", "x"),
+        OSError(),
+    ):
+        assert of_the_machine(error) is None
+
+
+@pytest.mark.parametrize("error", [fill("torch"), MemoryError(), OSError(errno.EROFS, "")])
+def test_a_job_says_it_in_its_status(tmp_path, monkeypatch, capsys, error):
+    run = Run.create(RunConfig(dataset="x.jsonl"), tmp_path / "run")
+
+    def fail(job):
+        raise error
+
+    monkeypatch.setattr(worker, "_stages", fail)
+    assert worker.main(run, at_once=True) == 1
+    assert run.read_status().error == of_the_machine(error)
+    assert "Traceback" in capsys.readouterr().out, "the log tells where"
+
+
+def test_a_job_that_cannot_write_its_status_ends_with_a_line(tmp_path, monkeypatch, capsys):
+    run = Run.create(RunConfig(dataset="x.jsonl"), tmp_path / "run")
+    monkeypatch.setattr(Run, "write_status", refuse(errno.ENOSPC))
+    assert worker.main(run, at_once=True) == 1
+    out = capsys.readouterr().out
+    assert "failed: no space left on device at /full/disk: free some space" in out
+    assert "Traceback" not in out
+
+
+def test_a_model_too_large_for_memory_is_not_called_broken(monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", fail)
+    monkeypatch.setattr(models, "_resolve", lambda model: (model, {}))
+    with pytest.raises(ModelError, match=r"^out of memory"):
+        models.load_model("x", "cpu", torch.float32)
+    monkeypatch.setattr(adapters, "get_peft_model", fail)
+    with pytest.raises(ModelError, match=r"^out of memory"):
+        adapters.add_lora(tiny.make_model("llama-tied"), 4)
+
+
+def test_a_page_says_it_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
+    demo_run(tmp_path)
+    monkeypatch.setattr(api, "load_pool", refuse(errno.EACCES))
+    at = open_page("Explore")
+    assert "permission denied at /full/disk" in messages(at)
+    assert BROKEN not in messages(at)
+    assert headlines(at) == []
