@@ -1,7 +1,7 @@
 """Runs: made, started, stopped, listed, read."""
 
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -153,11 +153,11 @@ def _folders(run: Run) -> list[JobFolder]:
 
 
 def delete_run(run: Run) -> None:
-    """Remove a run and all its files; raises RunError while its job is at work."""
-    for folder in _folders(run):
-        if jobs.observe(folder).state in ACTIVE:
-            raise RunError(f"{folder.id} is at work in run {run.id}: stop it first")
-    shutil.rmtree(run.path)
+    """Remove a run and all its files; raises RunError while a job is at work in it."""
+    with ExitStack() as held:
+        for folder in _folders(run):
+            held.enter_context(jobs.at_rest(folder))
+        shutil.rmtree(run.path)
 
 
 def ask_token_signals(run: Run, sample_ids: list[int]) -> TokenRequest:

@@ -11,7 +11,8 @@ import psutil
 from filelock import FileLock, Timeout
 
 from grads.errors import Stopped
-from grads.store.runs import JobFolder, Status
+from grads.jobs.identity import begun
+from grads.store.runs import JobFolder
 
 HEARTBEAT_S = 2.0
 
@@ -23,9 +24,8 @@ class Job(Generic[Folder]):
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
-        self.status = Status(
-            pid=os.getpid(), process_started=psutil.Process().create_time(), state="queued"
-        )
+        self.status = begun(os.getpid())
+        self.status.message = ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._stage_start: tuple[float, float] | None = None

@@ -20,6 +20,8 @@ def main(folder: JobFolder, at_once: bool = False) -> int:
 
     The job first waits for the other jobs of the runs folder to end, unless it is to start at once.
     """
+    with FileLock(folder.start_lock):
+        pass  # who started this process has noted its number
     try:
         with FileLock(folder.lock_file, timeout=0):
             return _work(Job(folder), at_once)

@@ -45,8 +45,12 @@ class Status(BaseModel):
     eta_s: float | None = None
     """Seconds to the end of the stage."""
     pid: int | None = None
+    machine: str | None = None
+    """Where the PID means that process (grads/store/machine.py); files of before 0.5 have none."""
+    process_ticks: int | None = None
+    """From boot to the start of the process: tells it from a later one with the same PID."""
     process_started: float | None = None
-    """Creation time of the process, which tells it from a later one with the same PID."""
+    """The same in seconds since 1970, by the clock; counts where there are no ticks."""
     heartbeat: float | None = None
     error: str | None = None
     message: str = ""
@@ -64,6 +68,7 @@ class JobFolder:
         self.log_file = self.path / "worker.log"
         self.stop_file = self.path / "STOP"
         self.lock_file = self.path / ".lock"
+        self.start_lock = self.path / ".start.lock"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
