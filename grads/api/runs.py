@@ -33,6 +33,8 @@ class RunSummary:
     counts: dict[str, int]
     scored: bool
     selections: list[str]
+    unreadable_decisions: list[int]
+    """Lines of decisions.jsonl, counted from 1, that a broken-off write has left."""
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -87,6 +89,7 @@ def summary(run: Run) -> RunSummary:
         counts=run.read_manifest().counts.as_json(),
         scored=run.scores_file.exists(),
         selections=run.selection_names(),
+        unreadable_decisions=run.unreadable_decisions(),
     )
 
 

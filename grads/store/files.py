@@ -46,6 +46,15 @@ def replacing(path: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Wait until the disk has a file's content, or the names in a folder."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file."""
     with replacing(path) as draft:

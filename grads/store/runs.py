@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.store.cost import RunCost
 from grads.store.files import open_table, read_json, read_rows, replacing, write_json
+from grads.store.lines import append_line, read_lines
 from grads.store.manifest import Manifest
 from grads.store.topics import Topic, Topics
 
@@ -112,13 +113,11 @@ class JobFolder:
 
     def append_metrics(self, **values: Any) -> None:
         """Add a line to metrics.jsonl."""
-        line = json.dumps({"time": round(time.time(), 3), **values}) + "\n"
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(line)
+        append_line(self.metrics_file, {"time": round(time.time(), 3), **values})
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Every whole line of metrics.jsonl (a killed job may leave a broken one)."""
-        return _json_lines(self.metrics_file)
+        return read_lines(self.metrics_file).rows
 
 
 class Run(JobFolder):
@@ -264,16 +263,26 @@ class Run(JobFolder):
         return self._rows(self.token_signal_file, [sample_id]).get(sample_id)
 
     def decide(self, decision: dict[str, Any]) -> None:
-        """Note down what a person decided about a sample; the last word on a sample counts."""
-        with (
-            FileLock(self.path / ".decisions.lock"),
-            self.decisions_file.open("a", encoding="utf-8") as file,
-        ):
-            file.write(json.dumps(decision, ensure_ascii=False) + "\n")
+        """Note down what a person decided about a sample; the last word on a sample counts.
+
+        Raises RunError where it cannot be kept; then nothing is.
+        """
+        try:
+            with FileLock(self.path / ".decisions.lock"):
+                append_line(self.decisions_file, decision, lasting=True)
+        except OSError as error:
+            raise RunError(
+                f"the decision could not be kept in {self.decisions_file}"
+                f" ({error.strerror or error}): make room or give access there, and decide again"
+            ) from None
 
     def read_decisions(self) -> list[dict[str, Any]]:
-        """Everything that was decided, in order."""
-        return _json_lines(self.decisions_file)
+        """Everything that was decided, in order; `unreadable_decisions` tells what is missing."""
+        return read_lines(self.decisions_file).rows
+
+    def unreadable_decisions(self) -> list[int]:
+        """Numbers, from 1, of the lines of decisions.jsonl that a broken-off write has left."""
+        return read_lines(self.decisions_file).unreadable
 
     def part_file(self, number: int) -> Path:
         """Where one part of the scoring pass lies."""
@@ -324,12 +333,3 @@ def list_runs(root: Path) -> list[Run]:
         return []
     found = [Run(p) for p in root.iterdir() if (p / "config.json").is_file()]
     return sorted(found, key=lambda run: run.config_file.stat().st_mtime, reverse=True)
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a file (a killed writer may leave half a one); none where it is not."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
-        with suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows
