@@ -1,19 +1,28 @@
 """What stays when a disk is full, or a writer is killed: nothing is lost, nothing silent."""
 
+import errno
 import json
+import os
 import resource
+import shutil
+import time
 from contextlib import contextmanager
 
+import pyarrow as pa
 import pytest
-from run_dirs import demo_run, messages, open_page
+from run_dirs import dead_pid, demo_run, messages, open_page
 from typer.testing import CliRunner
 
 from grads import api
 from grads.__main__ import app
 from grads.config.run import RunConfig
 from grads.errors import RunError
+from grads.jobs import disk
+from grads.jobs import processes as jobs
+from grads.store import files, runs
+from grads.store.files import replacing, write_json, write_table
 from grads.store.lines import append_line, read_lines
-from grads.store.runs import Run
+from grads.store.runs import Run, Status
 
 
 @pytest.fixture
@@ -72,6 +81,113 @@ def test_what_is_no_object_is_told(tmp_path):
     path.write_bytes(b'{"n": 1}\n\n17\n\x00\x00\x00\n\xff\n{"n": 2}\n')
     assert read_lines(path) == ([{"n": 1}, {"n": 2}], [3, 4, 5])
     assert read_lines(tmp_path / "none.jsonl") == ([], [])
+
+
+# -- drafts
+
+
+def test_a_file_of_a_folder_that_is_gone_is_not_written(tmp_path):
+    """To make the folder would bring a deleted run back."""
+    for write in (lambda path: write_json(path, {}), lambda path: write_table(path, pa.table({}))):
+        with pytest.raises(FileNotFoundError):
+            write(tmp_path / "gone" / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drafts_of_killed_writers_are_removed_and_no_others(run, monkeypatch):
+    """Those of a process that lives stay, and of another machine those of today."""
+    mark, dead, living = "89abcdef", dead_pid(), os.getppid()
+    monkeypatch.setattr(files, "_machine_mark", lambda: mark)
+    removed = [
+        f".scores.parquet.{mark}.{dead}.01234567",
+        f".scores.parquet.{dead}.01234567",  # of 0.4
+        f".weights.{mark}.{dead}.01234567",
+        f"scores/.part-00000.parquet.{mark}.{dead}.01234567",
+        f".old.json.76543210.{living}.01234567",
+    ]
+    stay = [
+        "config.json",
+        "status.json",
+        f".tenth.json.{mark}.{living}.01234567",
+        f".fresh.json.76543210.{dead}.01234567",
+        ".decisions.lock",
+        "scores/part-00000.parquet",
+        f"notes.{dead}.01234567",
+    ]
+    (run.path / "scores").mkdir()
+    for name in removed + stay[2:]:
+        (run.path / name).write_text("half")
+    weights = run.path / f".weights.{mark}.{dead}.01234567"
+    weights.unlink()
+    weights.mkdir()
+    (weights / f".model.{mark}.{dead}.01234567").touch()
+    yesterday = time.time() - files.FOREIGN_DRAFT_S - 60
+    os.utime(run.path / f".old.json.76543210.{living}.01234567", (yesterday, yesterday))
+    files.remove_drafts(run.path)
+    left = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*")}
+    assert left == {*stay, "scores"}
+
+
+def test_a_draft_is_known_by_its_name(tmp_path):
+    with replacing(tmp_path / "scores.parquet") as draft:
+        draft.touch()
+        found = files.DRAFT.fullmatch(draft.name)
+    assert found["machine"] == files._machine_mark()
+    assert int(found["pid"]) == os.getpid()
+
+
+# -- what a disk did
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk of RUN"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), "no space left on the disk of /x"),
+        (OSError(errno.EROFS, "Read-only file system"), "the disk of RUN cannot be written to"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/3"), "no space left on"),
+        (ValueError("I/O error: No space left on device (os error 28)"), "no space left on"),
+        (ValueError("I/O error: Read-only file system (os error 30)"), "the disk of RUN"),
+        (OSError(errno.EIO, "Input/output error"), None),
+        (ValueError("28 is no size"), None),
+    ],
+)
+def test_a_disk_is_named_whatever_library_says_it(run, error, told):
+    found = disk.reason(error, run)
+    assert found is None if told is None else found.startswith(told.replace("RUN", str(run.path)))
+
+
+def test_what_follows_from_a_full_disk_is_its_own(run):
+    """A stage that ends with an error tries to write its time, on the same disk."""
+    error = KeyError("seconds")
+    error.__context__ = OSError(errno.ENOSPC, "No space left on device")
+    assert disk.reason(error, run).startswith("no space left")
+
+
+def test_the_last_word_is_written_on_a_full_disk(run, monkeypatch):
+    """No room for another file: it takes the place of the status before."""
+    run.write_status(Status(state="running", message="long " * 100))
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs, "write_json", lambda path, values: full(path))
+    run.write_last_status(Status(state="failed", error="no space left"))
+    found = run.read_status()
+    assert (found.state, found.error, found.message) == ("failed", "no space left", "")
+
+
+def test_a_process_that_is_gone_from_a_bad_disk_is_told_so(run, monkeypatch):
+    """Where not even the last status could be written, whoever looks sees the disk."""
+    run.write_status(Status(state="running", pid=dead_pid(), process_started=1.0))
+    assert jobs.observe(run).error == (
+        "its process is gone: resume it to go on from the last finished part"
+    )
+    usage = shutil.disk_usage(run.path)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage._replace(free=4096))
+    assert jobs.observe(run).error.startswith("its process is gone: no space left on the disk of")
+    monkeypatch.setattr(disk.os, "access", lambda path, mode: False)
+    assert "cannot be written to" in jobs.observe(run).error
 
 
 # -- decisions

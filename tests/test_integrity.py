@@ -283,6 +283,7 @@ def test_parts_made_from_other_tokens_are_made_anew(place, finished, copied):
     pool = stages.load_pool(copied)
     from grads.engine.scoring import plan_parts
 
+    copied.parts.mkdir()
     for number, batches in enumerate(plan_parts(pool, 128)):
         chosen = np.sort(pool.sample_ids[np.concatenate(batches)])
         at = np.searchsorted(ids, chosen)

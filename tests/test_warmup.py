@@ -301,6 +301,7 @@ def test_token_batches_hold_each_sample_once_within_the_bound():
 
 
 def score(run, pool, **kwargs):
+    run.path.mkdir(exist_ok=True)
     scorer = GradientScorer(tiny.make_model("llama-tied"))
     settings = {"batch_tokens": 60, "device": "cpu", "seed": 0, "with_tokens": True}
     scoring.score_pool(run, scorer, pool, **settings | kwargs)

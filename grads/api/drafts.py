@@ -80,6 +80,7 @@ def save_upload(name: str, content: bytes, root: str | None = None) -> str:
     tame = re.sub(r"[^\w.-]+", "_", Path(name).name).strip(".")[-100:]
     path = runs_root(root) / ".uploads" / digest / (tame or "data")
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft:
             draft.write_bytes(content)
     return str(path)

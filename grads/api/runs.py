@@ -181,6 +181,7 @@ def place_demo(root: str | Path | None = None) -> None:
     target = runs_root(root) / "demo"
     try:
         if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as copy:
                 shutil.copytree(DEMO / "run", copy)
     except OSError as error:

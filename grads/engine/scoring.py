@@ -75,6 +75,7 @@ def score_pool(
     A part that is damaged, or was made from something else than `made_from`, is missing.
     """
     parts = plan_parts(pool, batch_tokens)
+    run.parts.mkdir(exist_ok=True)
     projection = None
     done, tokens, left = 0, 0, int(pool.lengths.sum())
     for number, batches in enumerate(parts):

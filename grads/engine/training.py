@@ -178,6 +178,8 @@ def train(
     bfloat16 the trained weights stay in float32 (mixed precision): an adapter's do by themselves,
     for full parameters the model must come in float32.
     """
+    if should_stop():  # asked to while the model was loaded
+        raise Stopped
     mixed = dtype == torch.bfloat16
     set_seed(config.seed)
     if config.warmup == "lora":

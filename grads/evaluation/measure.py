@@ -22,7 +22,7 @@ from grads.data.turns import Turn, Unusable
 from grads.engine.training import response_logits
 from grads.errors import Stopped
 from grads.evaluation.metrics import METRICS, Batch, Sums
-from grads.store.files import replacing
+from grads.store.files import replacing, reserve
 
 KL_POSITIONS = 2_048  # at most so many response positions are held against the base model
 ANSWER_TOKENS = 80  # at most, of a written answer
@@ -162,6 +162,7 @@ class Reference:
             self._table = np.lib.format.open_memmap(
                 self._draft, mode="w+", dtype=np.float16, shape=shape
             )
+            reserve(self._draft)
         self._table[rows] = log_probs.cpu().numpy().astype(np.float16)
 
 

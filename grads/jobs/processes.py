@@ -11,6 +11,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from grads.errors import RunError
+from grads.jobs import disk
 from grads.jobs.identity import begun, process_of, visible
 from grads.store.runs import ACTIVE, JobFolder, Status
 
@@ -27,16 +28,20 @@ def start(folder: JobFolder, at_once: bool = False) -> bool:
     """Start the folder's worker unless one is at work; whether this call started it.
 
     A double click or a second tab finds the first one's job and leaves it alone. The worker
-    waits for other jobs of the runs folder to end, unless it is to start at once.
+    waits for other jobs of the runs folder to end, unless it is to start at once. Raises RunError
+    where the folder is gone, or its disk takes no status.
     """
     if not folder.config_file.is_file():  # a lock would bring back the folder of a deleted run
         raise RunError(f"there is no run at {folder.path} any more: was it deleted or moved?")
-    with FileLock(folder.start_lock):  # a worker waits for it before it says anything
-        if observe(folder).state in ACTIVE:
-            return False
-        folder.stop_file.unlink(missing_ok=True)
-        spawn(folder, ["worker", str(folder.path), *(["--at-once"] if at_once else [])])
-        return True
+    try:
+        with FileLock(folder.start_lock):  # a worker waits for it before it says anything
+            if observe(folder).state in ACTIVE:
+                return False
+            folder.stop_file.unlink(missing_ok=True)
+            spawn(folder, ["worker", str(folder.path), *(["--at-once"] if at_once else [])])
+            return True
+    except OSError as error:
+        raise RunError(disk.reason(error, folder) or f"no job can start: {error}") from None
 
 
 def spawn(folder: JobFolder, command: list[str]) -> None:
@@ -71,7 +76,8 @@ def observe(folder: JobFolder) -> Status:
         return status
     status.state = "interrupted"
     status.rate = status.eta_s = None
-    status.error = "its process is gone: resume it to go on from the last finished part"
+    found = disk.trouble(folder) or "resume it to go on from the last finished part"
+    status.error = f"its process is gone: {found}"
     return status
 
 
@@ -113,7 +119,10 @@ def stop(folder: JobFolder, grace_s: float = GRACE_S) -> Status:
     status = observe(folder)
     if status.state not in ACTIVE:
         raise RunError(f"{folder.id} is {status.state}: there is no job to stop")
-    folder.stop_file.touch()
+    try:
+        folder.stop_file.touch()
+    except OSError:  # a full disk: then only force is left
+        grace_s = 0.0
     deadline = time.monotonic() + grace_s
     while time.monotonic() < deadline:
         status = observe(folder)
@@ -132,7 +141,8 @@ def stop(folder: JobFolder, grace_s: float = GRACE_S) -> Status:
     if status.state in ACTIVE:
         status.state, status.rate, status.eta_s = "stopped", None, None
         status.message = "stopped by force: resume it to go on from the last finished part"
-        folder.write_status(status)
+        with suppress(OSError):  # on a full disk it counts as interrupted, which it is
+            folder.write_last_status(status)
     return status
 
 

@@ -58,6 +58,7 @@ class Lab:
     def __init__(self, job: Job[Evaluation], recipe: Recipe) -> None:
         self.job, self.recipe = job, recipe
         self.evaluation = job.folder
+        self.evaluation.arms.mkdir(exist_ok=True)
         self.run = job.folder.run
         self.settings = recipe.for_training(self.run.config(), 0)
         self.model_digest = stages.refuse_other_model(self.run)

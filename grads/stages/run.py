@@ -310,6 +310,7 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
     merged = scoring.merge_parts(run, pool, config.batch_tokens)
     if token_signals:
         signals = ["sample_id", "embed_token_norm", "head_token_norm"]
+        run.token_signal_file.parent.mkdir(exist_ok=True)
         write_table(run.token_signal_file, merged.select(signals), SINGLE_SAMPLES)
     else:  # those that were asked for belong to the scores before
         run.token_signal_file.unlink(missing_ok=True)

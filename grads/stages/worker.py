@@ -1,14 +1,16 @@
 """The worker: what a job's folder asks for is done here, from the first stage to the last word."""
 
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import GradsError, Stopped
+from grads.jobs import disk
 from grads.jobs.job import Job, turn
+from grads.store.files import remove_drafts
 from grads.store.folders import Draft, Evaluation, TokenRequest
 from grads.store.runs import JobFolder
 
@@ -20,14 +22,22 @@ def main(folder: JobFolder, at_once: bool = False) -> int:
 
     The job first waits for the other jobs of the runs folder to end, unless it is to start at once.
     """
-    with FileLock(folder.start_lock):
-        pass  # who started this process has noted its number
+    if not folder.config_file.is_file():  # a lock would bring back the folder of a deleted run
+        return _say(f"failed: {folder.path} is no job's folder, or no longer")
     try:
+        with FileLock(folder.start_lock):
+            pass  # who started this process has noted its number
         with FileLock(folder.lock_file, timeout=0):
+            remove_drafts(folder.path)
             return _work(Job(folder), at_once)
     except Timeout:
-        print("another worker is at work here", flush=True)
-        return 1
+        return _say("another worker is at work here")
+    except OSError as error:  # the disk takes no lock, or not even the last status
+        job = Job(folder)
+        code = _failed(job, _why(job, error))
+        with suppress(OSError):
+            folder.write_last_status(job.status)
+        return code
 
 
 def _work(job: Job[Any], at_once: bool) -> int:
@@ -41,19 +51,27 @@ def _work(job: Job[Any], at_once: bool) -> int:
         except Stopped:
             job.status.state, job.status.message = "stopped", "resume it to go on"
             return 0
-        except GradsError as error:
-            return _failed(job, str(error))
-        except MemoryError:
-            return _failed(job, OUT_OF_MEMORY)
         except Exception as error:
-            traceback.print_exc()
-            if "out of memory" in str(error).lower():  # torch has its own, on each device
-                return _failed(job, OUT_OF_MEMORY)
-            line = (str(error).splitlines() or [""])[0]
-            log = job.folder.log_file
-            return _failed(job, f"unexpected {type(error).__name__}: {line}; the trace is in {log}")
+            return _failed(job, _why(job, error))
         finally:
             job.folder.stop_file.unlink(missing_ok=True)
+
+
+def _why(job: Job[Any], error: Exception) -> str:
+    """What ended the job, in a line for people; the trace of what nobody expected is logged."""
+    if job.folder.is_gone():
+        return disk.gone(job.folder)
+    if isinstance(error, GradsError):
+        return str(error)
+    if told := disk.reason(error, job.folder):
+        return told
+    # torch has errors of its own, on each device
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return OUT_OF_MEMORY
+    with suppress(OSError):
+        traceback.print_exc()
+    line = (str(error).splitlines() or [""])[0]
+    return f"unexpected {type(error).__name__}: {line}; the trace is in {job.folder.log_file}"
 
 
 def _stages(job: Job[Any]) -> None:
@@ -83,6 +101,12 @@ def _evaluation_stages(job: Job[Any], config: EvaluationConfig | TuneConfig) -> 
 
 
 def _failed(job: Job[Any], error: str) -> int:
-    print(f"failed: {error}", flush=True)
     job.status.state, job.status.error, job.status.eta_s = "failed", error, None
+    return _say(f"failed: {error}")
+
+
+def _say(text: str) -> int:
+    """A line in the log, unless its disk is full; the exit code of what ends with it."""
+    with suppress(OSError):
+        print(text, flush=True)
     return 1

@@ -111,6 +111,23 @@ class JobFolder:
         """Replace status.json."""
         write_json(self.status_file, status.model_dump(mode="json"))
 
+    def write_last_status(self, status: Status) -> None:
+        """Replace status.json; on a full disk write over the old one, whose blocks it has."""
+        try:
+            self.write_status(status)
+        except OSError:
+            with self.status_file.open("r+b") as file:
+                file.write(status.model_dump_json().encode())
+                file.truncate()
+
+    def is_gone(self) -> bool:
+        """Whether the folder was deleted or moved; a disk that does not answer says nothing."""
+        try:
+            self.path.stat()
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
+        return False
+
     def append_metrics(self, **values: Any) -> None:
         """Add a line to metrics.jsonl."""
         append_line(self.metrics_file, {"time": round(time.time(), 3), **values})
@@ -331,5 +348,6 @@ def list_runs(root: Path) -> list[Run]:
     """Every run under the root, newest first."""
     if not root.is_dir():
         return []
-    found = [Run(p) for p in root.iterdir() if (p / "config.json").is_file()]
+    named = [path for path in root.iterdir() if not path.name.startswith(".")]  # others are drafts
+    found = [Run(path) for path in named if (path / "config.json").is_file()]
     return sorted(found, key=lambda run: run.config_file.stat().st_mtime, reverse=True)
