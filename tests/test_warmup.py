@@ -16,7 +16,7 @@ from grads.engine import checkpoints, scoring, training
 from grads.engine.autograd import SampleNorms
 from grads.engine.checkpoints import COMPLETE
 from grads.engine.gradients import GradientScorer
-from grads.errors import ScoringError, Stopped, WarmupError
+from grads.errors import ModelError, ScoringError, Stopped, WarmupError
 from grads.store.runs import Run
 
 
@@ -278,6 +278,31 @@ def test_nan_names_the_step_and_the_samples(pool, tmp_path):
     with pytest.raises(WarmupError, match=r"at step \d+, on samples \[") as caught:
         train(pool, tmp_path, lr=1e30, epochs=5.0)
     assert "--lr" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_weights_that_hold_nan_are_named_and_no_samples(pool, tmp_path, monkeypatch, kind):
+    """No sample is at fault: in a training, and before and in the scoring pass."""
+    make = tiny.make_model
+
+    def broken(name="llama-tied"):
+        model = make(name)
+        model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
+        return model
+
+    scorer = GradientScorer(make("llama-tied"))
+    scorer.model.load_state_dict(broken().state_dict())
+    named = r"weights hold NaN or infinity \(.*1\.mlp\.up_proj"
+    run = Run.create(config(), tmp_path / "run")
+    with pytest.raises(ModelError, match=named):
+        scoring.score_pool(
+            run, scorer, pool, batch_tokens=60, device="cpu", seed=0, with_tokens=False
+        )
+    with pytest.raises(ModelError, match=named):
+        GradientScorer(broken())
+    monkeypatch.setattr(tiny, "make_model", broken)
+    with pytest.raises(ModelError, match=named):
+        train(pool, tmp_path / "a", warmup=kind)
 
 
 def test_fraction_is_seeded_and_sized():

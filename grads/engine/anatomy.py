@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from grads.engine.head import Head
+from grads.engine.models import refuse_broken
 from grads.errors import ModelError
 
 
@@ -88,6 +89,7 @@ def describe(model: Any) -> tuple[nn.Embedding, float, Head]:
     for what, theirs, mine in pairs:
         error = float((theirs - mine).abs().max() / theirs.abs().max().clamp_min(1e-30))
         if not error < tolerance:
+            refuse_broken(model)
             raise ModelError(
                 f"{name}: its {what} do not follow from its weights by a rule known here (off by"
                 f" {error:.1%}), so its gradients would be wrong; use another model"

@@ -132,6 +132,20 @@ def fingerprint(model: Any) -> str:
     return sample.hexdigest()
 
 
+def refuse_broken(model: Any, trained: bool = True) -> None:
+    """Raise ModelError where a weight holds NaN or infinity: then no sample is at fault.
+
+    Where a training may have broken them itself, those it trains are not looked at.
+    """
+    for name, weight in model.named_parameters():
+        if (trained or not weight.requires_grad) and not torch.isfinite(weight).all():
+            raise ModelError(
+                f"the model's weights hold NaN or infinity ({name}), so nothing can be computed"
+                " with it: its files are damaged, or its warm-up diverged; give a model that is"
+                " whole, or lower --lr"
+            )
+
+
 def model_digest(model: str) -> str:
     """What tells the model's and tokenizer's files from others: their SHA-256, or the hub's commit.
 

@@ -18,6 +18,7 @@ import torch
 from grads.data.tokens import TokenPool, token_batches
 from grads.engine.autograd import autograd_norms
 from grads.engine.gradients import GradientScorer, SampleGradients
+from grads.engine.models import refuse_broken
 from grads.errors import ScoringError, Stopped
 from grads.store.columns import MEASURED, SCORES
 from grads.store.files import open_table, write_table
@@ -89,7 +90,7 @@ def score_pool(
             if should_stop():
                 raise Stopped
             result = scorer.score(*pool.collate(batch, device))
-            _refuse_non_finite(result, pool.sample_ids[batch])
+            _refuse_non_finite(result, pool.sample_ids[batch], scorer.model)
             if projection is None:
                 projection = random_projection(result.mean_hidden.shape[1], seed)
             tables.append(_rows(result, pool.sample_ids[batch], projection, with_tokens))
@@ -211,10 +212,11 @@ def token_signals(result: SampleGradients) -> dict[str, pa.Array]:
     }
 
 
-def _refuse_non_finite(result: SampleGradients, sample_ids: np.ndarray) -> None:
+def _refuse_non_finite(result: SampleGradients, sample_ids: np.ndarray, model: Any) -> None:
     norms = torch.stack([result.loss, result.embed_grad_norm, result.head_grad_norm])
     bad = ~torch.isfinite(norms).all(dim=0).cpu().numpy()
     if bad.any():
+        refuse_broken(model)
         raise ScoringError(
             f"samples {sample_ids[bad].tolist()} have a NaN or infinite gradient: look at those"
             " samples, or use --dtype float32"

@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from grads.config.run import RunConfig
 from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine.checkpoints import keep_newest, mark_whole, newest_sound
-from grads.engine.models import add_lora
+from grads.engine.models import add_lora, refuse_broken
 from grads.errors import Stopped, WarmupError
 
 CHECKPOINT_EVERY_S = 120.0
@@ -85,6 +85,7 @@ class _SftTrainer(Trainer):
         self.last_loss = float(total)
         self.last_tokens = int(self.pool.lengths[positions].sum())
         if not np.isfinite(self.last_loss):
+            refuse_broken(model, trained=self.state.global_step == 0)
             ids = self.pool.sample_ids[positions].tolist()
             raise WarmupError(
                 f"the loss is {self.last_loss} at step {self.state.global_step + 1}, on samples"
@@ -174,7 +175,8 @@ def train(
 
     One that the disk has damaged is told of in the log, and the one before is taken. It takes
     `config.epochs` epochs, or `max_steps` optimizer steps where they are given. Raises WarmupError
-    on a NaN or infinite loss and Stopped, with a checkpoint behind it, when asked to stop. In
+    on a NaN or infinite loss (ModelError where the weights it began with have them) and Stopped,
+    with a checkpoint behind it, when asked to stop. In
     bfloat16 the trained weights stay in float32 (mixed precision): an adapter's do by themselves,
     for full parameters the model must come in float32.
     """
