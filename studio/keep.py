@@ -46,7 +46,13 @@ def decide(run: Run, sample_id: int) -> None:
 
 
 def decided(run: Run) -> None:
-    """Everything that people have decided."""
+    """Everything that people have decided, and what of it was lost in writing."""
+    for number in run.unreadable_decisions():
+        st.warning(
+            f"A decision was broken off while it was written (line {number} of"
+            f" `{run.decisions_file.name}`) and is passed over. Decide again.",
+            icon=":material/warning:",
+        )
     rows = [made.as_json() for made in api.decisions(run).values()]
     if not rows:
         return

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ from grads.errors import RunError
 from grads.jobs import processes as jobs
 from grads.selection.options import SelectionConfig
 from grads.store.columns import MEASURED
-from grads.store.runs import Run, Status
+from grads.store.runs import Run
 
 pytestmark = pytest.mark.job
 
@@ -316,18 +315,20 @@ def test_a_second_job_waits_in_the_queue(place):
     assert api.stop_run(first).state == "stopped"
 
 
-def test_a_reused_pid_is_not_the_job(place, finished):
-    """The process lives, but it started at another time: interrupted, never running."""
-    run = api.create_run(config_for(place, seed=9), str(place / "runs" / "reused"))
-    now = time.time()
-    run.write_status(Status(state="running", pid=os.getpid(), process_started=1.0, heartbeat=now))
-    assert jobs.observe(run).state == "interrupted"
-    own = psutil.Process().create_time()
-    run.write_status(Status(state="running", pid=os.getpid(), process_started=own, heartbeat=now))
+def test_a_frozen_job_is_at_work_and_can_be_stopped(place, monkeypatch):
+    """SIGSTOP, as by a machine that sleeps: no heartbeat, but the process is there."""
+    monkeypatch.setattr(jobs, "STALE_S", 1.0)
+    run = api.create_run(config_for(place, epochs=500.0), str(place / "runs" / "frozen"))
+    api.start_run(run)
+    wait_for(run, "running")
+    process = psutil.Process(jobs.observe(run).pid)
+    process.suspend()
+    until(lambda: "no sign of life" in jobs.observe(run).message, "the silence")
     assert jobs.observe(run).state == "running"
-    stale = now - jobs.STALE_S - 1
-    run.write_status(Status(state="running", pid=os.getpid(), process_started=own, heartbeat=stale))
-    assert jobs.observe(run).state == "interrupted"
+    with pytest.raises(RunError, match="stop it first"):
+        api.delete_run(run)
+    assert jobs.stop(run, grace_s=1.0).state == "stopped"
+    until(lambda: gone(process), "the end of the process", seconds=30)
 
 
 def test_another_config_is_refused(place, finished):

@@ -284,6 +284,7 @@ def test_parts_made_from_other_tokens_are_made_anew(place, finished, copied):
     ids = pq.read_table(finished.scores_file)["sample_id"].to_numpy()
     pool = loading.load_pool(copied)
     parts = Parts(copied.parts, pool, batch_tokens=128, made_from="other")
+    copied.parts.mkdir()
     for number, batches in enumerate(parts.plan()):
         chosen = np.sort(pool.sample_ids[np.concatenate(batches)])
         at = np.searchsorted(ids, chosen)

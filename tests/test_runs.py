@@ -117,7 +117,7 @@ def test_metrics_survive_a_killed_writer(tmp_path):
         file.write('{"stage": "warm')
     run.append_metrics(stage="warm-up", step=2)
     run.append_metrics(stage="warm-up", step=3)
-    assert [row["step"] for row in run.read_metrics()] == [1, 3]
+    assert [row["step"] for row in run.read_metrics()] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The warm-up: steps cut into passes, checkpoints, seeds; and the parts of the scoring pass."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,9 @@ import transformers
 
 from grads.config.run import RunConfig
 from grads.data.tokens import TokenPool, token_batches
-from grads.engine import passes, scoring, self_check, training
+from grads.engine import checkpoints, passes, scoring, self_check, training
 from grads.engine.autograd import SampleNorms
+from grads.engine.checkpoints import COMPLETE
 from grads.engine.gradients import GradientScorer
 from grads.engine.passes import Parts
 from grads.errors import ScoringError, Stopped, WarmupError
@@ -174,6 +176,106 @@ def test_half_a_checkpoint_is_not_used(pool, tmp_path):
     assert steps[0].step == 1
 
 
+def change_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+FILES = (
+    "adapter_model.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+)
+
+
+@pytest.fixture
+def twice_stopped(pool, tmp_path):
+    """A training with checkpoints at steps 4 and 6, as its disk has them."""
+    for stop_at in (4, 2):
+        with pytest.raises(Stopped):
+            train(pool, tmp_path / "b", stop_at=stop_at)
+    names = sorted(path.name for path in (tmp_path / "b").iterdir())
+    assert names == ["checkpoint-4", "checkpoint-6"]
+    return tmp_path / "b"
+
+
+@pytest.mark.parametrize("damage", [change_a_bit, cut, empty, Path.unlink])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    pool, twice_stopped, capsys, name, damage
+):
+    """Whatever of it: the training goes on from the one before, and the log tells so."""
+    damage(twice_stopped / "checkpoint-6" / name)
+    resumed, steps = train(pool, twice_stopped)
+    assert [step.step for step in steps] == [5, 6, 7, 8, 9, 10]
+    told = f"checkpoint-6 is damaged ({name} changed on the disk): trying checkpoint-4"
+    assert told in capsys.readouterr().out
+    undisturbed, _ = train(pool, twice_stopped.parent / "a")
+    assert_same(undisturbed, resumed)
+
+
+def test_damaged_marks(pool, twice_stopped, capsys):
+    """Cut, it is damage; gone, the checkpoint was never whole; both gone, it is the start."""
+    cut(twice_stopped / "checkpoint-6" / COMPLETE)
+    _, steps = train(pool, shutil.copytree(twice_stopped, twice_stopped.parent / "c"))
+    assert steps[0].step == 5
+    assert f"checkpoint-6 is damaged ({COMPLETE} changed" in capsys.readouterr().out
+    (twice_stopped / "checkpoint-6" / COMPLETE).unlink()
+    change_a_bit(twice_stopped / "checkpoint-4" / "optimizer.pt")
+    _, steps = train(pool, twice_stopped)
+    assert steps[0].step == 1
+    told = "checkpoint-4 is damaged (optimizer.pt changed on the disk): trying the start"
+    assert told in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_before_is_taken_as_it_is(pool, twice_stopped):
+    """Its mark is empty."""
+    empty(twice_stopped / "checkpoint-6" / COMPLETE)
+    _, steps = train(pool, twice_stopped)
+    assert steps[0].step == 7
+
+
+def test_a_checkpoint_is_on_the_disk_before_its_mark(pool, tmp_path, monkeypatch):
+    """The whole of it: a power failure leaves no mark over half a checkpoint."""
+    synced = []
+
+    def note(place):
+        synced.append((place.name, (place.parent / COMPLETE).exists()))
+
+    monkeypatch.setattr(checkpoints, "sync", note)
+    with pytest.raises(Stopped):
+        train(pool, tmp_path, stop_at=4)
+    (folder,) = tmp_path.iterdir()
+    others = {path.name for path in folder.iterdir()} - {COMPLETE}
+    assert others <= {name for name, marked in synced if not marked}
+
+
+def test_no_more_than_two_checkpoints_lie_there(pool, tmp_path, monkeypatch):
+    """Saved at every step: the last two, at the end and on the way."""
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    counts, mark = [], training.mark_whole
+
+    def counted(checkpoint):
+        mark(checkpoint)
+        counts.append(len(list(tmp_path.iterdir())))
+
+    monkeypatch.setattr(training, "mark_whole", counted)
+    train(pool, tmp_path)
+    assert counts == [1, *[2] * 9]
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-9", "checkpoint-10"}
+
+
 def test_training_lowers_the_loss_and_the_seed_decides(pool, tmp_path):
     first, steps = train(pool, tmp_path / "a", epochs=8.0, lr=1e-2)
     assert steps[-1].loss < 0.9 * steps[0].loss
@@ -210,6 +312,7 @@ def test_token_batches_hold_each_sample_once_within_the_bound():
 
 
 def score(run, pool, **kwargs):
+    run.path.mkdir(exist_ok=True)
     scorer = GradientScorer(tiny.make_model("llama-tied"))
     parts = Parts(run.parts, pool, batch_tokens=60, made_from="")
     settings = {"device": "cpu", "seed": 0, "with_tokens": True}
@@ -280,7 +383,7 @@ def test_two_visible_gpus_train_on_one(pool, tmp_path, monkeypatch):
 
 
 def test_the_newest_of_several_whole_checkpoints_counts(pool, tmp_path):
-    """A kill between saving one and removing the one before leaves two; 11 is newer than 9."""
+    """A kill may leave several; 11 is newer than 9."""
     undisturbed, _ = train(pool, tmp_path / "a", epochs=3.0)
     folder = tmp_path / "b"
     for stop_at in (9, 2):
@@ -288,7 +391,7 @@ def test_the_newest_of_several_whole_checkpoints_counts(pool, tmp_path):
             train(pool, folder, stop_at=stop_at, epochs=3.0)
         if stop_at == 9:
             shutil.copytree(folder / "checkpoint-9", tmp_path / "kept")
-    for name in ("checkpoint-9", "checkpoint-7", "checkpoint-8"):
+    for name in ("checkpoint-7", "checkpoint-8"):
         shutil.copytree(tmp_path / "kept", folder / name)
     resumed, steps = train(pool, folder, epochs=3.0)
     assert [step.step for step in steps] == [12, 13, 14, 15]

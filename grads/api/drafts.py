@@ -18,9 +18,10 @@ from grads.data.sources import read_source
 from grads.data.tables import is_saved
 from grads.errors import DataError, GradsError, ModelError
 from grads.jobs import processes as jobs
+from grads.jobs.identity import begun
 from grads.store.files import replacing
 from grads.store.folders import DRAFTS, Checker, Draft
-from grads.store.runs import ACTIVE, Run, Status, runs_root
+from grads.store.runs import ACTIVE, Run, runs_root
 
 FIRST_ROWS = 200  # rows that tell the layout
 AT_ONCE_BYTES = 32 * 2**20  # a file up to this size is looked at while a person waits
@@ -87,6 +88,7 @@ def save_upload(name: str, content: bytes, root: str | None = None) -> str:
     tame = re.sub(r"[^\w.-]+", "_", Path(name).name).strip(".")[-100:]
     path = runs_root(root) / ".uploads" / digest / (tame or "data")
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft:
             draft.write_bytes(content)
     return str(path)
@@ -137,7 +139,6 @@ def _checker_at_hand(root: Path) -> Checker | None:
     for left in checker.waiting():  # what it died at, and would again
         checker.done(left)
     checker.path.mkdir(parents=True, exist_ok=True)
-    checker.write_status(Status(heartbeat=time.time(), message="starting"))
     jobs.spawn(checker, ["checker", str(root), str(os.getpid())])
     return checker
 
@@ -164,7 +165,7 @@ def check(
         jobs.start(made, at_once=True)
     else:
         made.stop_file.unlink(missing_ok=True)
-        made.write_status(Status(heartbeat=time.time(), message="starting"))
+        made.write_status(begun(checker.read_status().pid))
         checker.ask(made)
     return made
 

@@ -1,7 +1,7 @@
 """Runs: made, started, stopped, listed, read."""
 
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +34,8 @@ class RunSummary:
     counts: dict[str, int]
     scored: bool
     selections: list[str]
+    unreadable_decisions: list[int]
+    """Lines of decisions.jsonl, counted from 1, that a broken-off write has left."""
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -88,6 +90,7 @@ def summary(run: Run) -> RunSummary:
         counts=run.read_manifest().counts.as_json(),
         scored=run.scores_file.exists(),
         selections=run.selection_names(),
+        unreadable_decisions=run.unreadable_decisions(),
     )
 
 
@@ -154,11 +157,11 @@ def _folders(run: Run) -> list[JobFolder]:
 
 
 def delete_run(run: Run) -> None:
-    """Remove a run and all its files; raises RunError while its job is at work."""
-    for folder in _folders(run):
-        if jobs.observe(folder).state in ACTIVE:
-            raise RunError(f"{folder.id} is at work in run {run.id}: stop it first")
-    shutil.rmtree(run.path)
+    """Remove a run and all its files; raises RunError while a job is at work in it."""
+    with ExitStack() as held:
+        for folder in _folders(run):
+            held.enter_context(jobs.at_rest(folder))
+        shutil.rmtree(run.path)
 
 
 def ask_token_signals(run: Run, sample_ids: list[int]) -> TokenRequest:
@@ -215,6 +218,7 @@ def place_demo(root: str | Path | None = None) -> None:
     target = runs_root(root) / "demo"
     try:
         if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as copy:
                 shutil.copytree(DEMO / "run", copy)
     except OSError as error:

@@ -227,6 +227,8 @@ def status_lines(summary: api.RunSummary) -> list[str]:
     if summary.counts:
         counts = ", ".join(f"{value:,} {name}" for name, value in summary.counts.items())
         lines.insert(1, counts)
+    for number in summary.unreadable_decisions:
+        lines.append(f"line {number} of decisions.jsonl was broken off and is passed over")
     return lines
 
 

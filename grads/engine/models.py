@@ -219,6 +219,7 @@ def _demo_model() -> str:
     gguf = next(package.glob("*.gguf"))
     model = load_model(str(gguf), "cpu", torch.float32)
     tokenizer = load_tokenizer(str(gguf))
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as draft:
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)

@@ -70,6 +70,7 @@ class Parts:
         made from something else than `made_from`, is missing.
         """
         pool = self.pool
+        self.folder.mkdir(exist_ok=True)
         done, tokens, left = 0, 0, int(pool.lengths.sum())
         for number, batches in enumerate(self.plan()):
             if self._holds(self.file(number)):

@@ -6,7 +6,6 @@ result does not depend on how the step was cut.
 """
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,10 +23,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from grads.config.run import RunConfig
 from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine.adapters import add_lora
+from grads.engine.checkpoints import keep_newest, mark_whole, newest_sound
 from grads.errors import Stopped, WarmupError
 
 CHECKPOINT_EVERY_S = 120.0
-COMPLETE = "complete"  # marker file: a killed job may leave half a checkpoint
 # In bfloat16 on a CPU, plain matrix products attend faster than the fused kernel, whose backward
 # pass is slow there; their memory grows with the square of the length, so only for short samples.
 PLAIN_ATTENTION_UP_TO = 256
@@ -146,14 +145,12 @@ class _Watch(TrainerCallback):
             control.should_save = control.should_training_stop = True
         elif time.monotonic() - self.saved > CHECKPOINT_EVERY_S:
             control.should_save = True
+        if control.should_save:
+            keep_newest(Path(args.output_dir))
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        (folder / COMPLETE).touch()
+        mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.saved = time.monotonic()
-        for other in Path(args.output_dir).glob("checkpoint-*"):
-            if other != folder:
-                shutil.rmtree(other, ignore_errors=True)
 
 
 def sample_fraction(n: int, fraction: float, seed: int) -> np.ndarray:
@@ -174,13 +171,17 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     max_steps: int | None = None,
 ) -> Any:
-    """Train `model` on all of `pool`, going on from the last whole checkpoint; the trained model.
+    """Train `model` on all of `pool`, going on from the last sound checkpoint; the trained model.
 
-    It takes `config.epochs` epochs, or `max_steps` optimizer steps where they are given. Raises
-    WarmupError on a NaN or infinite loss and Stopped, with a checkpoint behind it, when asked to
-    stop. In bfloat16 the trained weights stay in float32 (mixed precision): an adapter's do by
-    themselves, for full parameters the model must come in float32.
+    One that the disk has damaged is told of in the log, and the one before is taken. It takes
+    `config.epochs` epochs, or `max_steps` optimizer steps where they are given. Raises WarmupError
+    on a NaN or infinite loss (ModelError where the weights it began with have them) and Stopped,
+    with a checkpoint behind it, when asked to stop. In
+    bfloat16 the trained weights stay in float32 (mixed precision): an adapter's do by themselves,
+    for full parameters the model must come in float32.
     """
+    if should_stop():  # asked to while the model was loaded
+        raise Stopped
     mixed = dtype == torch.bfloat16
     set_seed(config.seed)
     if config.warmup == "lora":
@@ -208,18 +209,12 @@ def train(
     watch = _Watch(report, should_stop)
     trainer = _SftTrainer(pool, config.batch_tokens, model=model, args=arguments, callbacks=[watch])
     watch.trainer = trainer
-    newest = _newest_checkpoint(checkpoints)
+    newest = newest_sound(checkpoints, tell=lambda text: print(text, flush=True))
     with prepared(model, dtype, device, int(pool.lengths.max())):
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if trainer.state.global_step < trainer.state.max_steps:
         raise Stopped
     return model.eval()
-
-
-def _newest_checkpoint(checkpoints: Path) -> Path | None:
-    """The whole checkpoint with the most steps; a kill may leave several."""
-    whole = [path.parent for path in checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from grads.data.turns import Turn, Unusable
 from grads.engine.training import response_logits
 from grads.errors import Stopped
 from grads.evaluation.metrics import METRICS, Batch, Sums
-from grads.store.files import replacing
+from grads.store.files import replacing, reserve
 
 KL_POSITIONS = 2_048  # at most so many response positions are held against the base model
 CHECKED = 4  # samples on which an adapter must change something
@@ -160,6 +160,7 @@ class Reference:
             self._table = np.lib.format.open_memmap(
                 self._draft, mode="w+", dtype=np.float16, shape=shape
             )
+            reserve(self._draft)
         self._table[rows] = log_probs.cpu().numpy().astype(np.float16)
 
 

@@ -92,6 +92,7 @@ def _write_and_check(
     """Write data and manifest beside their place, and move them there once they load back."""
     form = FORMATS[kind]
     as_file = form.alone and out.suffix == f".{kind}"
+    out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as draft:
         folder = draft.parent if as_file else draft
         folder.mkdir(parents=True, exist_ok=True)

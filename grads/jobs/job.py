@@ -10,8 +10,10 @@ from typing import Any, Generic, TypeVar
 import psutil
 from filelock import FileLock, Timeout
 
-from grads.errors import Stopped
-from grads.store.runs import JobFolder, Status
+from grads.errors import RunError, Stopped
+from grads.jobs import disk
+from grads.jobs.identity import begun
+from grads.store.runs import JobFolder
 
 HEARTBEAT_S = 2.0
 
@@ -23,17 +25,20 @@ class Job(Generic[Folder]):
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
-        self.status = Status(
-            pid=os.getpid(), process_started=psutil.Process().create_time(), state="queued"
-        )
+        self.status = begun(os.getpid())
+        self.status.message = ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._stage_start: tuple[float, float] | None = None
 
     @contextmanager
     def beating(self) -> Iterator[None]:
-        """Write the status every few seconds from a thread: a long step is no death."""
-        self._write()
+        """Write the status every few seconds from a thread: a long step is no death.
+
+        Raises OSError where the last one cannot be written.
+        """
+        with suppress(OSError):  # the first stage tells of the disk
+            self._write()
         thread = threading.Thread(target=self._beat, daemon=True)
         thread.start()
         try:
@@ -41,13 +46,14 @@ class Job(Generic[Folder]):
         finally:
             self._ended.set()
             thread.join()
-            self._write()
+            self.status.heartbeat = time.time()
+            self.folder.write_last_status(self.status)
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
-            if self.folder.stop_file.exists() and self.status.state in ("queued", "running"):
-                self.status.state = "stopping"
             with suppress(OSError):  # a full disk must not end the heart while the job goes on
+                if self.folder.stop_file.exists() and self.status.state in ("queued", "running"):
+                    self.status.state = "stopping"
                 self._write()
 
     def _write(self) -> None:
@@ -56,7 +62,9 @@ class Job(Generic[Folder]):
             self.folder.write_status(self.status)
 
     def should_stop(self) -> bool:
-        """Whether the user has asked the job to stop."""
+        """Whether the user has asked the job to stop; raises RunError where its folder is gone."""
+        if self.folder.is_gone():
+            raise RunError(disk.gone(self.folder))
         return self.folder.stop_file.exists()
 
     def stage(self, name: str, unit: str = "") -> None:

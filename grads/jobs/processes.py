@@ -4,15 +4,18 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from grads.errors import RunError
+from grads.jobs import disk
+from grads.jobs.identity import begun, process_of, visible
 from grads.store.runs import ACTIVE, JobFolder, Status
 
-STALE_S = 60.0  # a heartbeat older than this is a dead job's
+STALE_S = 60.0  # without a heartbeat: worth telling, and dead where no process can be seen
 LOOK_S = 0.2  # between two looks at a job that is waited for
 GRACE_S = 60.0  # for a job to stop by itself
 TERMINATE_S = 5.0  # from asking the process tree to end to killing it
@@ -25,21 +28,27 @@ def start(folder: JobFolder, at_once: bool = False) -> bool:
     """Start the folder's worker unless one is at work; whether this call started it.
 
     A double click or a second tab finds the first one's job and leaves it alone. The worker
-    waits for other jobs of the runs folder to end, unless it is to start at once.
+    waits for other jobs of the runs folder to end, unless it is to start at once. Raises RunError
+    where the folder is gone, or its disk takes no status.
     """
-    with FileLock(folder.path / ".start.lock"):
-        if observe(folder).state in ACTIVE:
-            return False
-        folder.stop_file.unlink(missing_ok=True)
-        folder.write_status(Status(heartbeat=time.time(), message="starting"))
-        spawn(folder, ["worker", str(folder.path), *(["--at-once"] if at_once else [])])
-        return True
+    if not folder.config_file.is_file():  # a lock would bring back the folder of a deleted run
+        raise RunError(f"there is no run at {folder.path} any more: was it deleted or moved?")
+    try:
+        with FileLock(folder.start_lock):  # a worker waits for it before it says anything
+            if observe(folder).state in ACTIVE:
+                return False
+            folder.stop_file.unlink(missing_ok=True)
+            spawn(folder, ["worker", str(folder.path), *(["--at-once"] if at_once else [])])
+            return True
+    except OSError as error:
+        raise RunError(disk.reason(error, folder) or f"no job can start: {error}") from None
 
 
 def spawn(folder: JobFolder, command: list[str]) -> None:
-    """A detached process of this program that writes into the folder's log."""
+    """A detached process of this program, noted in the folder's status; it writes into its log."""
+    folder.write_status(begun(None))  # where that cannot be written, nothing is to start
     with folder.log_file.open("ab") as log:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "grads", *command],
             start_new_session=True,
             env=HUGE_PAGES | os.environ,
@@ -47,16 +56,48 @@ def spawn(folder: JobFolder, command: list[str]) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
+    folder.write_status(begun(process.pid))
 
 
 def observe(folder: JobFolder) -> Status:
-    """The run's status, checked against the process: a job that is gone is `interrupted`."""
+    """The run's status, checked against the process: a job that is gone is `interrupted`.
+
+    A living process is at work however long it is silent: it may be frozen, or its disk stalled.
+    Its heartbeat decides only where no process can be seen: on another machine, or not begun yet.
+    """
     status = folder.read_status()
-    if status.state in ACTIVE and not _at_work(status):
-        status.state = "interrupted"
-        status.rate = status.eta_s = None
-        status.error = "its process is gone: resume it to go on from the last finished part"
+    if status.state not in ACTIVE:
+        return status
+    silent = time.time() - (status.heartbeat or 0.0)
+    alive = process_of(status) is not None
+    if alive and silent > STALE_S:
+        status.message = f"no sign of life for {silent:.0f} s, but its process is there"
+    if alive or (not visible(status) and silent <= STALE_S):
+        return status
+    status.state = "interrupted"
+    status.rate = status.eta_s = None
+    found = disk.trouble(folder) or "resume it to go on from the last finished part"
+    status.error = f"its process is gone: {found}"
     return status
+
+
+@contextmanager
+def at_rest(folder: JobFolder) -> Iterator[None]:
+    """No job begins in the folder meanwhile; raises RunError where one is at work.
+
+    The lock that a worker holds tells what a status may not: a file system keeps it for all who
+    use it, and it needs no heartbeat.
+    """
+    busy = RunError(f"{folder.path} has a job at work: stop it first")
+    with FileLock(folder.start_lock):
+        if observe(folder).state in ACTIVE:
+            raise busy
+        try:
+            lock = FileLock(folder.lock_file).acquire(timeout=0)
+        except Timeout:
+            raise busy from None
+        with lock:
+            yield
 
 
 def wait(folder: JobFolder) -> Status:
@@ -73,18 +114,26 @@ def stop(folder: JobFolder, grace_s: float = GRACE_S) -> Status:
     """Ask the job to stop, then terminate and at last kill its process tree.
 
     Returns when nothing of it runs any more; what was finished stays for a resume. Raises
-    RunError if there is no job to stop.
+    RunError if there is no job to stop, or it runs on another machine and has not stopped.
     """
     status = observe(folder)
     if status.state not in ACTIVE:
         raise RunError(f"{folder.id} is {status.state}: there is no job to stop")
-    folder.stop_file.touch()
+    try:
+        folder.stop_file.touch()
+    except OSError:  # a full disk: then only force is left
+        grace_s = 0.0
     deadline = time.monotonic() + grace_s
     while time.monotonic() < deadline:
         status = observe(folder)
         if status.state not in ACTIVE:
             return status
         time.sleep(LOOK_S)
+    if not visible(status):
+        raise RunError(
+            f"{folder.id} was asked to stop and has not yet, and its process cannot be seen from"
+            " here: wait, or end it on the machine where it runs"
+        )
     process = process_of(status)
     if process is not None:
         _end_tree(process)
@@ -92,7 +141,8 @@ def stop(folder: JobFolder, grace_s: float = GRACE_S) -> Status:
     if status.state in ACTIVE:
         status.state, status.rate, status.eta_s = "stopped", None, None
         status.message = "stopped by force: resume it to go on from the last finished part"
-        folder.write_status(status)
+        with suppress(OSError):  # on a full disk it counts as interrupted, which it is
+            folder.write_last_status(status)
     return status
 
 
@@ -108,21 +158,3 @@ def _end_tree(process: psutil.Process) -> None:
         with suppress(psutil.NoSuchProcess):
             member.kill()
     psutil.wait_procs(alive, timeout=TERMINATE_S)
-
-
-def _at_work(status: Status) -> bool:
-    if status.heartbeat is None or time.time() - status.heartbeat > STALE_S:
-        return False
-    return status.pid is None or process_of(status) is not None  # no PID yet: just started
-
-
-def process_of(status: Status) -> psutil.Process | None:
-    """The job's living process: its PID and its start time both match; None where it is gone."""
-    if status.pid is None or status.pid < 2:
-        return None
-    try:
-        process = psutil.Process(status.pid)
-        same = abs(process.create_time() - (status.process_started or 0.0)) < 1.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
-        return None

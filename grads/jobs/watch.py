@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import psutil
 
-from grads.jobs import processes as jobs
+from grads.jobs.identity import process_of
 from grads.store import pipeline
 from grads.store.pipeline import STAGES
 from grads.store.runs import JobFolder, Run, Status
@@ -63,7 +63,7 @@ def metrics(folder: JobFolder) -> dict[str, list[dict[str, Any]]]:
 
 def machine(status: Status) -> Machine | None:
     """What the job takes now; None where it does not run."""
-    process = jobs.process_of(status)
+    process = process_of(status)
     if process is None:
         return None
     cpu, memory = 0.0, 0

@@ -121,5 +121,6 @@ def _table(run: Run, name: str, columns: list[str] | None = None) -> pa.Table:
 def write_selection(run: Run, record: SelectionRecord, table: pa.Table) -> None:
     """Save a selection; the record comes last, so that it never names a missing table."""
     path = run.selection_file(record.name)
+    path.parent.mkdir(exist_ok=True)
     write_table(path.with_suffix(".parquet"), table)
     record.write(path)

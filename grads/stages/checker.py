@@ -8,15 +8,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 from filelock import FileLock, Timeout
 
 from grads.config.base import DEMO_MODEL
 from grads.errors import GradsError
+from grads.jobs.identity import begun, process_of
 from grads.jobs.job import Job
-from grads.jobs.processes import process_of
 from grads.store.folders import Checker, Draft
-from grads.store.runs import Status
 
 PAUSE_S = 0.05  # between two looks for a draft that waits
 
@@ -38,10 +36,7 @@ def _serve(job: Job[Checker], server: int) -> int:
 
     with suppress(GradsError):
         models.load_tokenizer(DEMO_MODEL)
-    try:
-        parent = Status(pid=server, process_started=psutil.Process(server).create_time())
-    except psutil.Error:
-        parent = Status()
+    parent = begun(server)
     with job.beating():
         job.status.state = "running"
         while process_of(parent) is not None:

@@ -41,6 +41,7 @@ class Lab:
     def __init__(self, job: Job[Evaluation], recipe: Recipe) -> None:
         self.job, self.recipe = job, recipe
         self.evaluation = job.folder
+        self.evaluation.arms.mkdir(exist_ok=True)
         self.run = job.folder.run
         self.settings = recipe.for_training(self.run.config(), 0)
         self.model_digest = loading.refuse_other_model(self.run)
@@ -283,6 +284,7 @@ class Lab:
             report=self._report,
             should_stop=self.job.should_stop,
         )
+        self.evaluation.task_file(trial.key).parent.mkdir(exist_ok=True)
         with replacing(self.evaluation.task_file(trial.key)) as draft:
             lines = (json.dumps(row, ensure_ascii=False, default=str) for row in answered.samples)
             draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -36,6 +36,7 @@ def read_sets(job: Job[Any], sets: Sets, sketch: int | None = None) -> None:
     """Read these sets and keep their rows; raises DataError where one is not what it was."""
     run: Run = getattr(job.folder, "run", job.folder)
     tokenizer = models.load_tokenizer(run.config().model)
+    run.probe_sets.mkdir(exist_ok=True)
     for done, (name, (role, place)) in enumerate(sets.items()):
         ids = rows_of(place)
         found = _of_pool(run, ids, role) if ids else _of_file(run, place, role, tokenizer)
@@ -141,6 +142,7 @@ def _hold_against(
         should_stop=job.should_stop,
     )
     merged = parts.merged()
+    run.probes.mkdir(exist_ok=True)
     for name in names:
         write_table(run.probe_file(name), towards_table(merged, name))
     pipeline.grown(run, ("probes",))

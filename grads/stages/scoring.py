@@ -59,6 +59,7 @@ def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> 
             pipeline.record(run, pipeline.STAGES["score"])
     with making(job, "extras") as work_left:
         if work_left:
+            run.parts.mkdir(exist_ok=True)
             _extras(job, run, scorer, run.parts / "extras")
 
 
@@ -134,6 +135,7 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
     merged = parts.merged()
     if with_tokens:
         signals = ["sample_id", "embed_token_norm", "head_token_norm"]
+        run.token_signal_file.parent.mkdir(exist_ok=True)
         write_table(run.token_signal_file, merged.select(signals), SINGLE_SAMPLES)
     else:  # those that were asked for belong to the scores before
         run.token_signal_file.unlink(missing_ok=True)
@@ -144,6 +146,8 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
         "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width),
     }
     write_table(run.features_file, pa.table(columns))
+    if sets:
+        run.probes.mkdir(exist_ok=True)
     for name in sets:
         write_table(run.probe_file(name), towards_table(merged, name))
     copied = [name for name in SCORES if name not in MEASURED]

@@ -1,14 +1,16 @@
 """The worker: what a job's folder asks for is done here, from the first stage to the last word."""
 
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import GradsError, Stopped, of_the_machine
+from grads.jobs import disk
 from grads.jobs.job import Job, turn
+from grads.store.files import remove_drafts
 from grads.store.folders import Draft, Evaluation, ProbeRequest, TokenRequest
 from grads.store.runs import JobFolder
 from grads.text import MESSAGE, cut, visible
@@ -19,18 +21,22 @@ def main(folder: JobFolder, at_once: bool = False) -> int:
 
     The job first waits for the other jobs of the runs folder to end, unless it is to start at once.
     """
+    if not folder.config_file.is_file():  # a lock would bring back the folder of a deleted run
+        return _say(f"failed: {folder.path} is no job's folder, or no longer")
     try:
+        with FileLock(folder.start_lock):
+            pass  # who started this process has noted its number
         with FileLock(folder.lock_file, timeout=0):
+            remove_drafts(folder.path)
             return _work(Job(folder), at_once)
     except Timeout:
-        print("another worker is at work here", flush=True)
-        return 1
-    except OSError as error:  # not even the status could be written
-        refused = of_the_machine(error)
-        if refused is None:
-            raise
-        print(f"failed: {refused}", flush=True)
-        return 1
+        return _say("another worker is at work here")
+    except OSError as error:  # the disk takes no lock, or not even the last status
+        job = Job(folder)
+        code = _failed(job, _why(job, error))
+        with suppress(OSError):
+            folder.write_last_status(job.status)
+        return code
 
 
 def _work(job: Job[Any], at_once: bool) -> int:
@@ -44,18 +50,27 @@ def _work(job: Job[Any], at_once: bool) -> int:
         except Stopped:
             job.status.state, job.status.message = "stopped", "resume it to go on"
             return 0
-        except GradsError as error:
-            return _failed(job, str(error))
         except Exception as error:
-            print("\n".join(map(visible, traceback.format_exc().split("\n"))), flush=True)
-            if refused := of_the_machine(error):
-                return _failed(job, refused)
-            line = (str(error).splitlines() or [""])[0]
-            log = job.folder.log_file
-            kind, told = type(error).__name__, cut(visible(line), MESSAGE)
-            return _failed(job, f"unexpected {kind}: {told}; the trace is in {log}")
+            return _failed(job, _why(job, error))
         finally:
             job.folder.stop_file.unlink(missing_ok=True)
+
+
+def _why(job: Job[Any], error: Exception) -> str:
+    """What ended the job, in a line for people; the trace of what nobody expected is logged."""
+    if job.folder.is_gone():
+        return disk.gone(job.folder)
+    if isinstance(error, GradsError):
+        return str(error)
+    if told := disk.reason(error, job.folder):
+        return told
+    if told := of_the_machine(error):
+        return told
+    with suppress(OSError):
+        print("\n".join(map(visible, traceback.format_exc().split("\n"))), flush=True)
+    line = (str(error).splitlines() or [""])[0]
+    kind, told = type(error).__name__, cut(visible(line), MESSAGE)
+    return f"unexpected {kind}: {told}; the trace is in {job.folder.log_file}"
 
 
 def _stages(job: Job[Any]) -> None:
@@ -88,6 +103,12 @@ def _evaluation_stages(job: Job[Any], config: EvaluationConfig | TuneConfig) -> 
 
 
 def _failed(job: Job[Any], error: str) -> int:
-    print(f"failed: {error}", flush=True)
     job.status.state, job.status.error, job.status.eta_s = "failed", error, None
+    return _say(f"failed: {error}")
+
+
+def _say(text: str) -> int:
+    """A line in the log, unless its disk is full; the exit code of what ends with it."""
+    with suppress(OSError):
+        print(text, flush=True)
     return 1

@@ -4,23 +4,29 @@ Tables are Parquet files that tell when a bit of them has changed: each page car
 and a seal before the footer holds the footer's. Every Parquet reader reads them.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grads.config.base import is_name
 from grads.errors import RunError
+from grads.store.machine import machine
 
 # Rows of a Parquet file's groups: one sample is found fast in small ones, all samples in large.
 SINGLE_SAMPLES, WHOLE_COLUMNS = 1_000, 100_000
@@ -29,24 +35,78 @@ SINGLE_SAMPLES, WHOLE_COLUMNS = 1_000, 100_000
 SEAL = b"grads-seal"
 # Names of files need be no Unicode: what UTF-8 does not know is written as JSON writes it, \udcff.
 JSON_ESCAPES = "backslashreplace"
+# Beside NAME while it is written: .NAME.MACHINE.PID.LUCK; before 0.5 without the machine.
+DRAFT = re.compile(r"\..+?(\.(?P<machine>[0-9a-f]{8}))?\.(?P<pid>\d+)\.[0-9a-f]{8}")
+FOREIGN_DRAFT_S = 86_400.0
 TRAILER = 8  # bytes behind the footer: its length, and PAR1
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file or folder at, moved into place on success."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    """A path beside `path` to write a file or folder at, moved into place on success.
+
+    Raises FileNotFoundError where its folder is not there: to make it would bring back a run that
+    was deleted under its job.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    number = f"{_machine_mark()}.{os.getpid()}.{secrets.token_hex(4)}"
+    draft = path.with_name(f".{path.name}.{number}")
     try:
         yield draft
         if draft.is_dir() and path.is_dir():
             shutil.rmtree(path)
         draft.replace(path)
     finally:
-        if draft.is_dir():
-            shutil.rmtree(draft, ignore_errors=True)
+        _remove(draft)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed writers have left below a folder.
+
+    Of another machine's it cannot be told whether they are still at work: those stay for a day.
+    """
+    for path in list(folder.rglob(".*")):
+        draft = DRAFT.fullmatch(path.name)
+        if draft is None or not path.exists():  # in a folder that went just before
+            continue
+        if draft["machine"] in (None, _machine_mark()):
+            left = not psutil.pid_exists(int(draft["pid"]))
         else:
-            draft.unlink(missing_ok=True)
+            left = time.time() - path.stat().st_mtime > FOREIGN_DRAFT_S
+        if left:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@cache
+def _machine_mark() -> str:
+    return digest_of(machine())[:8]
+
+
+def reserve(path: Path) -> None:
+    """Take the disk's room for all of a file; raises OSError where there is too little.
+
+    What is written through memory to a full disk would end the process without a word.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file's content, or the names in a folder."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def member(folder: Path, name: str) -> Path:

@@ -98,6 +98,7 @@ class TokenRequest(JobFolder):
 
     def ask(self, sample_ids: list[int]) -> None:
         """Write down which samples are wanted; a job must not be at work."""
+        self.path.mkdir(exist_ok=True)
         write_json(self.config_file, {"sample_ids": sample_ids})
 
 

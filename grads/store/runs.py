@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from grads.store.files import (
     replacing,
     write_json,
 )
+from grads.store.lines import append_line, read_lines
 from grads.store.manifest import Manifest
 from grads.store.topics import Topic, Topics
 from grads.text import brief
@@ -54,8 +55,12 @@ class Status(BaseModel):
     eta_s: float | None = None
     """Seconds to the end of the stage."""
     pid: int | None = None
+    machine: str | None = None
+    """Where the PID means that process (grads/store/machine.py); files of before 0.5 have none."""
+    process_ticks: int | None = None
+    """From boot to the start of the process: tells it from a later one with the same PID."""
     process_started: float | None = None
-    """Creation time of the process, which tells it from a later one with the same PID."""
+    """The same in seconds since 1970, by the clock; counts where there are no ticks."""
     heartbeat: float | None = None
     error: str | None = None
     message: str = ""
@@ -73,6 +78,7 @@ class JobFolder:
         self.log_file = self.path / "worker.log"
         self.stop_file = self.path / "STOP"
         self.lock_file = self.path / ".lock"
+        self.start_lock = self.path / ".start.lock"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
@@ -115,15 +121,30 @@ class JobFolder:
         """Replace status.json."""
         write_json(self.status_file, status.model_dump(mode="json"))
 
+    def write_last_status(self, status: Status) -> None:
+        """Replace status.json; on a full disk write over the old one, whose blocks it has."""
+        try:
+            self.write_status(status)
+        except OSError:
+            with self.status_file.open("r+b") as file:
+                file.write(status.model_dump_json().encode())
+                file.truncate()
+
+    def is_gone(self) -> bool:
+        """Whether the folder was deleted or moved; a disk that does not answer says nothing."""
+        try:
+            self.path.stat()
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
+        return False
+
     def append_metrics(self, **values: Any) -> None:
         """Add a line to metrics.jsonl."""
-        line = json.dumps({"time": round(time.time(), 3), **values}) + "\n"
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(line)
+        append_line(self.metrics_file, {"time": round(time.time(), 3), **values})
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Every whole line of metrics.jsonl (a killed job may leave a broken one)."""
-        return _json_lines(self.metrics_file)
+        return read_lines(self.metrics_file).rows
 
 
 class Run(JobFolder):
@@ -277,16 +298,26 @@ class Run(JobFolder):
         return self._rows(self.token_signal_file, [sample_id]).get(sample_id)
 
     def decide(self, decision: dict[str, Any]) -> None:
-        """Note down what a person decided about a sample; the last word on a sample counts."""
-        with (
-            FileLock(self.path / ".decisions.lock"),
-            self.decisions_file.open("a", encoding="utf-8") as file,
-        ):
-            file.write(json.dumps(decision, ensure_ascii=False) + "\n")
+        """Note down what a person decided about a sample; the last word on a sample counts.
+
+        Raises RunError where it cannot be kept; then nothing is.
+        """
+        try:
+            with FileLock(self.path / ".decisions.lock"):
+                append_line(self.decisions_file, decision, lasting=True)
+        except OSError as error:
+            raise RunError(
+                f"the decision could not be kept in {self.decisions_file}"
+                f" ({error.strerror or error}): make room or give access there, and decide again"
+            ) from None
 
     def read_decisions(self) -> list[dict[str, Any]]:
-        """Everything that was decided, in order."""
-        return _json_lines(self.decisions_file)
+        """Everything that was decided, in order; `unreadable_decisions` tells what is missing."""
+        return read_lines(self.decisions_file).rows
+
+    def unreadable_decisions(self) -> list[int]:
+        """Numbers, from 1, of the lines of decisions.jsonl that a broken-off write has left."""
+        return read_lines(self.decisions_file).unreadable
 
     def probe_set_file(self, name: str) -> Path:
         """Where the rows of a probe set lie."""
@@ -343,14 +374,6 @@ def list_runs(root: Path) -> list[Run]:
     """Every run under the root, newest first."""
     if not root.is_dir():
         return []
-    found = [Run(p) for p in root.iterdir() if (p / "config.json").is_file()]
+    named = [path for path in root.iterdir() if not path.name.startswith(".")]  # others are drafts
+    found = [Run(path) for path in named if (path / "config.json").is_file()]
     return sorted(found, key=lambda run: run.config_file.stat().st_mtime, reverse=True)
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a file (a killed writer may leave half a one); none where it is not."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
-        with suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows

@@ -1,0 +1,19 @@
+"""Which machine this is: where the number of a process means that very process."""
+
+import platform
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def machine() -> str:
+    """The boot and the namespace of process numbers on Linux, elsewhere the host's name.
+
+    A run on a shared disk may be looked at from another machine or container, where the number of
+    its process is another's or nobody's.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return platform.node()

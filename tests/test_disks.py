@@ -1,0 +1,232 @@
+"""What stays when a disk is full, or a writer is killed: nothing is lost, nothing silent."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import time
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pytest
+from run_dirs import dead_pid, demo_run, messages, open_page
+from typer.testing import CliRunner
+
+from grads import api
+from grads.__main__ import app
+from grads.config.run import RunConfig
+from grads.errors import RunError
+from grads.jobs import disk
+from grads.jobs import processes as jobs
+from grads.store import files, runs
+from grads.store.files import replacing, write_json, write_table
+from grads.store.lines import append_line, read_lines
+from grads.store.runs import Run, Status
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(RunConfig.parse({"dataset": "data.jsonl"}), tmp_path / "run")
+
+
+@contextmanager
+def files_end_at(size):
+    """As a full disk does it: no file can grow beyond `size` bytes, and a write takes a part."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# -- lines that are added
+
+
+def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(tmp_path):
+    """Wherever in the line the disk ends."""
+    path = tmp_path / "lines.jsonl"
+    append_line(path, {"n": 1, "text": "é"})
+    before = path.read_bytes()
+    line = {"n": 2, "text": "the dose — twice"}
+    length = len(json.dumps(line, ensure_ascii=False).encode()) + 1
+    for room in range(length):
+        with files_end_at(len(before) + room), pytest.raises(OSError, match="too large"):
+            append_line(path, line, lasting=True)
+        assert path.read_bytes() == before
+    append_line(path, line, lasting=True)
+    assert read_lines(path) == ([{"n": 1, "text": "é"}, line], [])
+
+
+def test_a_line_broken_off_anywhere_takes_nothing_with_it(tmp_path):
+    """Half a character, half a name: it is told by its number, and the next line is whole."""
+    path = tmp_path / "lines.jsonl"
+    first, second, third = {"n": 1}, {"n": 2, "text": "zwölf — 十二"}, {"n": 3}
+    whole = b"".join(json.dumps(x, ensure_ascii=False).encode() + b"\n" for x in (first, second))
+    begin = whole.index(b"\n") + 1
+    for end in range(begin, len(whole) + 1):
+        path.write_bytes(whole[:end])
+        counts = end >= len(whole) - 1  # without its end of line it is whole too
+        kept = [first, second] if counts else [first]
+        broken = [] if counts or end == begin else [2]
+        assert read_lines(path) == (kept, broken)
+        append_line(path, third)
+        assert read_lines(path) == ([*kept, third], broken)
+        assert path.read_bytes().startswith(whole[:end]), "what was there stays"
+
+
+def test_what_is_no_object_is_told(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"n": 1}\n\n17\n\x00\x00\x00\n\xff\n{"n": 2}\n')
+    assert read_lines(path) == ([{"n": 1}, {"n": 2}], [3, 4, 5])
+    assert read_lines(tmp_path / "none.jsonl") == ([], [])
+
+
+# -- drafts
+
+
+def test_a_file_of_a_folder_that_is_gone_is_not_written(tmp_path):
+    """To make the folder would bring a deleted run back."""
+    for write in (lambda path: write_json(path, {}), lambda path: write_table(path, pa.table({}))):
+        with pytest.raises(FileNotFoundError):
+            write(tmp_path / "gone" / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drafts_of_killed_writers_are_removed_and_no_others(run, monkeypatch):
+    """Those of a process that lives stay, and of another machine those of today."""
+    mark, dead, living = "89abcdef", dead_pid(), os.getppid()
+    monkeypatch.setattr(files, "_machine_mark", lambda: mark)
+    removed = [
+        f".scores.parquet.{mark}.{dead}.01234567",
+        f".scores.parquet.{dead}.01234567",  # of 0.4
+        f".weights.{mark}.{dead}.01234567",
+        f"scores/.part-00000.parquet.{mark}.{dead}.01234567",
+        f".old.json.76543210.{living}.01234567",
+    ]
+    stay = [
+        "config.json",
+        "status.json",
+        f".tenth.json.{mark}.{living}.01234567",
+        f".fresh.json.76543210.{dead}.01234567",
+        ".decisions.lock",
+        "scores/part-00000.parquet",
+        f"notes.{dead}.01234567",
+    ]
+    (run.path / "scores").mkdir()
+    for name in removed + stay[2:]:
+        (run.path / name).write_text("half")
+    weights = run.path / f".weights.{mark}.{dead}.01234567"
+    weights.unlink()
+    weights.mkdir()
+    (weights / f".model.{mark}.{dead}.01234567").touch()
+    yesterday = time.time() - files.FOREIGN_DRAFT_S - 60
+    os.utime(run.path / f".old.json.76543210.{living}.01234567", (yesterday, yesterday))
+    files.remove_drafts(run.path)
+    left = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*")}
+    assert left == {*stay, "scores"}
+
+
+def test_a_draft_is_known_by_its_name(tmp_path):
+    with replacing(tmp_path / "scores.parquet") as draft:
+        draft.touch()
+        found = files.DRAFT.fullmatch(draft.name)
+    assert found["machine"] == files._machine_mark()
+    assert int(found["pid"]) == os.getpid()
+
+
+# -- what a disk did
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk of RUN"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), "no space left on the disk of /x"),
+        (OSError(errno.EROFS, "Read-only file system"), "the disk of RUN cannot be written to"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/3"), "no space left on"),
+        (ValueError("I/O error: No space left on device (os error 28)"), "no space left on"),
+        (ValueError("I/O error: Read-only file system (os error 30)"), "the disk of RUN"),
+        (OSError(errno.EIO, "Input/output error"), None),
+        (ValueError("28 is no size"), None),
+    ],
+)
+def test_a_disk_is_named_whatever_library_says_it(run, error, told):
+    found = disk.reason(error, run)
+    assert found is None if told is None else found.startswith(told.replace("RUN", str(run.path)))
+
+
+def test_what_follows_from_a_full_disk_is_its_own(run):
+    """A stage that ends with an error tries to write its time, on the same disk."""
+    error = KeyError("seconds")
+    error.__context__ = OSError(errno.ENOSPC, "No space left on device")
+    assert disk.reason(error, run).startswith("no space left")
+
+
+def test_the_last_word_is_written_on_a_full_disk(run, monkeypatch):
+    """No room for another file: it takes the place of the status before."""
+    run.write_status(Status(state="running", message="long " * 100))
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs, "write_json", lambda path, values: full(path))
+    run.write_last_status(Status(state="failed", error="no space left"))
+    found = run.read_status()
+    assert (found.state, found.error, found.message) == ("failed", "no space left", "")
+
+
+def test_a_process_that_is_gone_from_a_bad_disk_is_told_so(run, monkeypatch):
+    """Where not even the last status could be written, whoever looks sees the disk."""
+    run.write_status(Status(state="running", pid=dead_pid(), process_started=1.0))
+    assert jobs.observe(run).error == (
+        "its process is gone: resume it to go on from the last finished part"
+    )
+    usage = shutil.disk_usage(run.path)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage._replace(free=4096))
+    assert jobs.observe(run).error.startswith("its process is gone: no space left on the disk of")
+    monkeypatch.setattr(disk.os, "access", lambda path, mode: False)
+    assert "cannot be written to" in jobs.observe(run).error
+
+
+# -- decisions
+
+
+def test_a_decision_on_a_full_disk_is_refused_and_the_next_one_counts(tmp_path):
+    run = demo_run(tmp_path)
+    api.decide(run, 5, "pin", "a fine answer")
+    before = run.decisions_file.read_bytes()
+    with files_end_at(len(before) + 20), pytest.raises(RunError) as caught:
+        api.decide(run, 6, "exclude", "wrong dose")
+    assert "could not be kept" in str(caught.value)
+    assert "make room" in str(caught.value)
+    assert run.decisions_file.read_bytes() == before
+    api.decide(run, 7, "exclude", "wrong dose")
+    assert {n: made.decision for n, made in api.decisions(run).items()} == {5: "pin", 7: "exclude"}
+
+
+def test_a_decision_broken_off_is_told_on_the_page_and_by_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
+    run = demo_run(tmp_path)
+    api.decide(run, 5, "pin", "a fine answer")
+    with run.decisions_file.open("ab") as file:
+        file.write('{"sample_id": 6, "decision": "exclude", "reason": "zwö'.encode()[:-1])
+    api.decide(run, 7, "exclude", "wrong dose")
+    assert sorted(api.decisions(run)) == [5, 7]
+    assert run.unreadable_decisions() == [2]
+    assert "line 2 of" in messages(open_page("Select", run="demo"))
+    told = CliRunner().invoke(app, ["status", "--run-dir", str(run.path)]).stdout
+    assert "line 2 of decisions.jsonl was broken off" in told
+
+
+def test_a_decision_is_on_the_disk_before_it_counts(run, monkeypatch):
+    """A failing disk may take the line and refuse to keep it."""
+
+    def refuse(number):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(RunError, match="Input/output error"):
+        run.decide({"sample_id": 1, "decision": "pin"})
+    assert run.read_decisions() == []
