@@ -8,10 +8,9 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Draft, GradsError, LayoutError, RunConfig
-from studio import charts, frame, intake, job, setup, words
+from studio import charts, frame, intake, job, setup, uploads, words
 
 REFUSED = "This data cannot be used yet"
-KINDS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]
 
 
 def say(headline: str) -> None:
@@ -28,13 +27,6 @@ def refusing() -> Iterator[None]:
     except GradsError:
         say(REFUSED)
         raise
-
-
-def take_upload() -> None:
-    """Keep the uploaded file and put its place into the field."""
-    file = st.session_state["upload"]
-    if file is not None:
-        st.session_state["dataset"] = api.save_upload(file.name, file.getvalue())
 
 
 def show(draft: Draft, settings: RunConfig) -> None:
@@ -75,11 +67,10 @@ with frame.page("Data"):
     title = st.empty()
     say("Which examples do you have?")
     field, upload = st.columns(2, gap="medium")
-    upload.file_uploader(
+    uploads.offer(
+        upload,
         "Or upload a file (JSONL, JSON, CSV, TSV or Parquet, also as .gz or .zst, up to 200 MB)",
-        KINDS,
-        key="upload",
-        on_change=take_upload,
+        "dataset",
     )
     dataset = setup.text("dataset", field, placeholder="data/train.jsonl")
     field.caption(words.literal(f"A path below: {', '.join(map(str, api.allowed_roots()))}"))

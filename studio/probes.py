@@ -6,9 +6,8 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Pool, ProbeConfig, ProbeRequest, Run
-from studio import job, words
+from studio import job, uploads, words
 
-KINDS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]
 ROLES = {"targets": "like what I want", "protected": "of what must not be lost"}
 MOST_ROWS = 500  # of a pool that are offered as a set
 HELP = (
@@ -37,13 +36,7 @@ def given() -> dict[str, Any]:
 
 def _file(place: Any, label: str, key: str) -> str:
     """A file by its path or as an upload; nothing where none is named."""
-
-    def keep() -> None:
-        file = st.session_state[f"{key}-upload"]
-        if file is not None:
-            st.session_state[key] = api.save_upload(file.name, file.getvalue())
-
-    place.file_uploader(label, KINDS, key=f"{key}-upload", on_change=keep)
+    uploads.offer(place, label, key)
     text = place.text_input(
         "or a path", key=key, placeholder="or a path", label_visibility="collapsed"
     )

@@ -7,7 +7,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ARM_KINDS, ARMS, EvaluationConfig, EvaluationCost, GradsError, Run, TuneConfig
-from studio import keep, words
+from studio import keep, uploads, words
 
 
 def recipe(run: Run, key: str) -> dict[str, Any]:
@@ -21,12 +21,14 @@ def recipe(run: Run, key: str) -> dict[str, Any]:
         help="Examples like yours that are in no subset. Learning is measured on them, and on each"
         " of several files by itself: write semicolons between them.",
     )
+    uploads.offer(test, "or upload them", f"{key}-heldout", several=True)
     other = general.text_input(
         "General questions",
         key=f"{key}-general",
         placeholder="120 bundled questions",
         help="What the model should not forget; of several files, write semicolons between them.",
     )
+    uploads.offer(general, "or upload them", f"{key}-general", several=True)
     training, epochs, seeds = st.columns(3)
     return {
         "heldout": _places(heldout),

@@ -81,7 +81,7 @@ def evaluate(run: Run) -> None:
     config = EvaluationConfig(
         heldout=str(HERE / "medical_qa_heldout.jsonl"),
         general=(str(HERE / "general.jsonl"),),
-        selections=("grads-10", "clean-10"),
+        selections=("grads-10", "high-10"),
         arms=("base", "full", "random", "selection"),
         epochs=1,
         batch_size=8,
@@ -109,6 +109,8 @@ def store(run: Run) -> None:
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
         else:
             shutil.copy2(source, target / name)
+    # What is left out cannot be checked, and would count as damaged.
+    Run(target).update_manifest(files={}, made={})
     for file in target.rglob("*.json"):  # paths as they are below the demo's own root
         text = file.read_text(encoding="utf-8").replace(f"{Path.cwd()}/", "")
         file.write_text(text, encoding="utf-8")

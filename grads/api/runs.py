@@ -108,7 +108,7 @@ def load_pool(run: Run) -> Pool:
 
     The last few are kept in memory for as long as their files stay the same.
     """
-    files = (run.scores_file, run.clusters_file)
+    files = (run.scores_file, run.clusters_file, run.probes, run.extras_file)
     return _read_pool(run.path, tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files))
 
 
