@@ -102,7 +102,7 @@ with frame.page("Explore"):
     sample = reader.chosen_sample()
     if sample is not None and reader.read(pool, sample, kept):
         keep.decide(run, sample)
-    if 0 < shown.sum() <= probes.MOST_ROWS:
+    if 0 < shown.sum() <= min(probes.MOST_ROWS, len(pool) - 1):
         with st.expander(f"Use these {words.count(int(shown.sum()), 'example')} as a set"):
             probes.offer(pool, pool.scores.sample_id[shown].tolist())
     with st.expander("Show the maths"):

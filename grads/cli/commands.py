@@ -22,8 +22,10 @@ from grads.api import (
 from grads.cli.evaluation import evaluate, tune
 from grads.cli.options import Json, Root, RunDir, with_settings
 from grads.cli.terminal import (
+    agreement_lines,
     bench_lines,
     decision_lines,
+    follow,
     run_table,
     selection_lines,
     show,
@@ -223,6 +225,30 @@ def resume(run_dir: RunDir, as_json: Json = False) -> None:
     if api.observe(opened).state == "finished":
         api.resume_run(opened)
     work(opened, as_json)
+
+
+@app.command()
+def reproduce(
+    manifest: Annotated[
+        Path,
+        typer.Argument(
+            help="A run's manifest.json or folder, or a selection's record, selections/NAME.json."
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Repeat a run or a selection from what it recorded of itself, and compare.
+
+    A run is repeated beside the first, as NAME-again. Exit code 0 where they agree: the same
+    samples, and scores within a percent.
+    """
+    again = api.repetition(manifest)
+    if again is not None:
+        follow(again)
+    found = api.compared(manifest)
+    show(found.as_dict(), as_json, lambda _: agreement_lines(found))
+    if not found.agrees:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from rich.text import Text
 from grads import api
 from grads.api import (
     ACTIVE,
+    Agreement,
     BudgetPoint,
     Evaluation,
     EvaluationCost,
@@ -188,6 +189,20 @@ def run_lines(run: Run, summary: api.RunSummary) -> list[str]:
             " chat template shows none"
         )
     return [*lines, f"next: python -m grads select --run-dir {run.path} --name mine --ratio 0.1"]
+
+
+def agreement_lines(found: Agreement) -> list[str]:
+    """What `reproduce` says at its end."""
+    told = "identical" if found.identical else "alike" if found.agrees else "not the same"
+    lines = [f"{found.of} {found.first}, repeated: {told}; {found.samples:,} samples in both"]
+    for which, ids in (("the first", found.only_first), ("the second", found.only_second)):
+        if ids:
+            shown = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
+            lines.append(f"only in {which}: {shown}")
+    if any(found.differences.values()):
+        told = ", ".join(f"{name} {value:.1e}" for name, value in found.differences.items())
+        lines.append(f"largest relative differences: {told}")
+    return lines + [f"note: {note}" for note in found.notes]
 
 
 def decision_lines(values: dict[str, Any]) -> list[str]:

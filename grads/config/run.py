@@ -95,3 +95,12 @@ class RunConfig(ProbeConfig):
     def learning_rate(self) -> float:
         """Peak learning rate with its default filled in."""
         return self.lr or (2e-5 if self.warmup == "full" else 2e-4)
+
+    def for_file(self, file: str, limit: int | None = None) -> Self:
+        """The settings for another file: what was said of the run's own data does not hold there.
+
+        None of it is held out.
+        """
+        own = ("dataset_config", "split", "revision", "layout")
+        changed = {name: type(self).model_fields[name].default for name in own}
+        return self.model_copy(update=changed | {"dataset": file, "limit": limit, "heldout": 0})

@@ -24,19 +24,12 @@ def read_beside(
     `mapping` are the run's columns by role. Raises DataError as `prepare` does, and where the
     columns are neither those nor a known layout.
     """
-    config = settings_for(config, file, limit)
+    config = config.for_file(file, limit)
     source = read_source(config)
     if source.rows:  # without any, the reasons why they cannot be read are the better message
         columns = _columns(source, mapping, config.columns)
         config = config.model_copy(update={"columns": columns})
     return source, prepare(source, config, tokenizer, max_length)
-
-
-def settings_for(config: RunConfig, file: str, limit: int | None) -> RunConfig:
-    """A run's settings for another file: what was said of its own data does not hold there."""
-    own = ("dataset_config", "split", "revision", "layout")
-    changed = {name: RunConfig.model_fields[name].default for name in own}
-    return config.model_copy(update=changed | {"dataset": file, "limit": limit, "heldout": 0})
 
 
 def _columns(source: Source, *mappings: Mapping[str, str]) -> dict[str, str]:

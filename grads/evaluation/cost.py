@@ -7,7 +7,6 @@ from statistics import median
 import numpy as np
 
 from grads.config.evaluation import EvaluationConfig, Recipe
-from grads.data import beside
 from grads.data.sources import read_source
 from grads.evaluation.arms import TRAINED, Trial, training_passes
 from grads.store.bundled import DEMO
@@ -156,7 +155,7 @@ def _read(run: Run, file: str, limit: int | None) -> _Part:
 
 def _row_tokens(run: Run, file: str, limit: int | None) -> list[float]:
     """Tokens of each row of a file about, each option with its prompt once more."""
-    source = read_source(beside.settings_for(run.config(), file, limit))
+    source = read_source(run.config().for_file(file, limit))
     longest, tokens = run.read_manifest().longest, []
     for row in source.rows:
         options = (row or {}).get("options")

@@ -57,17 +57,15 @@ def _work(job: Job[Any], at_once: bool) -> int:
 
 
 def _why(job: Job[Any], error: Exception) -> str:
-    """What ended the job, in a line for people; the trace of what nobody expected is logged."""
+    """What ended the job, in a line for people; the trace of what is not their doing is logged."""
     if job.folder.is_gone():
         return disk.gone(job.folder)
     if isinstance(error, GradsError):
         return str(error)
-    if told := disk.reason(error, job.folder):
-        return told
-    if told := of_the_machine(error):
-        return told
-    with suppress(OSError):
+    with suppress(OSError):  # the log's own disk may be full
         print("\n".join(map(visible, traceback.format_exc().split("\n"))), flush=True)
+    if told := disk.reason(error, job.folder) or of_the_machine(error):
+        return told
     line = (str(error).splitlines() or [""])[0]
     kind, told = type(error).__name__, cut(visible(line), MESSAGE)
     return f"unexpected {kind}: {told}; the trace is in {job.folder.log_file}"

@@ -1,0 +1,87 @@
+"""The same config, data and machine give the same scores, twice; what differs is told."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from chain import command, config_for, save_tiny_model, wait_for, write_data
+from run_dirs import demo_run
+
+from grads import api
+from grads.api.reproduce import _largest
+from grads.errors import RunError
+from grads.selection.options import SelectionConfig
+from grads.store.files import write_table
+from grads.store.runs import Run
+
+EXTRAS = ("question_gain",)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    place = tmp_path_factory.mktemp("place")
+    save_tiny_model(place / "model")
+    write_data(place / "data.jsonl")
+    run = api.create_run(config_for(place, extras=EXTRAS), str(place / "runs" / "first"))
+    api.start_run(run)
+    assert wait_for(run, "finished", "failed").error is None
+    return run
+
+
+@pytest.mark.job
+def test_a_run_gives_identical_scores_twice(finished):
+    done = command("reproduce", str(finished.manifest_file), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["identical"]
+    assert found["samples"] == len(api.load_pool(finished))
+    assert set(found["differences"].values()) == {0.0}
+    again = Run.open(found["second"])
+    for file in ("scores.parquet", "features.parquet", "extras.parquet", "tokens.parquet"):
+        a, b = (pq.read_table(run.path / file) for run in (finished, again))
+        assert a.equals(b), file
+    table = pq.read_table(again.scores_file)
+    loss = table["loss"].to_numpy().copy()
+    loss[3] *= 1.5
+    index = table.column_names.index("loss")
+    write_table(again.scores_file, table.set_column(index, "loss", [loss]))
+    told = api.compared(finished.manifest_file)
+    assert (told.agrees, told.identical) == (False, False)
+    assert told.differences["loss"] == pytest.approx(0.5, rel=0.2)
+    write_table(again.scores_file, table.slice(1))
+    assert api.compared(finished.path).only_first == table["sample_id"].to_pylist()[:1]
+
+
+def test_a_selection_is_chosen_again(tmp_path):
+    run = demo_run(tmp_path)
+    for name in run.selection_names():
+        record = run.selection_file(name)
+        assert api.repetition(record) is None
+        assert api.compared(record).identical, name
+    options = SelectionConfig(ratio=0.1, seed=1)
+    api.select_samples(run, "grads-10", options)
+    path = run.selection_file("grads-10")
+    values = json.loads(path.read_text())
+    values["options"]["seed"] = 2
+    path.write_text(json.dumps(values))
+    done = command("reproduce", str(path))
+    assert done.returncode == 1
+    assert "not the same" in done.stdout
+    assert "only in the first" in done.stdout
+
+
+def test_what_is_no_manifest_is_refused(tmp_path):
+    with pytest.raises(RunError, match="no run at"):
+        api.repetition(tmp_path / "manifest.json")
+    run = demo_run(tmp_path)
+    with pytest.raises(RunError):
+        api.compared(run.selection_file("nothing"))
+
+
+def test_differences_are_relative_to_the_column():
+    a = np.array([1.0, 2.0, 1e-9])
+    assert _largest(a, a) == 0
+    assert _largest(a, a + np.array([0, 0.02, 0])) == pytest.approx(0.01)
+    assert _largest(a, a + np.array([0, 0, 1e-9])) < 1e-8
+    assert _largest(a, np.array([1.0, 2.0, np.nan])) == float("inf")
