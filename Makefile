@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 # longest ones do not all come last.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run check test lint browser demo bench study
+.PHONY: run check test lint browser demo bench study study-direction
 
 run: $(VENV)/run.done
 	$(PY) -m grads dashboard
@@ -38,6 +38,10 @@ demo: $(VENV)/run.done
 # DATA holds medicine/, finance/ (train.jsonl, heldout.jsonl) and general/ (*.jsonl).
 study: $(VENV)/run.done
 	PYTHONPATH=. $(PY) assets/study.py $(DATA)
+
+# Its second part also takes law_zh/ and medicine/heldout.jsonl.
+study-direction: $(VENV)/run.done
+	PYTHONPATH=.:assets $(PY) assets/direction_study.py $(DATA)
 
 bench: $(VENV)/dev.done
 	$(PY) -m grads bench

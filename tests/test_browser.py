@@ -185,10 +185,10 @@ def test_from_data_to_a_finished_run_with_a_reload_on_the_way(page, server, plac
     expect(headline(page)).to_have_text("This run is at work")
     page.reload()
     expect(headline(page)).to_have_text(re.compile("at work|are scored"))
-    expect(headline(page)).to_have_text("All 58 examples are scored", timeout=SLOW)
+    expect(headline(page)).to_have_text("All 53 examples are scored", timeout=SLOW)
     expect(page.get_by_text("were estimated")).to_be_visible()
     page.get_by_role("link", name="Explore what the model found").click()
-    expect(headline(page)).to_have_text("What the model finds in 58 examples")
+    expect(headline(page)).to_have_text("What the model finds in 53 examples")
 
 
 def test_a_killed_server_leaves_the_job_and_shows_it_again(browser, server, place):

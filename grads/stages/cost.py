@@ -19,7 +19,7 @@ from grads.store.cost import RunCost
 MEASURED_TOKENS = 512  # in one training step and one scoring batch; two rounds of each
 CHECKED = 4  # samples that the run's self-check computes by plain autograd, at about this factor
 AUTOGRAD = 2.0
-DIRECTED = 0.1  # of the scoring pass, each probe set (docs/benchmarks.md)
+DIRECTED = 0.03  # of the scoring pass, each probe set (docs/benchmarks.md)
 ALONE = 0.3  # of the scoring pass, the answers without their questions: a forward pass
 
 
