@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from grads.data.tokens import TokenPool
 from grads.engine.directions import Direction, Towards
 from grads.engine.gradients import GradientScorer, SampleGradients
 from grads.engine.passes import Parts, Progress
@@ -37,14 +38,11 @@ def score_pool(
 
     def measure(batch: np.ndarray) -> pa.Table:
         nonlocal projection
-        result = scorer.score(*pool.collate(batch, device), list(directions.values()))
-        _refuse_non_finite(result, pool.sample_ids[batch])
+        result, towards = _score_batch(scorer, pool, batch, device=device, directions=directions)
         if projection is None:
             projection = random_projection(result.mean_hidden.shape[1], seed)
         columns = _columns(result, pool.sample_ids[batch], projection, with_tokens)
-        for name, towards in zip(directions, result.towards, strict=True):
-            columns |= _towards_columns(name, towards)
-        return pa.table(columns)
+        return pa.table(columns | towards)
 
     parts.write(measure, report=report, should_stop=should_stop)
 
@@ -62,15 +60,9 @@ def direct_pool(
     pool = parts.pool
 
     def measure(batch: np.ndarray) -> pa.Table:
-        result = scorer.score(*pool.collate(batch, device), list(directions.values()))
-        _refuse_non_finite(result, pool.sample_ids[batch])
-        columns = {
-            "sample_id": pa.array(pool.sample_ids[batch]),
-            "loss": pa.array(_numpy(result.loss)),
-        }
-        for name, towards in zip(directions, result.towards, strict=True):
-            columns |= _towards_columns(name, towards)
-        return pa.table(columns)
+        result, towards = _score_batch(scorer, pool, batch, device=device, directions=directions)
+        ids, loss = pool.sample_ids[batch], _numpy(result.loss)
+        return pa.table({"sample_id": ids, "loss": loss} | towards)
 
     parts.write(measure, report=report, should_stop=should_stop)
 
@@ -111,6 +103,23 @@ def towards_table(merged: pa.Table, name: str) -> pa.Table:
 
 def _column(name: str, field: str) -> str:
     return f"{name}:{field}"
+
+
+def _score_batch(
+    scorer: GradientScorer,
+    pool: TokenPool,
+    batch: np.ndarray,
+    *,
+    device: str,
+    directions: Mapping[str, Direction],
+) -> tuple[SampleGradients, dict[str, Any]]:
+    """The gradients of a batch, and the columns of how it lies to each set."""
+    result = scorer.score(*pool.collate(batch, device), list(directions.values()))
+    _refuse_non_finite(result, pool.sample_ids[batch])
+    towards: dict[str, Any] = {}
+    for name, lying in zip(directions, result.towards, strict=True):
+        towards |= _towards_columns(name, lying)
+    return result, towards
 
 
 def _towards_columns(name: str, towards: Towards) -> dict[str, Any]:
