@@ -1,6 +1,8 @@
 """What people decided about single samples: kept or left out, why, and by whom."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -100,9 +102,17 @@ def contradictions(run: Run, record: SelectionRecord, kept: np.ndarray) -> list[
 def stale(run: Run, name: str) -> list[Decision]:
     """The decisions that a saved selection does not follow, by its name; then it is to be saved
     again. Raises RunError where there is none, or it is damaged."""
+    read_record(run, name)
     if not run.decisions_file.exists():
         return []
-    return contradictions(run, read_record(run, name), kept_ids(run, name))
+    stamp = (run.selection_saved(name), run.decisions_file.stat().st_mtime_ns)
+    return list(_stale(run.path, name, stamp))
+
+
+@lru_cache(maxsize=256)  # a page asks for every selection at each redraw
+def _stale(path: Path, name: str, stamp: tuple[int, int]) -> tuple[Decision, ...]:
+    run = Run(path)
+    return tuple(contradictions(run, read_record(run, name), kept_ids(run, name)))
 
 
 def obeyed(kept: np.ndarray, contradicting: list[Decision]) -> np.ndarray:
