@@ -344,6 +344,7 @@ def test_an_estimate_counts_the_loading_of_every_model(tmp_path):
     config = EvaluationConfig(
         selections=("grads-10",), heldout=(str(DEMO / "medical_qa_heldout.jsonl"),)
     )
+    run.update_manifest(load_seconds=0.0)  # as runs from before say
     before = api.estimate_evaluation(run, config)
     run.update_manifest(load_seconds=7.0)
     after = api.estimate_evaluation(run, config)
