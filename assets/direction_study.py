@@ -15,20 +15,23 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import study
 
 from grads import api
 from grads.config.evaluation import EvaluationConfig
 from grads.config.run import RunConfig
+from grads.selection.pool import Pool
 from grads.store.runs import Run
 
 BUILD = study.BUILD / "direction"
 TEST, TARGET = slice(200, 300), 128  # of the held-out rows: those measured on, those for targets
 RECIPE = study.RECIPE | {"heldout_limit": None, "general_limit": 40}
+SIZES = (8, 32, 128)  # of target sets
 SOUND = "sound:1:1"
 DOMAIN = "domain:1:1"
 
-# What each setting makes of a pool, beside its budget. Those of the last lines know the labels.
+# What each setting makes of a pool, beside its budget; the oracles know the labels.
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "aligned": {"criterion": "aligned"},
@@ -53,6 +56,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
         f"away{weight:+g}": {"typicality": 0.0, "focus": 0.0, "away": weight, "draw": "top"}
         for weight in (-1.0, 1.0)
     },
+    **{
+        f"aligned-away{weight:+g}": {
+            "typicality": 0.0,
+            "focus": 0.0,
+            "towards": 1.0,
+            "away": weight,
+            "draw": "top",
+        }
+        for weight in (-1.0, 0.5, 1.0, 2.0)
+    },
+}
+# The best of one column: how many rows does a target need?
+BY_SIZE = {
+    f"{name}-{size}": (field, f"medicine-{size}")
+    for name, field in (("aligned", "embed_cosine"), ("rds", "rds"))
+    for size in SIZES
 }
 
 
@@ -67,12 +86,15 @@ def main() -> None:
 
 def conduct_all(data: Path) -> None:
     """Every part, what decides most first."""
-    label_free = ("default", "aligned", "rds", "question-gain", "union")
+    label_free = ("default", "aligned", "rds", "question-gain", "diverse", "union")
     part("flawed-10", data, flawed, 0.1, (*label_free, "filtered", "oracle"))
-    part("mixed-10", data, mixed, 0.1, ("default", "aligned", "rds", "oracle-domain"))
+    part("flawed-50", data, flawed, 0.5, ("default", "union", "oracle"), full=True, seeds=2)
+    part("mixed-10", data, mixed, 0.1, ("default", *BY_SIZE, "oracle-domain"))
     forgetful = {"training": "full", "lr": 2e-4}
-    part("protect-10", data, clean, 0.1, ("default", "away-1", "away+1"), **forgetful)
-    part("flawed-50", data, flawed, 0.5, ("union", "filtered", "oracle"), full=True)
+    against = [name for name in SETTINGS if "away" in name]
+    part("protect-10", data, clean, 0.1, ("aligned", *against), **forgetful)
+    replay = {"replay": str(written("replay", general(data))), "replay_share": [0.05, 0.1, 0.25]}
+    part("replay-10", data, clean, 0.1, ("aligned",), **forgetful, **replay)
 
 
 def part(
@@ -90,8 +112,7 @@ def part(
     run = scored_run(data, pool)
     loaded = api.load_pool(run)
     for setting in settings:
-        options = api.SelectionConfig.parse(SETTINGS[setting] | {"ratio": ratio})
-        api.select_samples(run, setting, options, loaded)
+        api.select_samples(run, setting, options(setting, loaded, ratio), loaded)
     recipe = RECIPE | recipe
     config = EvaluationConfig.parse(
         recipe
@@ -107,18 +128,33 @@ def part(
     study.conduct(api.create_evaluation(run, name, config), settings, recipe)
 
 
+def options(setting: str, pool: Pool, ratio: float) -> api.SelectionConfig:
+    """A setting at a budget; those best by one target set are pinned."""
+    if setting not in BY_SIZE:
+        return api.SelectionConfig.parse(SETTINGS[setting] | {"ratio": ratio})
+    field, wanted = BY_SIZE[setting]
+    values, count = getattr(pool.scores.probes[wanted], field), round(ratio * len(pool))
+    best = np.argsort(-values, kind="stable")[:count]
+    pins = tuple(pool.scores.sample_id[best].tolist())
+    return api.SelectionConfig(draw="top", count=count, pins=pins)
+
+
 def scored_run(data: Path, pool: Callable[[Path], list[dict[str, Any]]]) -> Run:
     """The pool scored after a warm-up on a quarter, against a target and a protected set."""
     name = pool.__name__
     known = rows(data / "medicine/heldout.jsonl")[:TARGET]
-    general = rows(data / "general/gsm8k.jsonl")[-32:]
+    wanted = {f"medicine-{size}": known[:size] for size in SIZES if pool is mixed}
+    protected = rows(data / "general/gsm8k.jsonl")[-32:]
     config = RunConfig(
         dataset=str(written(name, pool(data))),
         max_length=192,
         heldout=0,
         warmup_fraction=0.25,
-        targets={"medicine": str(written("target-32", known[:32]))},
-        protected={"mathematics": str(written("protected", general))},
+        targets={
+            name: str(written(f"target-{name}", found))
+            for name, found in (wanted or {"medicine": known[:32]}).items()
+        },
+        protected={"mathematics": str(written("protected", protected))},
         extras=("question_gain",),
     )
     run = api.create_run(config, str(BUILD / f"run-{name}"))
@@ -169,6 +205,14 @@ def mixed(data: Path) -> list[dict[str, Any]]:
 def clean(data: Path) -> list[dict[str, Any]]:
     """600 medical rows as they are."""
     return marked(rows(data / "medicine/train.jsonl")[:600], "medicine", sound=1, domain=1)
+
+
+def general(data: Path) -> list[dict[str, Any]]:
+    """160 rows of what a model should not lose, none of them measured or protected."""
+    return (
+        rows(data / "general/gsm8k.jsonl")[100:180]
+        + rows(data / "general/instructions.jsonl")[60:140]
+    )
 
 
 def garbled(row: dict[str, Any], draw: random.Random) -> str:
