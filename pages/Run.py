@@ -79,7 +79,7 @@ def watch_run(run: Run) -> None:
     frame.headline(sentence)
     st.markdown(
         f":{colour}[{icon} **{state}**] · {words.literal(config.dataset)} ·"
-        f" {words.literal(config.model)} · {setup.WARMUPS[config.warmup]}"
+        f" {words.literal(config.model)} · {setup.CHOICES['warmup'][config.warmup]}"
     )
     if status.error:
         st.error(words.error(status.error), icon=":material/error:")

@@ -15,6 +15,7 @@ LABELS = {
     "dataset": "Data: file, folder or hub id",
     "model": "Model",
     "warmup": "Warm-up",
+    "when": "When gradients are taken",
     "max_length": "Longest, in tokens",
     "limit": "Read only the first rows",
     "heldout": "Set aside for the evaluation, in examples",
@@ -25,14 +26,20 @@ LABELS = {
 }
 GIVEN = "given"  # query parameter: settings that one page hands to another, as JSON
 OF_A_HUB = ("split", "dataset_config", "revision")
-WARMUPS = {
-    "lora": "LoRA: small added weights",
-    "full": "Full: all weights",
-    "none": "None: the model as it is",
+CHOICES = {
+    "warmup": {
+        "lora": "LoRA: small added weights",
+        "full": "Full: all weights",
+        "none": "None: the model as it is",
+    },
+    "when": {
+        "after": "After the warm-up, in a pass of their own",
+        "during": "During the warm-up: saves that pass",
+    },
 }
 ADVANCED = (
-    "layout limit heldout split dataset_config revision epochs lr warmup_fraction lora_rank"
-    " batch_size batch_tokens dtype device clusters seed token_signals warmup_from"
+    "layout limit heldout split dataset_config revision epochs lr warmup_fraction when"
+    " lora_rank batch_size batch_tokens dtype device clusters seed token_signals warmup_from"
 ).split()
 
 
@@ -67,7 +74,7 @@ def widget(name: str, place: Any = st) -> Any:
             choices,
             name,
             default=field.default,
-            format_func=lambda c: WARMUPS.get(c, c) if name == "warmup" else c,
+            format_func=lambda c: CHOICES.get(name, {}).get(c, c),
             help=_help(name),
         )
     if bool in kinds:

@@ -117,7 +117,9 @@ def test_well_learned_labels_keep_their_digits():
     def dots(dtype):
         side = head.HeadDirection(gradient.to(dtype), h.to(dtype))
         linear = head.Head(weight.to(dtype), None)
-        return head.head_pass(linear, h.to(dtype), labels, groups, directions=[side]).dots[0]
+        return head.head_pass(linear, h.to(dtype), labels, groups, directions=[side]).signals.dots[
+            0
+        ]
 
     probability = (h @ weight.T).softmax(1)
     of_label = F.one_hot(labels, 40)

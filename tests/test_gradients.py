@@ -125,7 +125,7 @@ def test_head_pass_keeps_digits_on_exact_inputs():
     labels = torch.arange(6)
     h += weight[labels] * (40 / (weight[labels] ** 2).sum(1))[:, None]
     groups = head.group_rows(labels[None], torch.tensor([6]), labels, [6])
-    norm = head.head_pass(head.Head(weight, None), h.clone(), labels, groups).norms[0]
+    norm = head.head_pass(head.Head(weight, None), h.clone(), labels, groups).signals.norms[0]
     z = (h.double() @ weight.double().T).requires_grad_()
     loss = torch.nn.functional.cross_entropy(z, labels)
     (d,) = torch.autograd.grad(loss, z)

@@ -19,7 +19,7 @@ from run_dirs import LATER_OPTIONS, assert_sound, everything, headline, open_pag
 
 from grads import api
 from grads.evaluation.trials import read_trials
-from grads.store.columns import EXTRAS
+from grads.store.columns import DURING, EXTRAS
 from grads.store.folders import Evaluation
 from grads.store.runs import Run
 
@@ -85,7 +85,11 @@ def test_its_samples_are_read(run):
     table = pq.read_table(run.scores_file)
     np.testing.assert_array_equal(pool.scores.loss, table["loss"])
     missing = set(api.COLUMNS) - set(pool.numbers)
-    assert missing == {"truncated", *EXTRAS}  # the first is no number, the others came later
+    assert missing == {
+        "truncated",
+        *EXTRAS,
+        *DURING,
+    }  # the first is no number, the others came later
     assert set(pool.numbers) - set(api.COLUMNS) == {"age"}
     assert sum(topic.size for topic in pool.clusters) == 24
     sample = int(pool.scores.sample_id[3])

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from grads.engine import adapters, models
 from grads.engine.anatomy import describe, refuse_unknown_tokens
 from grads.engine.gradients import GradientScorer
-from grads.engine.training import response_loss
+from grads.engine.loss import response_losses
 from grads.errors import ModelError
 from grads.stages import worker
 from grads.store.runs import Run
@@ -88,7 +88,7 @@ def test_lora_leaves_out_the_layers_that_take_none(kind, tmp_path):
     assert weights
     optimizer, losses = torch.optim.Adam(weights, lr=0.01), []
     for _ in range(5):
-        loss = response_loss(adapted, *batch)
+        loss = response_losses(adapted, *batch).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -86,7 +86,7 @@ from grads.selection.preview import Preview, coverage, emptied, overlap, preview
 from grads.selection.record import Decision, SelectionRecord, read_record, read_selection
 from grads.selection.subsets import select_samples
 from grads.store.bundled import APP
-from grads.store.columns import EXTRAS, SCORES, towards_column
+from grads.store.columns import DURING, EXTRAS, SCORES, towards_column
 from grads.store.cost import RunCost
 from grads.store.folders import (
     Draft,
@@ -100,7 +100,9 @@ from grads.store.manifest import Manifest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, runs_root
 from grads.text import visible
 
-COLUMNS = SIGNALS | SCORES | EXTRAS  # every number of a sample by name, with its label and meaning
+COLUMNS = (
+    SIGNALS | SCORES | DURING | EXTRAS
+)  # every number of a sample by name, with its label and meaning
 
 __all__ = [
     "ACTIVE",

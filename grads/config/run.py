@@ -41,6 +41,9 @@ class RunConfig(ProbeConfig):
     """Hub id, local folder, GGUF file, or `demo` (SmolLM2-135M-Instruct)."""
     warmup: Literal["lora", "full", "none"] = "lora"
     """What the warm-up trains: LoRA on all linear layers, all parameters, or nothing."""
+    when: Literal["after", "during"] = "after"
+    """When gradients are taken: after the warm-up, in a pass of their own with its final weights,
+    or during it, out of its own passes with the weights of each step, which saves that pass."""
     warmup_fraction: float = Field(1.0, gt=0, le=1)
     """Share of the pool, drawn by seed, that the warm-up trains on."""
     warmup_from: str | None = None
@@ -82,6 +85,24 @@ class RunConfig(ProbeConfig):
         if columns and not whole and not {"prompt", "response"} <= set(columns):
             raise ValueError("map either messages or text, or both prompt and response")
         return columns
+
+    @model_validator(mode="after")
+    def _every_sample_is_trained_on(self) -> Self:
+        """Where gradients come out of the warm-up, it has to see every sample."""
+        if self.when == "during":
+            problems = {
+                f"warmup is '{self.warmup}'": self.warmup == "none",
+                f"warmup_from is {self.warmup_from!r}": self.warmup_from is not None,
+                f"warmup_fraction is {self.warmup_fraction:g}": self.warmup_fraction < 1,
+                f"epochs is {self.epochs:g}": self.epochs < 1,
+            }
+            found = [problem for problem, there in problems.items() if there]
+            if found:
+                raise ValueError(
+                    f"when is 'during', which takes a warm-up that sees every sample, but"
+                    f" {' and '.join(found)}: change that, or leave out when"
+                )
+        return self
 
     @model_validator(mode="after")
     def _warmup_is_one_thing(self) -> Self:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grads.engine.autograd import accumulate_in
-from grads.engine.flow import Flow
+from grads.engine.flow import Flow, WalkedFlow
 from grads.engine.head import Head, HeadDirection, logit_gradients
 
 TINY = 1e-30
@@ -96,7 +96,7 @@ class MeanGradient:
         self._sketch = sketch
 
     @torch.no_grad()
-    def add(self, flow: Flow) -> None:
+    def add(self, flow: WalkedFlow) -> None:
         """Add the gradients of a batch's samples."""
         for i, group in enumerate(flow.groups):
             length = len(group.of_token)
@@ -104,9 +104,8 @@ class MeanGradient:
             self._embed.index_add_(0, rows, flow.e[i, :length])
         size = torch.cat([flow.h.new_full((g.size, 1), g.size) for g in flow.groups])
         inputs = (flow.h if self._sketch is None else flow.h @ self._sketch) / size
-        found = flow.head
         for block, d in logit_gradients(
-            self._model_head, flow.h, flow.labels, found.log_norm, label_grad=found.label_grad
+            self._model_head, flow.h, flow.labels, flow.log_norm, label_grad=flow.label_grad
         ):
             self._head[block].addmm_(d.T, inputs)
         self._reading += readings(flow).sum(0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from grads.data.tokens import IGNORE
-from grads.engine.head import Group, HeadResult
+from grads.engine.head import Group, HeadSignals
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,16 @@ class Flow:
     h: Tensor  # (N, d) the same at the response positions, in the format that sums are kept in
     labels: Tensor  # (N,)
     groups: list[Group]  # B: which rows of h are whose
-    head: HeadResult
+    head: HeadSignals
     e: Tensor  # (B, T, d_e) gradient of each sample's mean loss at its token embeddings
+
+
+@dataclass(frozen=True)
+class WalkedFlow(Flow):
+    """One whose logits were made block by block, and can be again."""
+
+    log_norm: Tensor  # (N,) log of the softmax's normaliser
+    label_grad: Tensor  # (N,) d_t[y_t] before the division by |R|
 
 
 def squeeze_padding(ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

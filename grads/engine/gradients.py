@@ -15,13 +15,15 @@ the model and its body's activations is one block of logits (`BLOCK_ELEMENTS`) a
 |R| x |R| matrix, whatever the vocabulary's size.
 
 Against the mean gradient of a probe set (`directions.py`) the same pass gives inner products.
+`during.py` finds the same numbers in a training's own pass.
 `autograd.py` is the slow, obvious way, for a run's self-check.
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from math import nan
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -30,8 +32,8 @@ from grads.data.tokens import IGNORE
 from grads.engine.anatomy import HeadReached, describe, tapped
 from grads.engine.autograd import accumulate_in
 from grads.engine.directions import Direction, Towards
-from grads.engine.flow import Flow, squeeze_padding
-from grads.engine.head import group_rows, head_pass, losses, probabilities
+from grads.engine.flow import Flow, WalkedFlow, squeeze_padding
+from grads.engine.head import group_rows, head_pass, losses
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,14 @@ class GradientScorer:
         self.model = model.eval().requires_grad_(False)
         self.embedding, self.embed_scale, self.head = describe(model)
 
+    @classmethod
+    def beside_training(cls, model: Any) -> Self:
+        """One of a model whose weights go on being trained: it scores with those of the moment."""
+        scorer = cls.__new__(cls)
+        scorer.model = model.eval()
+        scorer.embedding, scorer.embed_scale, scorer.head = describe(model)
+        return scorer
+
     def score(
         self,
         input_ids: Tensor,
@@ -72,14 +82,7 @@ class GradientScorer:
         ids of trained tokens and -100 elsewhere. Every sample needs at least one label beyond its
         first token. Each of `directions` adds how the samples lie to it.
         """
-        flow = self.flow(input_ids, attention_mask, labels, directions)
-        found = self._collect(flow)
-        norms = (found.embed_grad_norm, found.head_grad_norm)
-        towards = [
-            direction.towards(flow, dots, *norms)
-            for direction, dots in zip(directions, flow.head.dots, strict=True)
-        ]
-        return replace(found, towards=towards)
+        return collected(self.flow(input_ids, attention_mask, labels, directions), directions)
 
     def flow(
         self,
@@ -87,7 +90,7 @@ class GradientScorer:
         attention_mask: Tensor,
         labels: Tensor,
         directions: Sequence[Direction] = (),
-    ) -> Flow:
+    ) -> WalkedFlow:
         """The batch's way through body and head and back to the embeddings; as `score` takes it."""
         ids, lengths, labels = squeeze_padding(input_ids, attention_mask, labels)
         with torch.enable_grad():
@@ -103,7 +106,18 @@ class GradientScorer:
         grad_hidden[sample, position] = (result.grad_hidden / per_row).to(hidden.dtype)
         (e,) = torch.autograd.grad(hidden, leaf, grad_hidden)
         e = e.to(h.dtype) * self.embed_scale
-        return Flow(ids, lengths, hidden.detach(), h, targets, groups, result, e)
+        return WalkedFlow(
+            ids,
+            lengths,
+            hidden.detach(),
+            h,
+            targets,
+            groups,
+            result.signals,
+            e,
+            log_norm=result.log_norm,
+            label_grad=result.label_grad,
+        )
 
     @torch.no_grad()
     def losses(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
@@ -125,35 +139,34 @@ class GradientScorer:
         assert tap.hidden is not None
         return tap.hidden, tap.leaves[0]
 
-    def _collect(self, flow: Flow) -> SampleGradients:
-        """Put the batch's parts together."""
-        loss, embed, dot, mean_hidden = [], [], [], []
-        h, e, result = flow.h, flow.e, flow.head
-        for i, group in enumerate(flow.groups):
-            h_i, label_grad = h[group.rows], result.label_grad[group.rows]
-            # Gradients of equal token ids fall on the same row of the embedding: add, then norm.
-            rows = e.new_zeros(len(group.tokens), e.shape[2])
-            rows.index_add_(0, group.of_token, e[i, : len(group.of_token)])
-            embed.append(rows.norm())
-            d = probabilities(self.head, h_i, group, result.log_norm[group.rows])
-            d[torch.arange(len(h_i), device=h.device), group.of_label] = label_grad
-            same_shape = rows.shape[1] == h.shape[1]  # without it there is no inner product
-            dot.append(
-                (d * (h_i @ rows.T)).sum() / group.size if same_shape else h.new_tensor(torch.nan)
-            )
-            loss.append(result.loss[group.rows].mean())
-            mean_hidden.append(h_i.mean(0))
-        return SampleGradients(
-            loss=torch.stack(loss),
-            embed_grad_norm=torch.stack(embed),
-            head_grad_norm=result.norms,
-            grad_dot=torch.stack(dot),
-            mean_hidden=torch.stack(mean_hidden),
-            embed_token_norm=[
-                e[i, : len(g.of_token)].norm(dim=1) for i, g in enumerate(flow.groups)
-            ],
-            head_token_norm=[result.token_norms[g.rows] / g.size for g in flow.groups],
+
+def collected(flow: Flow, directions: Sequence[Direction] = ()) -> SampleGradients:
+    """The numbers of a batch's samples; `directions` are those that the flow was made with."""
+    embed, dot, head, e = [], [], flow.head, flow.e
+    for i, group in enumerate(flow.groups):
+        # Gradients of equal token ids fall on the same row of the embedding: add, then norm.
+        rows = e.new_zeros(len(group.tokens), e.shape[2])
+        rows.index_add_(0, group.of_token, e[i, : len(group.of_token)])
+        embed.append(rows.norm())
+        h = flow.h[group.rows]
+        same_shape = rows.shape[1] == h.shape[1]  # without it there is no inner product
+        dot.append(
+            (head.own[i] * (h @ rows.T)).sum() / group.size if same_shape else h.new_tensor(nan)
         )
+    embed_norm = torch.stack(embed)
+    return SampleGradients(
+        loss=torch.stack([head.loss[g.rows].mean() for g in flow.groups]),
+        embed_grad_norm=embed_norm,
+        head_grad_norm=head.norms,
+        grad_dot=torch.stack(dot),
+        mean_hidden=torch.stack([flow.h[g.rows].mean(0) for g in flow.groups]),
+        embed_token_norm=[e[i, : len(g.of_token)].norm(dim=1) for i, g in enumerate(flow.groups)],
+        head_token_norm=[head.token_norms[g.rows] / g.size for g in flow.groups],
+        towards=[
+            direction.towards(flow, dots, embed_norm, head.norms)
+            for direction, dots in zip(directions, head.dots, strict=True)
+        ],
+    )
 
 
 def _responses(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

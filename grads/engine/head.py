@@ -89,14 +89,23 @@ class _HeadState:
     dots: Tensor  # (K, N) sum over v of w[v] <G[v], h>, for each direction G
 
 
-class HeadResult(NamedTuple):
+class HeadSignals(NamedTuple):
+    """The head's part in the numbers of a batch; but for `norms` before the division by |R|."""
+
     loss: Tensor  # (N,)
-    label_grad: Tensor  # (N,) d_t[y_t]; like all below before the division by |R|
-    log_norm: Tensor  # (N,) log of the softmax's normaliser
-    grad_hidden: Tensor  # (N, d)
     norms: Tensor  # (B,) head_grad_norm
     token_norms: Tensor  # (N,) |d_t| |h_t|
+    own: list[Tensor]  # B of (|R|, U): d_t at the sample's distinct tokens
     dots: Tensor  # (K, N) <d_t, G h_t> for each direction G
+
+
+class HeadPass(NamedTuple):
+    """A walk over the vocabulary, and what another one would begin with."""
+
+    signals: HeadSignals
+    label_grad: Tensor  # (N,) d_t[y_t], like grad_hidden before the division by |R|
+    log_norm: Tensor  # (N,) log of the softmax's normaliser
+    grad_hidden: Tensor  # (N, d)
 
 
 @torch.no_grad()
@@ -107,7 +116,7 @@ def head_pass(
     groups: list[Group],
     *,
     directions: Sequence[HeadDirection] = (),
-) -> HeadResult:
+) -> HeadPass:
     """The head's part in the gradients of a batch's N response tokens.
 
     h is (N, d), labels (N,); each of K directions costs one more head-sized product.
@@ -126,16 +135,17 @@ def head_pass(
     for dot, (gradient, inputs) in zip(dots, directions, strict=True):
         dot += label_grad * (gradient[labels] * inputs).sum(1)
 
-    norms = torch.zeros(len(groups), dtype=h.dtype, device=h.device)
+    norms, own = torch.zeros(len(groups), dtype=h.dtype, device=h.device), []
     squares = state.squares * unit**2 + label_grad**2
     for i, group in enumerate(groups):
         rows = group.rows
+        off_label = _off_label(head, h[rows], group, log_norm[rows])
+        own.append(_with_labels(off_label, group, label_grad[rows]))
         if i in wide:
             norms[i] = _norm_by_blocks(
                 head, h[rows], labels[rows], log_norm[rows], label_grad=label_grad[rows]
             )
             continue
-        off_label = probabilities(head, h[rows], group, log_norm[rows])
         gram = state.grams[i] * unit[rows, None] * unit[None, rows]
         cross = off_label[:, group.of_label].T * label_grad[rows, None]
         same = labels[rows, None] == labels[None, rows]
@@ -144,7 +154,8 @@ def head_pass(
         norms[i] = (gram * (h[rows] @ h[rows].T)).sum().clamp_min(0).sqrt() / group.size
     token_norms = squares.clamp_min(0).sqrt() * h.norm(dim=1)
     loss = F.softplus(log_others - label_z)
-    return HeadResult(loss, label_grad, log_norm, grad_hidden, norms, token_norms, dots)
+    signals = HeadSignals(loss, norms, token_norms, own, dots)
+    return HeadPass(signals, label_grad, log_norm, grad_hidden)
 
 
 def _walk_vocabulary(
@@ -192,12 +203,17 @@ def _walk_vocabulary(
     return state
 
 
-def probabilities(head: Head, h: Tensor, group: Group, log_norm: Tensor) -> Tensor:
+def _off_label(head: Head, h: Tensor, group: Group, log_norm: Tensor) -> Tensor:
     """d_t at the sample's own tokens, (|R|, U), times |R|, with the labels' entries left 0."""
     z, slope = head.logits(h, group.tokens)
-    p = (z - log_norm[:, None]).exp() * slope
-    p[torch.arange(len(h), device=h.device), group.of_label] = 0
-    return p
+    return _with_labels((z - log_norm[:, None]).exp() * slope, group, h.new_zeros(len(h)))
+
+
+def _with_labels(d: Tensor, group: Group, label_grad: Tensor) -> Tensor:
+    """d (|R|, U) with these entries at the labels."""
+    d = d.clone()
+    d[torch.arange(len(d), device=d.device), group.of_label] = label_grad
+    return d
 
 
 def _norm_by_blocks(

@@ -8,12 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from grads.data.tokens import TokenPool
 from grads.engine.directions import Direction, Towards
 from grads.engine.gradients import GradientScorer, SampleGradients
 from grads.engine.passes import Parts, Progress
 from grads.errors import ScoringError
-from grads.store.columns import MEASURED, SCORES
+from grads.store.columns import DURING, MEASURED, SCORES
 
 PROJECTED = 256  # numbers of a mean hidden state that a part keeps, for the clusters
 
@@ -38,11 +37,16 @@ def score_pool(
 
     def measure(batch: np.ndarray) -> pa.Table:
         nonlocal projection
-        result, towards = _score_batch(scorer, pool, batch, device=device, directions=directions)
+        result = scorer.score(*pool.collate(batch, device), list(directions.values()))
         if projection is None:
             projection = random_projection(result.mean_hidden.shape[1], seed)
-        columns = _columns(result, pool.sample_ids[batch], projection, with_tokens)
-        return pa.table(columns | towards)
+        return batch_table(
+            result,
+            pool.sample_ids[batch],
+            projection=projection,
+            with_tokens=with_tokens,
+            sets=list(directions),
+        )
 
     parts.write(measure, report=report, should_stop=should_stop)
 
@@ -60,9 +64,12 @@ def direct_pool(
     pool = parts.pool
 
     def measure(batch: np.ndarray) -> pa.Table:
-        result, towards = _score_batch(scorer, pool, batch, device=device, directions=directions)
+        result = scorer.score(*pool.collate(batch, device), list(directions.values()))
         ids, loss = pool.sample_ids[batch], _numpy(result.loss)
-        return pa.table({"sample_id": ids, "loss": loss} | towards)
+        _refuse_non_finite(result, ids)
+        return pa.table(
+            {"sample_id": ids, "loss": loss} | _towards_columns(result, list(directions))
+        )
 
     parts.write(measure, report=report, should_stop=should_stop)
 
@@ -90,9 +97,16 @@ def scores_table(merged: pa.Table, samples: pa.Table) -> pa.Table:
     in_pool = pc.is_in(samples["sample_id"], merged["sample_id"])
     pool = samples.filter(in_pool).sort_by("sample_id")
     sources = {name: merged if name in MEASURED else pool for name in SCORES}
+    sources |= {name: merged for name in DURING if name in merged.column_names}
+    declared = SCORES | DURING
     return pa.table(
-        {name: source[name].cast(SCORES[name].kind) for name, source in sources.items()}
+        {name: source[name].cast(declared[name].kind) for name, source in sources.items()}
     )
+
+
+def has_set(merged: pa.Table, name: str) -> bool:
+    """Whether the parts tell how the samples lie to the set."""
+    return _column(name, Towards._fields[0]) in merged.column_names
 
 
 def towards_table(merged: pa.Table, name: str) -> pa.Table:
@@ -105,26 +119,10 @@ def _column(name: str, field: str) -> str:
     return f"{name}:{field}"
 
 
-def _score_batch(
-    scorer: GradientScorer,
-    pool: TokenPool,
-    batch: np.ndarray,
-    *,
-    device: str,
-    directions: Mapping[str, Direction],
-) -> tuple[SampleGradients, dict[str, Any]]:
-    """The gradients of a batch, and the columns of how it lies to each set."""
-    result = scorer.score(*pool.collate(batch, device), list(directions.values()))
-    _refuse_non_finite(result, pool.sample_ids[batch])
-    towards: dict[str, Any] = {}
-    for name, lying in zip(directions, result.towards, strict=True):
-        towards |= _towards_columns(name, lying)
-    return result, towards
-
-
-def _towards_columns(name: str, towards: Towards) -> dict[str, Any]:
+def _towards_columns(result: SampleGradients, sets: list[str]) -> dict[str, Any]:
     return {
         _column(name, field): pa.array(_numpy(values))
+        for name, towards in zip(sets, result.towards, strict=True)
         for field, values in towards._asdict().items()
     }
 
@@ -138,12 +136,19 @@ def random_projection(width: int, seed: int) -> np.ndarray | None:
     return projection.astype(np.float32)
 
 
-def _columns(
+def batch_table(
     result: SampleGradients,
     sample_ids: np.ndarray,
+    *,
     projection: np.ndarray | None,
     with_tokens: bool,
-) -> dict[str, Any]:
+    sets: list[str],
+) -> pa.Table:
+    """A batch's numbers as a part holds them; `sets` name the directions that it was scored with.
+
+    Raises ScoringError for numbers that are none.
+    """
+    _refuse_non_finite(result, sample_ids)
     hidden = _numpy(result.mean_hidden)
     features = hidden if projection is None else hidden @ projection
     columns: dict[str, Any] = {"sample_id": pa.array(sample_ids)}
@@ -153,7 +158,7 @@ def _columns(
     columns["feature"] = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width)
     if with_tokens:
         columns |= token_signals(result)
-    return columns
+    return pa.table(columns | _towards_columns(result, sets))
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:

@@ -7,6 +7,7 @@ import torch
 
 from grads.data.tokens import TokenPool
 from grads.engine.autograd import autograd_gradients, autograd_norms, inner
+from grads.engine.during import TrainingTap
 from grads.engine.gradients import GradientScorer
 from grads.engine.probing import mean_gradient
 from grads.errors import ScoringError
@@ -19,7 +20,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 
 
 def self_check(
-    scorer: GradientScorer, pool: TokenPool, device: str, directions: bool = False
+    scorer: GradientScorer | TrainingTap, pool: TokenPool, device: str, directions: bool = False
 ) -> SelfCheck:
     """Score a few samples, spread over the lengths, both ways; the differences, for the manifest.
 
@@ -49,7 +50,7 @@ def self_check(
 
 
 def _norms_off(
-    scorer: GradientScorer, pool: TokenPool, chosen: np.ndarray, device: str
+    scorer: GradientScorer | TrainingTap, pool: TokenPool, chosen: np.ndarray, device: str
 ) -> Iterator[float]:
     """Relative differences of the samples' own numbers from those of plain autograd."""
     fast = scorer.score(*pool.collate(chosen, device))
@@ -69,11 +70,12 @@ def _norms_off(
 
 
 def _dots_off(
-    scorer: GradientScorer, pool: TokenPool, chosen: np.ndarray, device: str
+    scorer: GradientScorer | TrainingTap, pool: TokenPool, chosen: np.ndarray, device: str
 ) -> Iterator[float]:
     """The same for the samples' inner products with their own mean gradient."""
     batch = pool.collate(chosen, device)
-    direction = mean_gradient(scorer, pool.subset(chosen), batch_tokens=1, device=device)
+    whole = scorer.scorer if isinstance(scorer, TrainingTap) else scorer
+    direction = mean_gradient(whole, pool.subset(chosen), batch_tokens=1, device=device)
     fast = scorer.score(*batch, [direction]).towards[0]
 
     def slow(row: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ result does not depend on how the step was cut.
 """
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -24,6 +24,8 @@ from grads.config.run import RunConfig
 from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine.adapters import add_lora
 from grads.engine.checkpoints import keep_newest, mark_whole, newest_sound
+from grads.engine.collecting import Collector
+from grads.engine.loss import response_losses
 from grads.errors import Stopped, WarmupError
 
 CHECKPOINT_EVERY_S = 120.0
@@ -66,23 +68,28 @@ class _OneDevice(TrainingArguments):
 class _SftTrainer(Trainer):
     """A Trainer whose batches are positions in a TokenPool, split by tokens at each step."""
 
-    def __init__(self, pool: TokenPool, batch_tokens: int, **kwargs: Any) -> None:
+    def __init__(
+        self, pool: TokenPool, batch_tokens: int, collector: Collector | None, **kwargs: Any
+    ) -> None:
         super().__init__(train_dataset=_Positions(len(pool)), data_collator=_positions, **kwargs)
-        self.pool, self.batch_tokens = pool, batch_tokens
+        self.pool, self.batch_tokens, self.collector = pool, batch_tokens, collector
         self.last_loss, self.last_tokens = 0.0, 0
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         model.train()
         positions = inputs["positions"].cpu().numpy()
-        passes = token_batches(self.pool.lengths[positions], self.batch_tokens)
-        batches = [self.pool.collate(positions[part]) for part in passes]
+        passes = [
+            positions[part]
+            for part in token_batches(self.pool.lengths[positions], self.batch_tokens)
+        ]
+        batches = [self.pool.collate(part) for part in passes]
         trained = sum(int((labels[:, 1:] != IGNORE).sum()) for _, _, labels in batches)
         total = torch.zeros((), device=self.args.device)
-        for batch in batches:
-            with self.compute_loss_context_manager():
-                loss = response_loss(model, *(t.to(self.args.device) for t in batch)) / trained
-            self.accelerator.backward(loss)
-            total += loss.detach()
+        if self.collector is not None:
+            self.collector.before_step(int(self.pool.lengths[positions].sum()))
+        for part, batch in zip(passes, batches, strict=True):
+            ids, mask, labels = (tensor.to(self.args.device) for tensor in batch)
+            total += self._pass(model, part, (ids, mask, labels), trained)
         self.last_loss = float(total)
         self.last_tokens = int(self.pool.lengths[positions].sum())
         if not np.isfinite(self.last_loss):
@@ -93,32 +100,24 @@ class _SftTrainer(Trainer):
             )
         return total
 
+    def _pass(
+        self, model: Any, positions: np.ndarray, batch: tuple[torch.Tensor, ...], trained: int
+    ) -> torch.Tensor:
+        """Forward and backward of a part of a step, read by the collector where there is one."""
+        if self.collector is None:
+            return self._losses(model, batch, trained).sum() / trained
+        with self.collector.reading(batch, 1 / trained) as reading:
+            reading.losses = self._losses(model, batch, trained)
+        self.collector.keep(reading, positions, self.state.global_step)
+        return reading.losses.sum() / trained
 
-def response_loss(model: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> Any:
-    """Sum of the negative log-likelihood over response positions, in nats."""
-    logits, targets = response_logits(model, ids, mask, labels)
-    return F.cross_entropy(logits.float(), targets, reduction="sum")
-
-
-def response_logits(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (N, V) at the N response positions of a batch, and their labels (N,).
-
-    Only those positions are let into the model's own head: the logits of prompts and padding,
-    often most of the memory, are never made.
-    """
-    sample, position = torch.nonzero(labels[:, 1:] != IGNORE, as_tuple=True)
-
-    def responses_only(module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        return (args[0][sample, position][None],)
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(responses_only)
-    try:
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
-    finally:
-        hook.remove()
-    return logits, labels[sample, position + 1]
+    def _losses(self, model: Any, batch: tuple[torch.Tensor, ...], trained: int) -> torch.Tensor:
+        """The losses of the response tokens, backward done."""
+        with self.compute_loss_context_manager():
+            losses = response_losses(model, *batch)
+            loss = losses.sum() / trained
+        self.accelerator.backward(loss)
+        return losses.detach()
 
 
 def _positions(items: list[dict[str, int]]) -> dict[str, torch.Tensor]:
@@ -149,6 +148,9 @@ class _Watch(TrainerCallback):
             keep_newest(Path(args.output_dir))
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        assert self.trainer is not None
+        if self.trainer.collector is not None:  # before the mark that lets the checkpoint count
+            self.trainer.collector.flush(state.global_step)
         mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.saved = time.monotonic()
 
@@ -170,6 +172,7 @@ def train(
     report: Callable[[Step], None] = lambda step: None,
     should_stop: Callable[[], bool] = lambda: False,
     max_steps: int | None = None,
+    collector: Collector | None = None,
 ) -> Any:
     """Train `model` on all of `pool`, going on from the last sound checkpoint; the trained model.
 
@@ -178,7 +181,8 @@ def train(
     on a NaN or infinite loss (ModelError where the weights it began with have them) and Stopped,
     with a checkpoint behind it, when asked to stop. In
     bfloat16 the trained weights stay in float32 (mixed precision): an adapter's do by themselves,
-    for full parameters the model must come in float32.
+    for full parameters the model must come in float32. A `collector` of the same pool reads every
+    pass.
     """
     if should_stop():  # asked to while the model was loaded
         raise Stopped
@@ -207,14 +211,26 @@ def train(
         dataloader_pin_memory=False,
     )
     watch = _Watch(report, should_stop)
-    trainer = _SftTrainer(pool, config.batch_tokens, model=model, args=arguments, callbacks=[watch])
+    trainer = _SftTrainer(
+        pool, config.batch_tokens, collector, model=model, args=arguments, callbacks=[watch]
+    )
     watch.trainer = trainer
     newest = newest_sound(checkpoints, tell=lambda text: print(text, flush=True))
+    if collector is not None and not collector.go_on_from(_step(newest)):
+        print("what was read in the warm-up is damaged: it begins anew", flush=True)
+        shutil.rmtree(checkpoints)
+        newest = None
     with prepared(model, dtype, device, int(pool.lengths.max())):
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if trainer.state.global_step < trainer.state.max_steps:
         raise Stopped
+    if collector is not None:
+        collector.flush(trainer.state.global_step)
     return model.eval()
+
+
+def _step(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 @contextmanager

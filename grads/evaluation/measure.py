@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from grads.data.chat import Encoded, encode
 from grads.data.tokens import TokenPool, token_batches
 from grads.data.turns import Turn, Unusable
-from grads.engine.training import response_logits
+from grads.engine.loss import response_logits
 from grads.errors import Stopped
 from grads.evaluation.metrics import METRICS, Batch, Sums
 from grads.store.files import replacing, reserve

@@ -5,7 +5,7 @@ import numpy as np
 from grads.config.probe import Role
 from grads.errors import SelectionError
 from grads.selection.scores import Scores
-from grads.selection.standard import FEW, robust_z
+from grads.selection.standard import FEW, drift, robust_z, without_effects
 
 COSINES = {"embed": "embed_cosine", "head": "head_cosine", "both": "cosine"}
 CENTRES = 2_000  # samples that spread() orders exactly
@@ -19,6 +19,8 @@ def pull(scores: Scores, role: Role, column: str, notes: list[str]) -> np.ndarra
     sets = [
         getattr(one, column).astype(float) for one in scores.probes.values() if one.role == role
     ]
+    if scores.step is not None:
+        sets = [without_effects(values, *drift(scores.step)) for values in sets]
     if not sets:
         option = "--target" if role == "target" else "--protect"
         what = "target" if role == "target" else "protected"

@@ -19,7 +19,7 @@ from grads.selection.record import kept_ids
 from grads.selection.scores import Scores, Towards
 from grads.selection.select import Selection, gumbel, needs_signal, select
 from grads.selection.signal import Signal, measure_signal, unitless_signal
-from grads.store.columns import SCORES, TOWARDS, towards_name
+from grads.store.columns import DURING, SCORES, TOWARDS, towards_name
 from grads.store.files import matrix, open_table
 from grads.store.runs import Run
 from grads.store.topics import Topic
@@ -73,11 +73,13 @@ class Pool:
         self.run = run
         table = run.read_table(run.scores_file)
         # A run that was scored before a column came to be opens without it.
-        there = [SCORES[name] for name in table.column_names if name in SCORES]
+        known = SCORES | DURING
+        there = [known[name] for name in table.column_names if name in known]
         numbers = [c.name for c in there if not pa.types.is_boolean(c.kind)]
         self._table = {name: table[name].to_numpy() for name in numbers}
         always = [f.name for f in fields(Scores) if f.default is f.default_factory is MISSING]
-        self.scores = Scores(**{name: self._table[name] for name in always})
+        given = [*always, *(name for name in DURING if name in self._table)]
+        self.scores = Scores(**{name: self._table[name] for name in given})
         self.prompt_tokens: np.ndarray = self._table["prompt_tokens"]
         self._values: dict[str, np.ndarray] = {}
         self._signals: dict[tuple[Any, ...], Signal] = {}

@@ -34,6 +34,7 @@ class Scores:
     embed_grad_norm: np.ndarray  # (n,)
     head_grad_norm: np.ndarray  # (n,)
     grad_dot: np.ndarray  # (n,)
+    step: np.ndarray | None = None  # (n,) of the warm-up, where it was measured during that
     probes: Mapping[str, Towards] = field(default_factory=dict)  # by the set's name
     question_gain_z: np.ndarray | None = None  # (n,) nan where there is no question
     features: np.ndarray | None = None  # (n, k) what the texts are about

@@ -8,7 +8,7 @@ from grads.errors import SelectionError
 from grads.selection.density import bandwidth_factor, leave_one_out, whiten
 from grads.selection.options import SelectionConfig
 from grads.selection.scores import Scores
-from grads.selection.standard import FEW, robust_z
+from grads.selection.standard import FEW, drift, robust_z, without_effects
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def measure_signal(scores: Scores, options: SelectionConfig) -> Signal:
     """Signal and density under the options' signal, length control and bandwidth alone."""
     notes: list[str] = []
     raw = _raw_signals(scores, options)
-    axes = [_unitless(signal, scores.response_tokens, options, notes) for signal in raw]
+    axes = [_unitless(signal, scores, options, notes) for signal in raw]
     points = np.stack(axes[:2] if options.signal == "joint" else axes, axis=1)
     return Signal(axes[-1], _log_density(points, options, notes), points.shape[1], notes)
 
@@ -33,7 +33,7 @@ def measure_signal(scores: Scores, options: SelectionConfig) -> Signal:
 def unitless_signal(scores: Scores, options: SelectionConfig) -> np.ndarray:
     """(n,) the signal x alone, without its density."""
     raw = _raw_signals(scores, options)[-1]
-    return _unitless(raw, scores.response_tokens, options, [])
+    return _unitless(raw, scores, options, [])
 
 
 def _raw_signals(scores: Scores, options: SelectionConfig) -> list[np.ndarray]:
@@ -51,24 +51,28 @@ def _raw_signals(scores: Scores, options: SelectionConfig) -> list[np.ndarray]:
 
 
 def _unitless(
-    signal: np.ndarray, tokens: np.ndarray, options: SelectionConfig, notes: list[str]
+    signal: np.ndarray, scores: Scores, options: SelectionConfig, notes: list[str]
 ) -> np.ndarray:
-    """Log, minus the length effect, in robust standard deviations from the median."""
+    """Log, minus the length effect, in robust standard deviations from the median.
+
+    Of samples measured during a warm-up the drift of its weights is removed too.
+    """
     positive = signal > 0
     if not positive.all():
         smallest = signal[positive].min() if positive.any() else 1.0
         notes.append(f"{(~positive).sum()} zero norms were raised to the smallest, {smallest:.3g}")
         signal = np.where(positive, signal, smallest)
-    r, log_tokens = np.log(signal), np.log(np.asarray(tokens, dtype=float))
+    r, log_tokens = np.log(signal), np.log(scores.response_tokens.astype(float))
+    effects = [] if scores.step is None else list(drift(scores.step))
     if options.length_control == "sqrt":
         r = r + 0.5 * log_tokens
     elif options.length_control == "residual":
         if np.ptp(log_tokens) == 0:
             notes.append("all responses have one length: no length effect to remove")
         else:
-            centred = log_tokens - log_tokens.mean()
-            slope = (centred @ r) / (centred @ centred)  # least squares
-            r = r - slope * centred
+            effects.append(log_tokens)
+    if effects:
+        r = without_effects(r, *effects)
     return robust_z(r, "signal", notes)
 
 

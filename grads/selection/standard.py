@@ -27,6 +27,18 @@ def robust_z(values: np.ndarray, what: str, notes: list[str]) -> np.ndarray:
     return np.asarray((values - centre) / scale)
 
 
+def without_effects(values: np.ndarray, *effects: np.ndarray) -> np.ndarray:
+    """(n,) values minus what they owe to each of `effects` (n,), together, by least squares."""
+    centred = np.stack([effect - effect.mean() for effect in effects], axis=1)
+    slopes = np.linalg.pinv(centred.T @ centred) @ (centred.T @ values)
+    return np.asarray(values - centred @ slopes)
+
+
+def drift(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far a training had come at each sample's step: what moves fast at first, and evenly."""
+    return np.log1p(step.astype(float)), step.astype(float)
+
+
 def _normal_scores(values: np.ndarray) -> np.ndarray:
     """Quantiles of the normal distribution at the values' ranks; equal values share their mean."""
     _, index, copies = np.unique(values, return_inverse=True, return_counts=True)

@@ -13,12 +13,14 @@ from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine import adapters, models
 from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.gradients import GradientScorer
-from grads.engine.training import prepared, response_loss, sample_fraction
+from grads.engine.loss import response_losses
+from grads.engine.training import prepared, sample_fraction
 from grads.store.cost import RunCost
 
 MEASURED_TOKENS = 512  # in one training step and one scoring batch; two rounds of each
 CHECKED = 4  # samples that the run's self-check computes by plain autograd, at about this factor
 AUTOGRAD = 2.0
+READ = 1.05  # of a training step, one whose gradients are read sample by sample
 DIRECTED = 0.03  # of the scoring pass, each probe set (docs/benchmarks.md)
 ALONE = 0.3  # of the scoring pass, the answers without their questions: a forward pass
 
@@ -94,7 +96,7 @@ def _train_step(model: Any, dtype: torch.dtype, inputs: tuple[torch.Tensor, ...]
     model.train()
     trained = max(int((labels != IGNORE).sum()), 1)
     with torch.autocast(ids.device.type, dtype, enabled=dtype == torch.bfloat16):
-        loss = response_loss(model, ids, mask, labels) / trained
+        loss = response_losses(model, ids, mask, labels).sum() / trained
     loss.backward()
     model.zero_grad(set_to_none=True)
 
@@ -105,7 +107,7 @@ def _stage_seconds(
     """What each stage takes; `scoring` and `training` are speeds, in tokens a second."""
     tokens = float(pool.lengths.sum())
     sets = 1 + DIRECTED * len(config.sets)
-    seconds = {"score": loading + sets * tokens / scoring}
+    seconds = {"score": loading + (sets * tokens / scoring if config.when == "after" else 0.0)}
     if config.extras:
         seconds["extras"] = ALONE * tokens / scoring
     order = np.sort(pool.lengths)
@@ -114,7 +116,8 @@ def _stage_seconds(
     if training:
         chosen = sample_fraction(len(pool), config.warmup_fraction, config.seed)
         trained = float(pool.lengths[chosen].sum()) * config.epochs
-        seconds["warm-up"] = loading + trained / training
+        read = 1.0 if config.when == "after" else READ * sets
+        seconds["warm-up"] = loading + read * trained / training
     return seconds
 
 

@@ -12,7 +12,6 @@ from grads.data.beside import read_beside
 from grads.data.tokens import TokenPool
 from grads.engine import models
 from grads.engine.gradients import GradientScorer
-from grads.engine.scoring import direct_pool, towards_table
 from grads.engine.self_check import self_check
 from grads.errors import DataError
 from grads.jobs.job import Job
@@ -131,18 +130,5 @@ def _hold_against(
     job.stage("self-check")
     self_check(scorer, pool, device, directions=True)
     job.stage("score", "samples")
-    directions = scoring.directions(job, run, scorer, names)
-    parts = scoring.parts_of(run, scorer, job.folder.parts, pool, sets=names)
-    direct_pool(
-        parts,
-        scorer,
-        device=device,
-        directions=directions,
-        report=scoring.reporter(job),
-        should_stop=job.should_stop,
-    )
-    merged = parts.merged()
-    run.probes.mkdir(exist_ok=True)
-    for name in names:
-        write_table(run.probe_file(name), towards_table(merged, name))
+    scoring.hold_against(job, run, scorer, pool, names=names, folder=job.folder.parts)
     pipeline.grown(run, ("probes",))

@@ -10,17 +10,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from grads.config.run import RunConfig
 from grads.data import prepare as data
 from grads.data.chat import PLAIN_TEMPLATE
 from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
 from grads.engine import models, training
-from grads.engine.anatomy import describe, refuse_unknown_tokens
+from grads.engine.anatomy import refuse_unknown_tokens
+from grads.engine.during import TrainingTap
 from grads.errors import DataError, Stopped, WarmupError
 from grads.jobs.job import Job, turn
 from grads.selection import topics
 from grads.stages import cost, loading, probes
-from grads.stages.scoring import measure
+from grads.stages.scoring import collector_of, measure
 from grads.stages.steps import making
 from grads.store import manifest
 from grads.store.files import SINGLE_SAMPLES, matrix, replacing, write_table
@@ -45,7 +47,7 @@ def run_all(job: Job[Run]) -> None:
         model=config.model,
         model_digest=loading.refuse_other_model(run),
         seed=config.seed,
-        gradients_taken="before any warm-up" if config.warmup == "none" else "after the warm-up",
+        gradients_taken=_taken(config),
     )
     with making(job, "prepare") as missing:
         if missing:
@@ -63,6 +65,10 @@ def run_all(job: Job[Run]) -> None:
             _cluster(job)
     shutil.rmtree(run.parts, ignore_errors=True)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def _taken(config: RunConfig) -> str:
+    return "before any warm-up" if config.warmup == "none" else f"{config.when} the warm-up"
 
 
 def _device_name(device: str) -> str:
@@ -154,7 +160,7 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
     chosen = training.sample_fraction(len(pool), config.warmup_fraction, config.seed)
     training_dtype = torch.float32 if config.warmup == "full" else dtype
     model = loading.load_base_model(run, training_dtype, device)
-    describe(model)  # what cannot be scored is not trained either
+    tap = TrainingTap(model)  # what cannot be scored is not trained either
     refuse_unknown_tokens(model, pool.input_ids)
     last = time.monotonic()
 
@@ -165,6 +171,7 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
         job.progress(step.step, step.steps)
         job.metrics(step=step.step, loss=step.loss, lr=step.lr, tokens_per_s=round(rate, 1))
 
+    collector = collector_of(job, tap, pool, dtype) if config.when == "during" else None
     trained = training.train(
         model,
         pool.subset(chosen),
@@ -174,7 +181,10 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
         checkpoints=run.checkpoints,
         report=report,
         should_stop=job.should_stop,
+        collector=collector,
     )
+    if collector is not None:
+        write_table(run.during_file, collector.merged())
     run.update_manifest(warmup=manifest.WarmUp(kind=config.warmup, samples=len(chosen)))
     if config.warmup == "lora":
         with replacing(run.adapter) as draft:

@@ -9,14 +9,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from grads.config.run import RunConfig
 from grads.data.tokens import TokenPool
 from grads.engine import models
 from grads.engine.anatomy import refuse_unknown_tokens
+from grads.engine.collecting import Collector
 from grads.engine.directions import Direction
+from grads.engine.during import TrainingTap
 from grads.engine.gradients import GradientScorer
 from grads.engine.passes import Parts, Progress
 from grads.engine.probing import mean_gradient, without_questions
 from grads.engine.scoring import (
+    direct_pool,
+    has_set,
     score_answers_alone,
     score_pool,
     scores_table,
@@ -53,7 +58,8 @@ def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> 
     if "score" in missing:
         with staged(job, "self-check"):
             directed = bool(run.read_manifest().probes)
-            run.update_manifest(self_check=self_check(scorer, pool, device, directed))
+            checked = TrainingTap(scorer.model) if run.config().when == "during" else scorer
+            run.update_manifest(self_check=self_check(checked, pool, device, directed))
         with staged(job, "score"):
             _score(job, scorer, pool, device)
             pipeline.record(run, pipeline.STAGES["score"])
@@ -83,12 +89,9 @@ def directions(
     """The mean gradient of each of these sets, by its stored rows."""
     found, config = {}, run.config()
     for name in names:
-        tokens = run.read_table(run.probe_set_file(name), ["sample_id", "input_ids", "trained"])
-        rows = TokenPool.from_table(tokens)
-        refuse_unknown_tokens(scorer.model, rows.input_ids)
         found[name] = mean_gradient(
             scorer,
-            rows,
+            _rows_of_set(run, scorer, name),
             batch_tokens=config.batch_tokens,
             device=models.pick_device(config.device),
             sketch=run.read_manifest().probes[name].sketch,
@@ -96,6 +99,38 @@ def directions(
             should_stop=job.should_stop,
         )
     return found
+
+
+def _rows_of_set(run: Run, scorer: GradientScorer, name: str) -> TokenPool:
+    tokens = run.read_table(run.probe_set_file(name), ["sample_id", "input_ids", "trained"])
+    rows = TokenPool.from_table(tokens)
+    refuse_unknown_tokens(scorer.model, rows.input_ids)
+    return rows
+
+
+def hold_against(
+    job: Job[Any],
+    run: Run,
+    scorer: GradientScorer,
+    pool: TokenPool,
+    *,
+    names: list[str],
+    folder: Path,
+) -> None:
+    """How every sample lies to these sets, by a pass of its own whose parts lie in `folder`."""
+    parts = parts_of(run, scorer, folder, pool, sets=names)
+    direct_pool(
+        parts,
+        scorer,
+        device=models.pick_device(run.config().device),
+        directions=directions(job, run, scorer, names),
+        report=reporter(job),
+        should_stop=job.should_stop,
+    )
+    merged = parts.merged()
+    run.probes.mkdir(exist_ok=True)
+    for name in names:
+        write_table(run.probe_file(name), towards_table(merged, name))
 
 
 def parts_of(
@@ -117,10 +152,46 @@ def parts_of(
     return Parts(folder, pool, config.batch_tokens, made_from)
 
 
-def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> None:
+def collector_of(job: Job[Run], tap: TrainingTap, pool: TokenPool, dtype: torch.dtype) -> Collector:
+    """What reads the gradients of the run's samples out of its warm-up."""
     run, config = job.folder, job.folder.config()
-    wanted, sets = config.token_signals, sorted(run.read_manifest().probes)
-    with_tokens = len(pool) <= TOKEN_SIGNALS_UP_TO if wanted is None else wanted
+    run.parts.mkdir(exist_ok=True)
+    return Collector(
+        run.parts / "during",
+        tap,
+        pool,
+        seed=config.seed,
+        with_tokens=_with_tokens(config, pool),
+        sets={
+            name: (_rows_of_set(run, tap.scorer, name), one.sketch)
+            for name, one in run.read_manifest().probes.items()
+        },
+        batch_tokens=config.batch_tokens,
+        dtype=dtype,
+    )
+
+
+def _with_tokens(config: RunConfig, pool: TokenPool) -> bool:
+    wanted = config.token_signals
+    return len(pool) <= TOKEN_SIGNALS_UP_TO if wanted is None else wanted
+
+
+def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> None:
+    run, sets = job.folder, sorted(job.folder.read_manifest().probes)
+    if run.config().when == "after":
+        _write_scores(run, _scored(job, scorer, pool, device), sets)
+        return
+    merged = run.read_table(run.during_file)
+    later = [name for name in sets if not has_set(merged, name)]
+    _write_scores(run, merged, [name for name in sets if name not in later])
+    if later:
+        hold_against(job, run, scorer, pool, names=later, folder=run.parts)
+
+
+def _scored(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> pa.Table:
+    """The parts of a pass over all samples, as one table."""
+    run, config = job.folder, job.folder.config()
+    sets, with_tokens = sorted(run.read_manifest().probes), _with_tokens(config, pool)
     parts = parts_of(run, scorer, run.parts, pool, sets=sets, with_tokens=with_tokens)
     score_pool(
         parts,
@@ -132,8 +203,12 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
         report=reporter(job),
         should_stop=job.should_stop,
     )
-    merged = parts.merged()
-    if with_tokens:
+    return parts.merged()
+
+
+def _write_scores(run: Run, merged: pa.Table, sets: list[str]) -> None:
+    config = run.config()
+    if "embed_token_norm" in merged.column_names:
         signals = ["sample_id", "embed_token_norm", "head_token_norm"]
         run.token_signal_file.parent.mkdir(exist_ok=True)
         write_table(run.token_signal_file, merged.select(signals), SINGLE_SAMPLES)

@@ -73,6 +73,18 @@ SCORES = {
         ),
     )
 }
+DURING = {
+    column.name: column
+    for column in (
+        Column(
+            "step",
+            "Steps before it was read",
+            "Optimizer steps of the warm-up behind the weights that the example was measured with,"
+            " where gradients were taken during the warm-up.",
+            pa.int32(),
+        ),
+    )
+}
 MEASURED = tuple(name for name, column in SCORES.items() if column.measured)
 EXTRAS = {
     column.name: column

@@ -56,7 +56,7 @@ _IN_ORDER = (
         "Warm up the model",
         "Trains on a random part of the data, so that the gradients speak of this task.",
         "steps",
-        makes=("adapter", "weights"),
+        makes=("adapter", "weights", "during.parquet"),
         needs=(MODEL, "tokens.parquet"),
         chooses=True,
     ),
@@ -72,7 +72,10 @@ _IN_ORDER = (
         "Takes every sample's gradient at the embedding layer and at the LM head.",
         "samples",
         makes=("scores.parquet", "features.parquet", "token_signal/signals.parquet", "probes"),
-        needs=(MODEL, "samples.parquet", "tokens.parquet", "adapter", "weights", "probe_sets"),
+        needs=(
+            *(MODEL, "samples.parquet", "tokens.parquet", "adapter", "weights", "during.parquet"),
+            "probe_sets",
+        ),
         chooses=True,
     ),
     Stage(

@@ -163,6 +163,7 @@ class Run(JobFolder):
         self.checkpoints = self.path / "checkpoints"
         self.adapter = self.path / "adapter"
         self.weights = self.path / "weights"
+        self.during_file = self.path / "during.parquet"  # what was read in the warm-up's passes
         self.parts = self.path / "scores"
         self.scores_file = self.path / "scores.parquet"
         self.extras_file = self.path / "extras.parquet"
