@@ -39,7 +39,7 @@ CHOICES = {
 }
 ADVANCED = (
     "layout limit heldout split dataset_config revision epochs lr warmup_fraction when"
-    " lora_rank batch_size batch_tokens dtype device clusters seed token_signals warmup_from"
+    " lora_rank batch_size batch_tokens dtype device processes clusters seed token_signals warmup_from"
 ).split()
 
 

@@ -35,6 +35,7 @@ from grads.api.runs import (
     create_probe,
     create_run,
     delete_run,
+    is_launched,
     load_pool,
     place_demo,
     resume_run,
@@ -44,6 +45,7 @@ from grads.api.runs import (
     stop_run,
     summaries,
     summary,
+    take_part,
     wait,
 )
 from grads.config.base import Flag, OneOf, Settings, read_yaml
@@ -189,6 +191,7 @@ __all__ = [
     "export_selection",
     "first_rows",
     "give_up",
+    "is_launched",
     "keep_warm",
     "lengths",
     "list_runs",
@@ -220,6 +223,7 @@ __all__ = [
     "subset_overlap",
     "summaries",
     "summary",
+    "take_part",
     "towards_column",
     "usual_draw",
     "visible",

@@ -1,25 +1,29 @@
 """Runs: made, started, stopped, listed, read."""
 
 import shutil
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock
 
 from grads.api.drafts import draft
 from grads.config.probe import ProbeConfig, rows_of
 from grads.config.run import RunConfig
-from grads.errors import RunError
+from grads.errors import ConfigError, RunError
 from grads.jobs import processes as jobs
 from grads.selection.pool import Pool
 from grads.store import pipeline
 from grads.store.bundled import DEMO
 from grads.store.files import replacing
 from grads.store.folders import Evaluation, ProbeRequest, TokenRequest
+from grads.store.machine import processes, rank
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, new_run_path, runs_root
+
+LOOK_S, LOOKS = 0.5, 1200  # between two looks for a run that another process makes; how many
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,34 @@ class RunSummary:
 
 
 def create_run(config: RunConfig, run_dir: str | None = None, root: str | None = None) -> Run:
-    """The run's directory with its config: `run_dir`, or a new one under the runs root."""
+    """The run's directory with its config: `run_dir`, or a new one under the runs root.
+
+    Of several processes that a launcher has started the first makes it, and the others wait for it.
+    """
+    if processes() > 1 and not run_dir:
+        raise ConfigError("several processes work at one run: give its --run-dir to all of them")
+    if rank() > 0:
+        return _made_by_the_first(Run(Path(run_dir or "").expanduser()))
     path = Path(run_dir).expanduser() if run_dir else new_run_path(runs_root(root), config)
     return Run.create(config.absolute(), path)
+
+
+def _made_by_the_first(run: Run) -> Run:
+    for _ in range(LOOKS):
+        if run.config_file.exists():
+            return run
+        time.sleep(LOOK_S)
+    raise RunError(f"{run.path} was not made by the first process: is that disk shared by all?")
+
+
+def is_launched() -> bool:
+    """Whether a launcher has started this process as one of several."""
+    return processes() > 1
+
+
+def take_part(run: JobFolder) -> NoReturn:
+    """Go on as a worker of the job, with the other processes that the launcher has started."""
+    jobs.become(run)
 
 
 def start_run(run: JobFolder) -> bool:

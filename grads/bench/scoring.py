@@ -4,6 +4,9 @@ All arms see the same batches of the same samples, in turn, several rounds; a ra
 a round, so that a machine whose speed drifts does not bend it. The peers:
 
 - directed: scoring, and every sample held against the mean gradients of two probe sets;
+- bound: the body forward and its activations' backward alone, without the head and without norms;
+- LoRA step: a step of a LoRA training, forward, backward, AdamW;
+- during: the same, its gradients read sample by sample (`--when during`);
 - training: a full-parameter step (forward, backward, AdamW), what a user pays anyway;
 - autograd loop: plain autograd, one sample at a time, one backward pass over the whole model;
 - frozen loop: the same with all but embedding and head frozen, the best a loop can do;
@@ -21,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -36,8 +39,12 @@ from grads.data import prepare as data
 from grads.data.sources import read_source
 from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine import models
+from grads.engine.adapters import add_lora
+from grads.engine.anatomy import HeadReached, tapped
 from grads.engine.directions import Direction
+from grads.engine.during import TrainingTap
 from grads.engine.gradients import GradientScorer
+from grads.engine.loss import response_losses
 from grads.engine.probing import mean_gradient
 from grads.errors import GradsError
 
@@ -63,6 +70,9 @@ def main(out: Path, dataset: str) -> dict[str, Any]:
     makers: dict[str, Callable[[Any], Arm]] = {
         "scoring": _scoring,
         "directed": lambda model: _directed(model, pool),
+        "bound": _bound,
+        "LoRA step": lambda model: _lora_step(model, read=False),
+        "during": lambda model: _lora_step(model, read=True),
         "training": _training,
         "autograd loop": _autograd_loop,
         "frozen loop": _frozen_loop,
@@ -134,14 +144,56 @@ def _report(
         "model": "SmolLM2-135M-Instruct, float32",
         "rows": f"{len(pool)} of {dataset}, {pool.lengths.min()}-{pool.lengths.max()} tokens,"
         f" {tokens} in all",
-        "scoring_over_training": [
-            round(a / b, 2) for a, b in zip(seconds["scoring"], seconds["training"], strict=True)
-        ],
+        "scoring_over_training": _ratios(seconds, "scoring", "training"),
+        "scoring_over_bound": _ratios(seconds, "scoring", "bound"),
+        "during_over_lora_step": _ratios(seconds, "during", "LoRA step"),
         "arms": arms,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
+
+
+def _ratios(seconds: dict[str, list[float]], arm: str, other: str) -> list[float]:
+    """By rounds: how long an arm takes for each second of another."""
+    return [round(a / b, 3) for a, b in zip(seconds[arm], seconds[other], strict=True)]
+
+
+def _bound(model: Any) -> Arm:
+    scorer = GradientScorer(model)
+    head = model.get_output_embeddings()
+
+    def run(batch: Batch) -> None:
+        with torch.enable_grad(), tapped(scorer.embedding, head) as tap, suppress(HeadReached):
+            model(input_ids=batch[0], use_cache=False)
+        assert tap.hidden is not None
+        torch.autograd.grad(tap.hidden, tap.leaves[0], tap.hidden.detach())
+
+    return run
+
+
+def _lora_step(model: Any, read: bool) -> Arm:
+    """At learning rate 0: all of a step's work, and the same weights for every batch."""
+    tap = TrainingTap(model)
+    adapted = add_lora(model, 16)
+    trainable = [p for p in adapted.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=0.0)
+
+    def run(batch: Batch) -> torch.Tensor | None:
+        adapted.train()
+        share = 1 / int((batch[2][:, 1:] != IGNORE).sum())
+        with tap.reading(batch, share) if read else nullcontext() as reading:
+            losses = response_losses(adapted, *batch)
+            (losses.sum() * share).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if reading is None:
+            return None
+        reading.losses = losses.detach()
+        found = reading.result()
+        return torch.stack([found.embed_grad_norm, found.head_grad_norm], dim=1)
+
+    return run
 
 
 def _directed(model: Any, pool: TokenPool) -> Arm:

@@ -222,7 +222,7 @@ def resume(run_dir: RunDir, as_json: Json = False) -> None:
     Of a finished run, what is damaged or gone is made anew.
     """
     opened = open_folder(run_dir)
-    if api.observe(opened).state == "finished":
+    if api.observe(opened).state == "finished" and not api.is_launched():
         api.resume_run(opened)
     work(opened, as_json)
 

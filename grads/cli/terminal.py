@@ -55,6 +55,8 @@ def follow(folder: JobFolder) -> None:
 
     Ctrl-C stops the job. Raises GradsError if the job failed, and exits if it was stopped.
     """
+    if api.is_launched():
+        api.take_part(folder)
     if api.observe(folder).state != "finished":
         api.start_run(folder)
     again = f"go on with: python -m grads resume --run-dir {folder.path}"
@@ -276,6 +278,12 @@ def bench_lines(result: dict[str, Any]) -> list[str]:
             f"{name}: {arm['tokens_per_s']:,} tokens/s, {low} to {high} times the time of scoring,"
             f" peak memory {arm['peak_memory_mb']:,} MB"
         )
+    for name, what in (
+        ("scoring_over_training", "scoring takes {} times a training step"),
+        ("scoring_over_bound", "and {} times the body's forward and backward alone"),
+        ("during_over_lora_step", "a LoRA step that is read takes {} times one that is not"),
+    ):
+        lines.append(what.format(", ".join(f"{ratio:.2f}" for ratio in result[name])))
     return lines
 
 

@@ -63,6 +63,9 @@ class RunConfig(ProbeConfig):
     """Number format of the model; auto is bfloat16 where the GPU computes it, else float32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes cuda, then mps, then cpu."""
+    processes: int = Field(1, ge=1)
+    """Processes that work at the run together on this machine, one a GPU; on several machines,
+    start the command with torchrun or accelerate launch instead."""
     seed: int = Field(0, ge=0)
     """Seed of the held-out split, the warm-up, the features and the clusters."""
     token_signals: bool | None = None

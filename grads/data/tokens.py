@@ -39,6 +39,11 @@ class TokenPool:
         """Tokens of each sample, (n,)."""
         return np.diff(self.offsets)
 
+    def response_tokens(self, index: np.ndarray) -> int:
+        """Positions with loss of the samples at these positions, in all."""
+        spans = [slice(self.offsets[i] + 1, self.offsets[i + 1]) for i in index]
+        return sum(int(self.trained[span].sum()) for span in spans)
+
     def subset(self, index: np.ndarray) -> "TokenPool":
         """The samples at these positions, in this order."""
         spans = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in index]

@@ -81,13 +81,11 @@ def describe(model: Any) -> tuple[nn.Embedding, float, Head]:
             )
         logits = model(input_ids=ids, use_cache=False).logits
         ours = head.logits(tap.hidden.clone(), slice(None))[0]
+        looked_up = embedding.weight[ids] * scale
     # bfloat16 keeps 8 bits, and a scaled embedding rounds once more
     tolerance = 0.05 if logits.dtype == torch.bfloat16 else 1e-3
     _refuse_foresight(model, ids, logits, tolerance)
-    pairs = [
-        ("embedding", tap.leaves[0], embedding.weight[ids] * scale),
-        ("logits", logits, ours),
-    ]
+    pairs = [("embedding", tap.leaves[0], looked_up), ("logits", logits, ours)]
     for what, theirs, mine in pairs:
         error = float((theirs - mine).abs().max() / theirs.abs().max().clamp_min(1e-30))
         if not error < tolerance:

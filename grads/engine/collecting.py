@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from grads.data.tokens import TokenPool
+from grads.engine import team
 from grads.engine.directions import Direction
 from grads.engine.during import PassReading, TrainingTap
 from grads.engine.probing import mean_gradient
@@ -116,12 +117,15 @@ class Collector:
         self._tables.append(table.append_column("step", steps))
 
     def flush(self, step: int) -> None:
-        """Write what was read until now, at the end of step number `step`."""
-        if self._tables:
-            table = pa.concat_tables(self._tables)
+        """Write what was read until now, at the end of step number `step`; all of a team do so."""
+        mine = team.current()
+        tables = [table for part in mine.gathered(self._tables) for table in part]
+        self._tables = []
+        if tables and mine.leads:
+            table = pa.concat_tables(tables)
             marked = table.replace_schema_metadata({FROM: str(self._flushed)})
             write_table(self.folder / f"until-{step:08d}.parquet", marked)
-            self._tables, self._flushed = [], step
+            self._flushed = step
 
     def merged(self) -> pa.Table:
         """Every sample once, as it was last read, sorted by id.

@@ -26,7 +26,8 @@ def response_logits(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> tu
     def responses_only(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (args[0][sample, position][None],)
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(responses_only)
+    inner = getattr(model, "module", model)  # of what is wrapped to train with others
+    hook = inner.get_output_embeddings().register_forward_pre_hook(responses_only)
     try:
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
     finally:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from grads.data.tokens import TokenPool, token_batches
+from grads.engine.team import ALONE, Team
 from grads.errors import ScoringError, Stopped
 from grads.store.files import open_table, write_table
 
@@ -40,6 +41,7 @@ class Parts:
     pool: TokenPool
     batch_tokens: int
     made_from: str
+    team: Team = ALONE  # who share the work
 
     def plan(self) -> list[list[np.ndarray]]:
         """Batches (positions in the pool), gathered into parts of about PART_TOKENS tokens."""
@@ -66,13 +68,18 @@ class Parts:
     ) -> None:
         """Write every missing part; raises Stopped between batches when asked to.
 
+        Of a team, each process takes every size-th part; the parts are the same for any size.
         `measure` makes a batch's table, with sample_id and loss. A part that is damaged, or was
         made from something else than `made_from`, is missing.
         """
-        pool = self.pool
+        pool, plan, mine = self.pool, self.plan(), self.team
         self.folder.mkdir(exist_ok=True)
-        done, tokens, left = 0, 0, int(pool.lengths.sum())
-        for number, batches in enumerate(self.plan()):
+        others = _Others(self, plan, mine)
+        own = plan[mine.rank :: mine.size]
+        done, tokens = 0, 0
+        left = sum(int(pool.lengths[batch].sum()) for batches in own for batch in batches)
+        for place, batches in enumerate(own):
+            number = mine.rank + place * mine.size
             if self._holds(self.file(number)):
                 done += sum(len(batch) for batch in batches)
                 left -= sum(int(pool.lengths[batch].sum()) for batch in batches)
@@ -86,9 +93,10 @@ class Parts:
                 tokens += int(pool.lengths[batch].sum())
                 left -= int(pool.lengths[batch].sum())
                 loss = float(pc.mean(tables[-1]["loss"]).as_py())
-                report(Progress(done, len(pool), tokens, left, loss))
+                report(Progress(done + others.done, len(pool), tokens, left, loss))
             part = pa.concat_tables(tables).replace_schema_metadata({MADE_FROM: self.made_from})
             write_table(self.file(number), part)
+            others.look()
 
     def _holds(self, file: Path) -> bool:
         """Whether a part is there, whole, and made from this."""
@@ -114,3 +122,23 @@ class Parts:
                 " resume"
             )
         return merged
+
+
+class _Others:
+    """How many samples the other processes of a team have written."""
+
+    def __init__(self, parts: Parts, plan: list[list[np.ndarray]], mine: Team) -> None:
+        self.done, self._parts = 0, parts
+        samples = [sum(map(len, batches)) for batches in plan]
+        ranks = (rank for rank in range(mine.size) if rank != mine.rank)
+        # Each goes through its own in order: only its first unwritten one needs a look.
+        self._left = [
+            [(number, samples[number]) for number in range(rank, len(plan), mine.size)][::-1]
+            for rank in ranks
+        ]
+        self.look()
+
+    def look(self) -> None:
+        for left in self._left:
+            while left and self._parts.file(left[-1][0]).exists():
+                self.done += left.pop()[1]

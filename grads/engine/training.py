@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from grads.config.run import RunConfig
-from grads.data.tokens import IGNORE, TokenPool, token_batches
+from grads.data.tokens import TokenPool, token_batches
+from grads.engine import team
 from grads.engine.adapters import add_lora
 from grads.engine.checkpoints import keep_newest, mark_whole, newest_sound
 from grads.engine.collecting import Collector
@@ -73,23 +74,33 @@ class _SftTrainer(Trainer):
     ) -> None:
         super().__init__(train_dataset=_Positions(len(pool)), data_collator=_positions, **kwargs)
         self.pool, self.batch_tokens, self.collector = pool, batch_tokens, collector
+        self.team = team.current()
         self.last_loss, self.last_tokens = 0.0, 0
+
+    def get_train_dataloader(self) -> Any:
+        """Every process of a team gets the whole batch, and takes its share of it."""
+        loader = super().get_train_dataloader()
+        if self.team.size > 1:
+            batches: Any = loader.batch_sampler
+            batches.num_processes, batches.process_index = 1, 0
+            batches.even_batches = False  # the last one is not filled up with samples seen before
+        return loader
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         model.train()
         positions = inputs["positions"].cpu().numpy()
-        passes = [
-            positions[part]
-            for part in token_batches(self.pool.lengths[positions], self.batch_tokens)
-        ]
-        batches = [self.pool.collate(part) for part in passes]
-        trained = sum(int((labels[:, 1:] != IGNORE).sum()) for _, _, labels in batches)
+        trained = self.pool.response_tokens(positions)
+        passes = self._share(positions)
         total = torch.zeros((), device=self.args.device)
         if self.collector is not None:
             self.collector.before_step(int(self.pool.lengths[positions].sum()))
-        for part, batch in zip(passes, batches, strict=True):
-            ids, mask, labels = (tensor.to(self.args.device) for tensor in batch)
-            total += self._pass(model, part, (ids, mask, labels), trained)
+        for number, part in enumerate(passes, 1):
+            last = number == len(passes)  # only then are gradients summed over the team
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                total += self._pass(model, part, trained)
+        if not passes:  # the others wait for this process's gradients
+            self._losses(model, self._batch(positions[:1]), weight=0.0)
+        total = self.team.total(total)
         self.last_loss = float(total)
         self.last_tokens = int(self.pool.lengths[positions].sum())
         if not np.isfinite(self.last_loss):
@@ -100,22 +111,34 @@ class _SftTrainer(Trainer):
             )
         return total
 
-    def _pass(
-        self, model: Any, positions: np.ndarray, batch: tuple[torch.Tensor, ...], trained: int
-    ) -> torch.Tensor:
+    def _share(self, positions: np.ndarray) -> list[np.ndarray]:
+        """The passes of this process in a step on the samples at these positions."""
+        if self.team.size > 1:
+            by_length = positions[np.argsort(self.pool.lengths[positions], kind="stable")]
+            positions = by_length[self.team.rank :: self.team.size]
+        parts = token_batches(self.pool.lengths[positions], self.batch_tokens)
+        return [positions[part] for part in parts]
+
+    def _batch(self, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        ids, mask, labels = self.pool.collate(positions)
+        return ids.to(self.args.device), mask.to(self.args.device), labels.to(self.args.device)
+
+    def _pass(self, model: Any, positions: np.ndarray, trained: int) -> torch.Tensor:
         """Forward and backward of a part of a step, read by the collector where there is one."""
+        batch = self._batch(positions)
+        weight = self.team.size / trained  # the team's gradients are averaged, not summed
         if self.collector is None:
-            return self._losses(model, batch, trained).sum() / trained
-        with self.collector.reading(batch, 1 / trained) as reading:
-            reading.losses = self._losses(model, batch, trained)
+            return self._losses(model, batch, weight).sum() / trained
+        with self.collector.reading(batch, weight) as reading:
+            reading.losses = self._losses(model, batch, weight)
         self.collector.keep(reading, positions, self.state.global_step)
         return reading.losses.sum() / trained
 
-    def _losses(self, model: Any, batch: tuple[torch.Tensor, ...], trained: int) -> torch.Tensor:
-        """The losses of the response tokens, backward done."""
+    def _losses(self, model: Any, batch: tuple[torch.Tensor, ...], weight: float) -> torch.Tensor:
+        """The losses of the response tokens, backward from `weight` times their sum done."""
         with self.compute_loss_context_manager():
             losses = response_losses(model, *batch)
-            loss = losses.sum() / trained
+            loss = losses.sum() * weight
         self.accelerator.backward(loss)
         return losses.detach()
 
@@ -140,18 +163,20 @@ class _Watch(TrainerCallback):
         self.report(
             Step(state.global_step, state.max_steps, trainer.last_loss, lr, trainer.last_tokens)
         )
-        if self.should_stop():
-            control.should_save = control.should_training_stop = True
-        elif time.monotonic() - self.saved > CHECKPOINT_EVERY_S:
-            control.should_save = True
-        if control.should_save:
+        due = time.monotonic() - self.saved > CHECKPOINT_EVERY_S
+        stop, save = trainer.team.agreed((self.should_stop(), due))
+        control.should_training_stop |= stop
+        control.should_save |= stop or save
+        if control.should_save and trainer.team.leads:
             keep_newest(Path(args.output_dir))
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.trainer is not None
         if self.trainer.collector is not None:  # before the mark that lets the checkpoint count
             self.trainer.collector.flush(state.global_step)
-        mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self.trainer.team.gathered(None)  # each process has written its part
+        if self.trainer.team.leads:
+            mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.saved = time.monotonic()
 
 
@@ -184,7 +209,8 @@ def train(
     for full parameters the model must come in float32. A `collector` of the same pool reads every
     pass.
     """
-    if should_stop():  # asked to while the model was loaded
+    mine = team.current()
+    if mine.agreed(should_stop()):  # asked to while the model was loaded
         raise Stopped
     mixed = dtype == torch.bfloat16
     set_seed(config.seed)
@@ -215,11 +241,7 @@ def train(
         pool, config.batch_tokens, collector, model=model, args=arguments, callbacks=[watch]
     )
     watch.trainer = trainer
-    newest = newest_sound(checkpoints, tell=lambda text: print(text, flush=True))
-    if collector is not None and not collector.go_on_from(_step(newest)):
-        print("what was read in the warm-up is damaged: it begins anew", flush=True)
-        shutil.rmtree(checkpoints)
-        newest = None
+    newest = mine.agreed(_go_on_from(checkpoints, collector) if mine.leads else None)
     with prepared(model, dtype, device, int(pool.lengths.max())):
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if trainer.state.global_step < trainer.state.max_steps:
@@ -229,8 +251,15 @@ def train(
     return model.eval()
 
 
-def _step(checkpoint: Path | None) -> int:
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+def _go_on_from(checkpoints: Path, collector: Collector | None) -> Path | None:
+    """The checkpoint to go on from; None for the start."""
+    newest = newest_sound(checkpoints, tell=lambda text: print(text, flush=True))
+    step = int(newest.name.rpartition("-")[2]) if newest else 0
+    if collector is None or collector.go_on_from(step):
+        return newest
+    print("what was read in the warm-up is damaged: it begins anew", flush=True)
+    shutil.rmtree(checkpoints)
+    return None
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import psutil
 from filelock import FileLock, Timeout
@@ -38,25 +39,37 @@ def start(folder: JobFolder, at_once: bool = False) -> bool:
             if observe(folder).state in ACTIVE:
                 return False
             folder.stop_file.unlink(missing_ok=True)
-            spawn(folder, ["worker", str(folder.path), *(["--at-once"] if at_once else [])])
+            worker = ["worker", str(folder.path), *(["--at-once"] if at_once else [])]
+            spawn(folder, worker, processes=int(folder.config_values().get("processes", 1)))
             return True
     except OSError as error:
         raise RunError(disk.reason(error, folder) or f"no job can start: {error}") from None
 
 
-def spawn(folder: JobFolder, command: list[str]) -> None:
-    """A detached process of this program, noted in the folder's status; it writes into its log."""
+def spawn(folder: JobFolder, command: list[str], *, processes: int = 1) -> None:
+    """A detached process of this program, noted in the folder's status; it writes into its log.
+
+    Of several, torchrun is that process, until the first of those that it starts is noted.
+    """
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    threads = max((os.cpu_count() or 1) // processes, 1)
+    own = HUGE_PAGES if processes == 1 else HUGE_PAGES | {"OMP_NUM_THREADS": str(threads)}
     folder.write_status(begun(None))  # where that cannot be written, nothing is to start
     with folder.log_file.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "grads", *command],
+            [sys.executable, "-m", *(launcher if processes > 1 else ()), "grads", *command],
             start_new_session=True,
-            env=HUGE_PAGES | os.environ,
+            env=own | os.environ,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
     folder.write_status(begun(process.pid))
+
+
+def become(folder: JobFolder) -> NoReturn:
+    """Turn this process, one of several that a launcher has started, into a worker of the job."""
+    os.execv(sys.executable, [sys.executable, "-m", "grads", "worker", str(folder.path)])
 
 
 def observe(folder: JobFolder) -> Status:

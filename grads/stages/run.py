@@ -15,18 +15,21 @@ from grads.data import prepare as data
 from grads.data.chat import PLAIN_TEMPLATE
 from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
-from grads.engine import models, training
+from grads.engine import models, team, training
 from grads.engine.anatomy import refuse_unknown_tokens
+from grads.engine.collecting import Collector
 from grads.engine.during import TrainingTap
-from grads.errors import DataError, Stopped, WarmupError
+from grads.engine.gradients import GradientScorer
+from grads.errors import DataError, GradsError, Stopped, WarmupError
 from grads.jobs.job import Job, turn
 from grads.selection import topics
-from grads.stages import cost, loading, probes
-from grads.stages.scoring import collector_of, measure
+from grads.stages import cost, loading, probes, together
+from grads.stages.scoring import answers_alone, collector_of, measure, score_parts
 from grads.stages.steps import making
 from grads.store import manifest
 from grads.store.files import SINGLE_SAMPLES, matrix, replacing, write_table
 from grads.store.folders import Draft
+from grads.store.machine import processes
 from grads.store.runs import Run
 from grads.store.topics import Topic, Topics
 
@@ -37,6 +40,51 @@ def run_all(job: Job[Run]) -> None:
     """Every stage in order, each skipped while what it has made holds."""
     run, config = job.folder, job.folder.config()
     device = models.pick_device(config.device)
+    team.join(device)
+    try:
+        _stages(job, device)
+    except (GradsError, Stopped):
+        together.end()
+        raise
+    together.end()
+    shutil.rmtree(run.parts, ignore_errors=True)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def help_with(run: Run) -> int:
+    """What a process does that does not lead; its exit code."""
+    return together.help_with(
+        run, {"warm-up": _help_train, "score": _help_score, "extras": _help_extras}
+    )
+
+
+def _help_train(job: together.Helper) -> None:
+    together.settled(lambda: _train(job, *_loaded(job)))
+
+
+def _help_score(job: together.Helper) -> None:
+    pool, dtype, device = _loaded(job)
+    together.settled(lambda: score_parts(job, _scorer(job, dtype, device), pool, device))
+
+
+def _help_extras(job: together.Helper) -> None:
+    run, (_, dtype, device) = job.folder, _loaded(job)
+    folder, mine = run.parts / "extras", team.current()
+    together.settled(lambda: answers_alone(job, run, _scorer(job, dtype, device), folder, mine))
+
+
+def _loaded(job: Job[Run]) -> tuple[TokenPool, torch.dtype, str]:
+    config = job.folder.config()
+    device = models.pick_device(config.device)
+    return loading.load_pool(job.folder), models.pick_dtype(config.dtype, device), device
+
+
+def _scorer(job: Job[Run], dtype: torch.dtype, device: str) -> GradientScorer:
+    return GradientScorer(loading.load_scoring_model(job.folder, dtype, device))
+
+
+def _stages(job: Job[Run], device: str) -> None:
+    run, config = job.folder, job.folder.config()
     dtype = models.pick_dtype(config.dtype, device)
     run.update_manifest(
         run=run.id,
@@ -63,8 +111,6 @@ def run_all(job: Job[Run]) -> None:
     with making(job, "cluster") as missing:
         if missing:
             _cluster(job)
-    shutil.rmtree(run.parts, ignore_errors=True)
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
 def _taken(config: RunConfig) -> str:
@@ -73,8 +119,10 @@ def _taken(config: RunConfig) -> str:
 
 def _device_name(device: str) -> str:
     if device == "cuda":
-        return f"cuda ({torch.cuda.get_device_name()})"
-    return f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device
+        device = f"cuda ({torch.cuda.get_device_name()})"
+    if device == "cpu":
+        device = f"cpu ({torch.get_num_threads()} threads)"
+    return device if processes() == 1 else f"{processes()} x {device}"
 
 
 def _prepare(job: Job[Run]) -> None:
@@ -157,6 +205,25 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
     if config.warmup_from:
         _take_over(run, Run.open(config.warmup_from))
         return
+    together.call("warm-up")
+    trained, collector = together.settled(lambda: _train(job, pool, dtype, device))
+    if collector is not None:
+        write_table(run.during_file, collector.merged())
+    samples = len(training.sample_fraction(len(pool), config.warmup_fraction, config.seed))
+    run.update_manifest(warmup=manifest.WarmUp(kind=config.warmup, samples=samples))
+    if config.warmup == "lora":
+        with replacing(run.adapter) as draft:
+            trained.save_pretrained(draft, save_embedding_layers=False)
+    else:
+        with replacing(run.weights) as draft:
+            trained.save_pretrained(draft)
+
+
+def _train(
+    job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str
+) -> tuple[Any, Collector | None]:
+    """The warmed-up model, and what its passes have shown where the run wants to know."""
+    run, config = job.folder, job.folder.config()
     chosen = training.sample_fraction(len(pool), config.warmup_fraction, config.seed)
     training_dtype = torch.float32 if config.warmup == "full" else dtype
     model = loading.load_base_model(run, training_dtype, device)
@@ -183,15 +250,7 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
         should_stop=job.should_stop,
         collector=collector,
     )
-    if collector is not None:
-        write_table(run.during_file, collector.merged())
-    run.update_manifest(warmup=manifest.WarmUp(kind=config.warmup, samples=len(chosen)))
-    if config.warmup == "lora":
-        with replacing(run.adapter) as draft:
-            trained.save_pretrained(draft, save_embedding_layers=False)
-    else:
-        with replacing(run.weights) as draft:
-            trained.save_pretrained(draft)
+    return trained, collector
 
 
 def _take_over(run: Run, other: Run) -> None:

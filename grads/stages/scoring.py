@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from grads.config.run import RunConfig
 from grads.data.tokens import TokenPool
-from grads.engine import models
+from grads.engine import models, team
 from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.collecting import Collector
 from grads.engine.directions import Direction
@@ -29,10 +30,11 @@ from grads.engine.scoring import (
     towards_table,
 )
 from grads.engine.self_check import self_check
+from grads.engine.team import ALONE, Team
 from grads.errors import Stopped
 from grads.jobs.job import Job
 from grads.selection import topics
-from grads.stages import loading
+from grads.stages import loading, together
 from grads.stages.steps import making, staged
 from grads.store import pipeline
 from grads.store.columns import MEASURED, SCORES
@@ -65,8 +67,12 @@ def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> 
             pipeline.record(run, pipeline.STAGES["score"])
     with making(job, "extras") as work_left:
         if work_left:
-            run.parts.mkdir(exist_ok=True)
-            _extras(job, run, scorer, run.parts / "extras")
+            together.call("extras")
+            folder = run.parts / "extras"
+            parts = together.settled(
+                lambda: answers_alone(job, run, scorer, folder, team.current())
+            )
+            _write_extras(run, parts)
 
 
 def reporter(job: Job[Any]) -> Callable[[Progress], None]:
@@ -179,7 +185,9 @@ def _with_tokens(config: RunConfig, pool: TokenPool) -> bool:
 def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> None:
     run, sets = job.folder, sorted(job.folder.read_manifest().probes)
     if run.config().when == "after":
-        _write_scores(run, _scored(job, scorer, pool, device), sets)
+        together.call("score")
+        parts = together.settled(lambda: score_parts(job, scorer, pool, device))
+        _write_scores(run, parts.merged(), sets)
         return
     merged = run.read_table(run.during_file)
     later = [name for name in sets if not has_set(merged, name)]
@@ -188,11 +196,12 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
         hold_against(job, run, scorer, pool, names=later, folder=run.parts)
 
 
-def _scored(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> pa.Table:
-    """The parts of a pass over all samples, as one table."""
+def score_parts(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> Parts:
+    """The parts of a pass over all samples; of a team each process makes its share of them."""
     run, config = job.folder, job.folder.config()
     sets, with_tokens = sorted(run.read_manifest().probes), _with_tokens(config, pool)
     parts = parts_of(run, scorer, run.parts, pool, sets=sets, with_tokens=with_tokens)
+    parts = replace(parts, team=team.current())
     score_pool(
         parts,
         scorer,
@@ -203,7 +212,7 @@ def _scored(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str)
         report=reporter(job),
         should_stop=job.should_stop,
     )
-    return parts.merged()
+    return parts
 
 
 def _write_scores(run: Run, merged: pa.Table, sets: list[str]) -> None:
@@ -235,18 +244,19 @@ def read_answers_alone(job: Job[Any], run: Run, scorer: GradientScorer, folder: 
     stage = pipeline.STAGES["extras"]
     if not pipeline.holds(run, stage):
         job.stage(stage.name, stage.unit)
-        _extras(job, run, scorer, folder)
+        _write_extras(run, answers_alone(job, run, scorer, folder))
         pipeline.record(run, stage)
 
 
-def _extras(job: Job[Any], run: Run, scorer: GradientScorer, folder: Path) -> None:
-    """extras.parquet: the loss that the question saves, null where there is no question."""
+def answers_alone(
+    job: Job[Any], run: Run, scorer: GradientScorer, folder: Path, mine: Team = ALONE
+) -> Parts:
+    """The parts of a pass over the answers without their questions, this process's share made."""
+    folder.parent.mkdir(exist_ok=True)
     alone = without_questions(loading.load_pool(run))
-    scores = run.read_table(run.scores_file, ["sample_id", "loss"])
-    ids, loss = (scores[name].to_numpy() for name in ("sample_id", "loss"))
-    gain = np.full(len(ids), np.nan, np.float32)
+    parts = parts_of(run, scorer, folder, alone, sets=(), stage="extras")
+    parts = replace(parts, team=mine)
     if len(alone):
-        parts = parts_of(run, scorer, folder, alone, sets=(), stage="extras")
         score_answers_alone(
             parts,
             scorer,
@@ -254,6 +264,15 @@ def _extras(job: Job[Any], run: Run, scorer: GradientScorer, folder: Path) -> No
             report=reporter(job),
             should_stop=job.should_stop,
         )
+    return parts
+
+
+def _write_extras(run: Run, parts: Parts) -> None:
+    """extras.parquet: the loss that the question saves, null where there is no question."""
+    scores = run.read_table(run.scores_file, ["sample_id", "loss"])
+    ids, loss = (scores[name].to_numpy() for name in ("sample_id", "loss"))
+    gain = np.full(len(ids), np.nan, np.float32)
+    if len(parts.pool):
         merged = parts.merged()
         place = np.searchsorted(ids, merged["sample_id"].to_numpy())
         gain[place] = merged["loss"].to_numpy() - loss[place]

@@ -1,5 +1,6 @@
 """The worker: what a job's folder asks for is done here, from the first stage to the last word."""
 
+import signal
 import traceback
 from contextlib import nullcontext, suppress
 from typing import Any
@@ -12,7 +13,8 @@ from grads.jobs import disk
 from grads.jobs.job import Job, turn
 from grads.store.files import remove_drafts
 from grads.store.folders import Draft, Evaluation, ProbeRequest, TokenRequest
-from grads.store.runs import JobFolder
+from grads.store.machine import processes, rank
+from grads.store.runs import JobFolder, Run
 from grads.text import MESSAGE, cut, visible
 
 
@@ -21,6 +23,10 @@ def main(folder: JobFolder, at_once: bool = False) -> int:
 
     The job first waits for the other jobs of the runs folder to end, unless it is to start at once.
     """
+    if rank() > 0:
+        from grads.stages.run import help_with
+
+        return help_with(Run(folder.path))
     if not folder.config_file.is_file():  # a lock would bring back the folder of a deleted run
         return _say(f"failed: {folder.path} is no job's folder, or no longer")
     try:
@@ -28,6 +34,8 @@ def main(folder: JobFolder, at_once: bool = False) -> int:
             pass  # who started this process has noted its number
         with FileLock(folder.lock_file, timeout=0):
             remove_drafts(folder.path)
+            if processes() > 1:
+                _lead(folder)
             return _work(Job(folder), at_once)
     except Timeout:
         return _say("another worker is at work here")
@@ -56,8 +64,22 @@ def _work(job: Job[Any], at_once: bool) -> int:
             job.folder.stop_file.unlink(missing_ok=True)
 
 
+def _lead(folder: JobFolder) -> None:
+    """Be ready for the end of the other processes."""
+    from grads.stages import together
+
+    for file in folder.path.glob(Run(folder.path).helper_error_file("*").name):
+        file.unlink()
+    signal.signal(signal.SIGTERM, together.asked_to_end)
+
+
 def _why(job: Job[Any], error: Exception) -> str:
     """What ended the job, in a line for people; the trace of what is not their doing is logged."""
+    if processes() > 1:
+        from grads.stages import together
+
+        if together.lost_touch(error):
+            return together.ended(job.folder)
     if job.folder.is_gone():
         return disk.gone(job.folder)
     if isinstance(error, GradsError):

@@ -1,5 +1,6 @@
-"""Which machine this is: where the number of a process means that very process."""
+"""Which machine this is, and which of a job's processes."""
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -17,3 +18,13 @@ def machine() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return platform.node()
+
+
+def processes() -> int:
+    """How many processes a launcher has started for one job, as torchrun tells each of them."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return int(os.environ.get("RANK", 0))

@@ -208,6 +208,10 @@ class Run(JobFolder):
         """Whether the model that scores its samples is there: the base one, or warmed up."""
         return self.config().warmup == "none" or self.adapter.exists() or self.weights.exists()
 
+    def helper_error_file(self, rank: int | str) -> Path:
+        """What has ended one of the run's processes that do not lead."""
+        return self.path / f"process-{rank}.error"
+
     def config(self) -> RunConfig:
         """The validated settings of the run."""
         return RunConfig.parse(self.config_values())
