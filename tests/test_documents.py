@@ -40,11 +40,13 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The arguments of each call of `python -m grads` in a document's blocks."""
+    """The arguments of each call in a document's blocks, by python or a launcher of it."""
     lines = "\n".join(blocks(text, "bash")).splitlines()
     words = [shlex.split(line, comments=True) for line in lines if line]
-    assert all(line[:3] == ["python", "-m", "grads"] for line in words)
-    return [line[3:] for line in words]
+    assert {line[0] for line in words} <= {"python", "torchrun", "accelerate"}
+    starts = [line.index("grads") for line in words]
+    assert all(line[at - 1] == "-m" for line, at in zip(words, starts, strict=True))
+    return [line[at + 1 :] for line, at in zip(words, starts, strict=True)]
 
 
 def quoted(text: str) -> list[str]:
@@ -88,7 +90,8 @@ def test_every_option_that_is_named_exists():
         for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
-    named = set(re.findall(r"(?<=[\s`])--[a-z][a-z-]+", README + GUIDE))
+    ours = re.sub(r"^(torchrun|accelerate) .*? -m grads", "", README + GUIDE, flags=re.M)
+    named = set(re.findall(r"(?<=[\s`])--[a-z][a-z-]+", ours))
     assert {"--ratio", "--first-seed", "--with-scores"} <= named
     assert named <= known | {"--help"}
 
