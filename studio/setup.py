@@ -17,6 +17,7 @@ LABELS = {
     "warmup": "Warm-up",
     "max_length": "Longest, in tokens",
     "limit": "Read only the first rows",
+    "subsample": "Take only rows drawn at random",
     "heldout": "Set aside for the evaluation, in examples",
     "layout": "How rows are read",
     "split": "Split of the data set",
@@ -24,6 +25,7 @@ LABELS = {
     "revision": "Revision of the hub data set",
 }
 GIVEN = "given"  # query parameter: settings that one page hands to another, as JSON
+ROWS = ("limit", "subsample", "subsample_seed", "heldout")  # which are read, and how many set aside
 OF_A_HUB = ("split", "dataset_config", "revision")
 WARMUPS = {
     "lora": "LoRA: small added weights",
@@ -31,8 +33,9 @@ WARMUPS = {
     "none": "None: the model as it is",
 }
 ADVANCED = (
-    "layout limit heldout split dataset_config revision epochs lr warmup_fraction lora_rank"
-    " batch_size batch_tokens dtype device clusters seed token_signals warmup_from"
+    "layout limit subsample subsample_seed heldout split dataset_config revision epochs lr"
+    " warmup_fraction lora_rank batch_size batch_tokens dtype device clusters seed token_signals"
+    " warmup_from"
 ).split()
 
 
@@ -160,7 +163,7 @@ def take_over() -> None:
 def as_link(settings: RunConfig) -> dict[str, str]:
     """Query parameters that carry the settings that differ from their defaults."""
     params = {f"map_{role}": column for role, column in settings.columns.items()}
-    for name in ("dataset", "layout", "model", "max_length", "limit", "heldout", *OF_A_HUB):
+    for name in ("dataset", "layout", "model", "max_length", *ROWS, *OF_A_HUB):
         value = getattr(settings, name)
         if value not in (None, FIELDS[name].default):
             params[name] = str(value)

@@ -1,5 +1,6 @@
 """All that pages, commands and other programs may call; imports in under a second, no torch."""
 
+from grads.api.agreement import RunAgreement, agree, second_seeds
 from grads.api.drafts import (
     allowed_roots,
     check,
@@ -77,6 +78,7 @@ from grads.export.weighted import WAYS as WEIGHTS
 from grads.export.write import FORMATS, changed_lines
 from grads.jobs import watch
 from grads.jobs.processes import observe
+from grads.selection.agreement import SCORE, Ranks, highest
 from grads.selection.criteria import Criterion, criteria
 from grads.selection.decisions import decide, decide_all, decisions, stale, with_decisions
 from grads.selection.filters import Filter
@@ -111,7 +113,7 @@ __all__ = [
     "FORGETTING",
     "FORMATS",
     "LEARNING",
-    "METRICS",
+    "SCORE",
     "WEIGHTS",
     "Agreement",
     "Answers",
@@ -145,7 +147,9 @@ __all__ = [
     "Preview",
     "ProbeConfig",
     "ProbeRequest",
+    "Ranks",
     "Run",
+    "RunAgreement",
     "RunConfig",
     "RunCost",
     "RunError",
@@ -158,6 +162,7 @@ __all__ = [
     "TokenRequest",
     "TuneConfig",
     "TuneResult",
+    "agree",
     "allowed_roots",
     "ask_token_signals",
     "bench",
@@ -187,6 +192,7 @@ __all__ = [
     "export_selection",
     "first_rows",
     "give_up",
+    "highest",
     "keep_warm",
     "lengths",
     "list_runs",
@@ -208,6 +214,7 @@ __all__ = [
     "row_place",
     "runs_root",
     "save_upload",
+    "second_seeds",
     "select_samples",
     "stale",
     "start_evaluation",

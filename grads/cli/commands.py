@@ -19,6 +19,7 @@ from grads.api import (
     SelectionConfig,
     open_folder,
 )
+from grads.cli.agreement import draw, lines_of
 from grads.cli.evaluation import evaluate, tune
 from grads.cli.options import Json, Root, RunDir, with_settings
 from grads.cli.terminal import (
@@ -249,6 +250,32 @@ def reproduce(
     show(found.as_dict(), as_json, lambda _: agreement_lines(found))
     if not found.agrees:
         raise typer.Exit(1)
+
+
+@app.command()
+def agree(
+    run_a: Annotated[str, typer.Argument(help="Directory of a run.")],
+    run_b: Annotated[str, typer.Argument(help="Directory of another on the same data.")],
+    again: Annotated[
+        str | None,
+        typer.Option(help="Directory of a run that differs from RUN_A by its --seed alone."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="HTML file to write: each sample's place in both, by learning signal."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare how two runs rank the samples that both have.
+
+    Of every column: Spearman's rank correlation, and how much of the highest 5, 10 and 50% of
+    RUN_A is also in that of RUN_B. With --again the same of a second seed stands beside it.
+    """
+    found = api.agree(Run.open(run_a), Run.open(run_b), Run.open(again) if again else None)
+    if picture is not None:
+        draw(found, picture)
+    drawn = [f"picture in {picture}"] if picture else []
+    show(found.as_dict(), as_json, lambda _: [*lines_of(found), *drawn])
 
 
 @app.command()

@@ -32,6 +32,10 @@ class RunConfig(ProbeConfig):
     does; chosen trains the chosen answers of a preference data set."""
     limit: int | None = Field(None, ge=1)
     """Read only the first N rows of the source."""
+    subsample: int | None = Field(None, ge=1)
+    """Of the rows read, take N drawn at random; they keep their row numbers."""
+    subsample_seed: int = Field(0, ge=0)
+    """Seed of that draw alone, so that runs of other models and seeds take the same rows."""
     heldout: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Set N samples aside, before anything else, for evaluation; auto takes a tenth, at most 200,
     and none of under 50."""
@@ -101,6 +105,6 @@ class RunConfig(ProbeConfig):
 
         None of it is held out.
         """
-        own = ("dataset_config", "split", "revision", "layout")
+        own = ("dataset_config", "split", "revision", "layout", "subsample")
         changed = {name: type(self).model_fields[name].default for name in own}
         return self.model_copy(update=changed | {"dataset": file, "limit": limit, "heldout": 0})
