@@ -27,6 +27,7 @@ from grads.api.evaluations import (
     subset_overlap,
 )
 from grads.api.exports import export_selection
+from grads.api.launching import launch_script
 from grads.api.reproduce import Agreement, compared, repetition
 from grads.api.runs import (
     RunSummary,
@@ -77,6 +78,7 @@ from grads.export.saved import bundle, bundle_name
 from grads.export.weighted import WAYS as WEIGHTS
 from grads.export.write import FORMATS, changed_lines
 from grads.jobs import watch
+from grads.jobs.launch import SCHEDULERS
 from grads.jobs.processes import observe
 from grads.selection.agreement import SCORE, Ranks, highest
 from grads.selection.criteria import Criterion, criteria
@@ -113,6 +115,7 @@ __all__ = [
     "FORGETTING",
     "FORMATS",
     "LEARNING",
+    "SCHEDULERS",
     "SCORE",
     "WEIGHTS",
     "Agreement",
@@ -194,6 +197,7 @@ __all__ = [
     "give_up",
     "highest",
     "keep_warm",
+    "launch_script",
     "lengths",
     "list_runs",
     "load_pool",

@@ -11,6 +11,7 @@ from rich.console import Console
 from grads import api
 from grads.api import (
     FORMATS,
+    SCHEDULERS,
     ConfigError,
     GradsError,
     ProbeConfig,
@@ -276,6 +277,45 @@ def agree(
         draw(found, picture)
     drawn = [f"picture in {picture}"] if picture else []
     show(found.as_dict(), as_json, lambda _: [*lines_of(found), *drawn])
+
+
+@app.command("launch-script")
+def launch_script(
+    config: Annotated[Path, typer.Option(help="YAML file with the settings of the run.")],
+    run_dir: Annotated[
+        str, typer.Option(help="Directory of the run, on storage that every node sees.")
+    ],
+    scheduler: Annotated[str, typer.Option(help=f"One of {', '.join(SCHEDULERS)}.")],
+    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
+    gpus: Annotated[int, typer.Option(help="GPUs of each; a process for each.")] = 1,
+    cpus: Annotated[int, typer.Option(help="CPU cores for each GPU.")] = 8,
+    gpu: Annotated[
+        str | None, typer.Option(help="Kind of GPU, as the scheduler calls it: H100, A100-80GB.")
+    ] = None,
+    volume: Annotated[
+        str | None,
+        typer.Option(help="SkyPilot volume, mounted where the run's directory lies."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write [default: the standard output].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the script that starts a run on a cluster; it starts nothing itself."""
+    text = api.launch_script(
+        config,
+        run_dir,
+        scheduler,
+        nodes=nodes,
+        gpus=gpus,
+        cpus=cpus,
+        gpu=gpu,
+        volume=volume,
+    )
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+    where = {"script": text, "out": str(out) if out else None}
+    show(where, as_json, lambda _: [f"wrote {out}"] if out else text.splitlines())
 
 
 @app.command()
