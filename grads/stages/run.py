@@ -18,7 +18,7 @@ from grads.engine import models, training
 from grads.engine.anatomy import describe, refuse_unknown_tokens
 from grads.errors import DataError, Stopped, WarmupError
 from grads.jobs.job import Job, turn
-from grads.selection import topics
+from grads.selection import duplicates, topics
 from grads.stages import cost, loading, probes
 from grads.stages.scoring import measure
 from grads.stages.steps import making
@@ -235,8 +235,8 @@ def _cluster(job: Job[Run]) -> None:
     ]
     found = topics.find_clusters(features, texts, config.seed, config.clusters)
     table = table.append_column("cluster", pa.array(found.label, pa.int32()))
-    duplicates = pa.array(topics.near_duplicates(features, texts, config.seed))
-    write_table(run.features_file, table.append_column("duplicate_group", duplicates))
+    groups = pa.array(duplicates.near_duplicates(texts, config.seed))
+    write_table(run.features_file, table.append_column("duplicate_group", groups))
     rows = [
         Topic(cluster=number, size=size, terms=terms)
         for number, (size, terms) in enumerate(zip(found.sizes, found.terms, strict=True))
