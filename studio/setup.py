@@ -34,8 +34,8 @@ WARMUPS = {
 }
 ADVANCED = (
     "layout limit subsample subsample_seed heldout split dataset_config revision epochs lr"
-    " warmup_fraction lora_rank batch_size batch_tokens dtype device clusters seed token_signals"
-    " warmup_from"
+    " warmup_fraction lora_rank batch_size batch_tokens dtype device attention"
+    " gradient_checkpointing clusters seed token_signals warmup_from"
 ).split()
 
 
@@ -74,9 +74,10 @@ def widget(name: str, place: Any = st) -> Any:
             help=_help(name),
         )
     if bool in kinds:
-        return {"yes": True, "no": False, "by size": None}[
-            place.selectbox(label, ["by size", "yes", "no"], **shared)
-        ]
+        answers = {"no": False, "yes": True}
+        if field.default is None:
+            answers = {"by size": None, "yes": True, "no": False}
+        return answers[place.selectbox(label, list(answers), **shared)]
     if float in kinds:
         value = place.text_input(
             label, str(field.default or ""), placeholder="chosen by itself", **shared

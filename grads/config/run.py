@@ -62,6 +62,12 @@ class RunConfig(ProbeConfig):
     optimizer steps with more tokens accumulate gradients over several passes."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the model; auto is bfloat16 where the GPU computes it, else float32."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """How attention is computed, in training and scoring; auto is what Transformers takes, and
+    plain products where they are faster. flash_attention_2 needs a GPU, bfloat16 and flash-attn."""
+    gradient_checkpointing: bool = False
+    """In training keep only each layer's input and compute the rest again: less memory, about a
+    third more time."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes cuda, then mps, then cpu."""
     seed: int = Field(0, ge=0)

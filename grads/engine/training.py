@@ -210,7 +210,7 @@ def train(
     trainer = _SftTrainer(pool, config.batch_tokens, model=model, args=arguments, callbacks=[watch])
     watch.trainer = trainer
     newest = newest_sound(checkpoints, tell=lambda text: print(text, flush=True))
-    with prepared(model, dtype, device, int(pool.lengths.max())):
+    with prepared(model, config, dtype=dtype, device=device, longest=int(pool.lengths.max())):
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if trainer.state.global_step < trainer.state.max_steps:
         raise Stopped
@@ -218,18 +218,29 @@ def train(
 
 
 @contextmanager
-def prepared(model: Any, dtype: torch.dtype, device: str, longest: int) -> Iterator[None]:
+def prepared(
+    model: Any, config: RunConfig, *, dtype: torch.dtype, device: str, longest: int
+) -> Iterator[None]:
     """The model as it trains in `dtype` on samples of up to `longest` tokens, under autocast.
 
     In bfloat16 an adapter leaves the casting of its inputs to autocast, and short samples on a CPU
-    attend by plain matrix products.
+    attend by plain matrix products unless another way was chosen. Raises WarmupError where the
+    model knows no gradient checkpointing that is asked for.
     """
     mixed = dtype == torch.bfloat16
     usual = model.config._attn_implementation
-    if mixed and device == "cpu" and longest <= PLAIN_ATTENTION_UP_TO:
+    faster = mixed and device == "cpu" and longest <= PLAIN_ATTENTION_UP_TO
+    if faster and config.attention == "auto":
         model.set_attn_implementation("eager")
+    if config.gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            kind = model.config.model_type
+            raise WarmupError(f"{kind} models know no gradient checkpointing: train without it")
+        model.activation_checkpointing_enable({"use_reentrant": False})
     try:
         with disable_input_dtype_casting(model, active=mixed):
             yield
     finally:
         model.set_attn_implementation(usual)
+        if config.gradient_checkpointing:
+            model.activation_checkpointing_disable()

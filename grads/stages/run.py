@@ -36,6 +36,7 @@ def run_all(job: Job[Run]) -> None:
     run, config = job.folder, job.folder.config()
     device = models.pick_device(config.device)
     dtype = models.pick_dtype(config.dtype, device)
+    models.refuse_attention(config.attention, device, dtype)
     run.update_manifest(
         run=run.id,
         versions={name: version(name) for name in LIBRARIES}
