@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from grads import api
-from studio import charts, filters, frame, keep, probes, reader, url, words
+from studio import agreement, charts, filters, frame, keep, probes, reader, url, words
 
 PICTURES = (
     ("Distribution of", "column", "signal"),
@@ -105,5 +105,7 @@ with frame.page("Explore"):
     if 0 < shown.sum() <= min(probes.MOST_ROWS, len(pool) - 1):
         with st.expander(f"Use these {words.count(int(shown.sum()), 'example')} as a set"):
             probes.offer(pool, pool.scores.sample_id[shown].tolist())
+    with st.expander("Does another run find the same?", expanded="other" in st.query_params):
+        agreement.compare(run)
     with st.expander("Show the maths"):
         st.markdown(words.SIGNAL_MATHS)

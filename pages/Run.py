@@ -18,7 +18,7 @@ def fields() -> RunConfig:
         "max_length": setup.widget("max_length", longest),
     }
     with st.expander("Advanced settings"):
-        places = [place for _ in range(4) for place in st.columns(5)]
+        places = [place for _ in setup.ADVANCED[::5] for place in st.columns(5)]
         for name, place in zip(setup.ADVANCED, places, strict=False):
             values[name] = setup.widget(name, place)
     with st.expander("What I want, and what must stay"):
@@ -27,7 +27,7 @@ def fields() -> RunConfig:
         st.info("First choose your data.", icon=":material/info:")
         st.page_link("pages/Data.py", label="Choose data", icon=":material/table_rows:")
         st.stop()
-    for name in ("limit", "clusters"):
+    for name in ("limit", "subsample", "clusters"):
         values[name] = values[name] or None  # 0 is no limit
     return setup.config(columns=setup.stored_mapping(), **values)
 

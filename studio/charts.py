@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from scipy.stats import rankdata
 
 KEPT, ASIDE, NEUTRAL, SHOWN = "#3a86d8", "#e07b1f", "#8b919c", "#2a9d78"
 GROUPS = ("#3a86d8", "#e07b1f", "#2a9d78", "#c565a5", "#b8a31c", "#7a6fd0", "#56b4e9", "#9c6b4a")
@@ -193,6 +194,32 @@ def plane(
             + f"{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{plain(name)}</extra>",
         )
     return layout(figure, *labels, 640, dragmode="lasso"), len(points)
+
+
+def ranks(
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    highest: tuple[np.ndarray, np.ndarray],
+    sample_id: np.ndarray,
+    labels: tuple[str, str],
+) -> tuple[go.Figure, int]:
+    """The place of each sample in two rankings, in percent from the lowest to the highest.
+
+    first and second (m,); highest, two (m,) bool, are those of each that are told apart. Returns
+    the figure and how many points it holds, as `plane` does.
+    """
+    x, y = (100 * (rankdata(values) - 0.5) / len(values) for values in (first, second))
+    share = f"highest {highest[0].mean():.0%}"
+    return plane(
+        x,
+        y,
+        np.ones(len(first), bool),
+        names=[OTHERS, f"{share} across alone", f"{share} up alone", f"{share} in both"],
+        code=highest[0] + 2 * highest[1],
+        sample_id=sample_id,
+        labels=labels,
+    )
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:

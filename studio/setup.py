@@ -18,6 +18,7 @@ LABELS = {
     "when": "When gradients are taken",
     "max_length": "Longest, in tokens",
     "limit": "Read only the first rows",
+    "subsample": "Take only rows drawn at random",
     "heldout": "Set aside for the evaluation, in examples",
     "layout": "How rows are read",
     "split": "Split of the data set",
@@ -25,6 +26,7 @@ LABELS = {
     "revision": "Revision of the hub data set",
 }
 GIVEN = "given"  # query parameter: settings that one page hands to another, as JSON
+ROWS = ("limit", "subsample", "subsample_seed", "heldout")  # which are read, and how many set aside
 OF_A_HUB = ("split", "dataset_config", "revision")
 CHOICES = {
     "warmup": {
@@ -38,8 +40,9 @@ CHOICES = {
     },
 }
 ADVANCED = (
-    "layout limit heldout split dataset_config revision epochs lr warmup_fraction when"
-    " lora_rank batch_size batch_tokens dtype device processes clusters seed token_signals warmup_from"
+    "layout limit subsample subsample_seed heldout split dataset_config revision epochs lr"
+    " warmup_fraction when lora_rank batch_size batch_tokens dtype device processes attention"
+    " gradient_checkpointing clusters seed token_signals warmup_from"
 ).split()
 
 
@@ -78,9 +81,10 @@ def widget(name: str, place: Any = st) -> Any:
             help=_help(name),
         )
     if bool in kinds:
-        return {"yes": True, "no": False, "by size": None}[
-            place.selectbox(label, ["by size", "yes", "no"], **shared)
-        ]
+        answers: dict[str, bool | None] = {"no": False, "yes": True}
+        if field.default is None:
+            answers = {"by size": None, "yes": True, "no": False}
+        return answers[place.selectbox(label, list(answers), **shared)]
     if float in kinds:
         value = place.text_input(
             label, str(field.default or ""), placeholder="chosen by itself", **shared
@@ -167,7 +171,7 @@ def take_over() -> None:
 def as_link(settings: RunConfig) -> dict[str, str]:
     """Query parameters that carry the settings that differ from their defaults."""
     params = {f"map_{role}": column for role, column in settings.columns.items()}
-    for name in ("dataset", "layout", "model", "max_length", "limit", "heldout", *OF_A_HUB):
+    for name in ("dataset", "layout", "model", "max_length", *ROWS, *OF_A_HUB):
         value = getattr(settings, name)
         if value not in (None, FIELDS[name].default):
             params[name] = str(value)

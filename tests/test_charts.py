@@ -178,3 +178,24 @@ def test_many_training_curves_leave_their_room_to_the_lines(arms, named):
     assert [trace.name for trace in figure.data] == list(curves)
     assert figure.layout.showlegend is named
     assert "arm 5, step" in figure.data[5].hovertemplate
+
+
+def test_ranks_show_places_and_who_is_highest_where():
+    first = RNG.normal(0, 1, 1000)
+    second = first + RNG.normal(0, 1, 1000)
+    highest = tuple(values > np.quantile(values, 0.9) for values in (first, second))
+    figure, points = charts.ranks(
+        first, second, highest=highest, sample_id=np.arange(1000), labels=("x", "y")
+    )
+    assert points == 1000
+    traces = {t.name: t for t in figure.data if t.type == "scatter"}
+    both = traces["highest 10&#37; in both"]
+    assert sorted(both.customdata) == np.flatnonzero(highest[0] & highest[1]).tolist()
+    assert min(both.x) > 90
+    assert min(both.y) > 90
+    (across,) = [t for name, t in traces.items() if "across alone" in name]
+    assert min(across.x) > 90 > max(across.y)
+    order = np.argsort(first)
+    places = dict(zip(both.customdata, both.x, strict=True))
+    for place, i in enumerate(order):
+        assert places.get(i, (place + 0.5) / 10) == pytest.approx((place + 0.5) / 10)

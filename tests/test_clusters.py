@@ -4,15 +4,18 @@ import re
 
 import numpy as np
 import pytest
+from run_dirs import DEMO
+from sklearn.feature_extraction.text import CountVectorizer
 
-from grads.selection import topics
+from grads.selection import duplicates, topics
+from grads.selection.duplicates import ALIKE, near_duplicates
 from grads.selection.topics import (
     cluster_terms,
     default_count,
     find_clusters,
-    near_duplicates,
     reduce_features,
 )
+from grads.store.runs import Run
 
 COOKING = [
     "Simmer the onion in butter, then add flour and garlic to the sauce.",
@@ -199,51 +202,147 @@ def test_altered_copies_are_grouped_transitively():
     once = altered(text, 3, 8, 12, 20, 30, 39)
     twice = altered(once, 0, 6, 15, 18, 24, 33)
     texts = [" ".join(words(40, seed=2)), twice, " ".join(words(40, seed=3)), text, once]
-    features = np.random.default_rng(0).standard_normal((5, 4))
-    alone = near_duplicates(features[[1, 3]], [twice, text], seed=0)
+    alone = near_duplicates([twice, text], seed=0)
     assert alone.tolist() == [-1, -1]  # too far apart without the one in between
-    assert near_duplicates(features, texts, seed=0).tolist() == [-1, 1, -1, 1, 1]
+    assert near_duplicates(texts, seed=0).tolist() == [-1, 1, -1, 1, 1]
 
 
 def test_groups_stay_apart_and_bear_their_lowest_position():
     one, two = (" ".join(words(40, seed)) for seed in (1, 2))
     texts = [" ".join(words(40, seed=3)), two, one, altered(one, 5), altered(two, 9), one]
-    features = np.random.default_rng(0).standard_normal((6, 4))
-    assert near_duplicates(features, texts, seed=0).tolist() == [-1, 1, 2, 2, 1, 2]
+    assert near_duplicates(texts, seed=0).tolist() == [-1, 1, 2, 2, 1, 2]
 
 
-def test_distinct_texts_are_in_no_group_though_their_features_agree():
+def test_distinct_texts_are_in_no_group():
     texts = [" ".join(words(30, seed)) for seed in range(20)]
-    assert (near_duplicates(np.zeros((20, 4)), texts, seed=0) == -1).all()
+    assert (near_duplicates(texts, seed=0) == -1).all()
 
 
 def test_many_identical_samples_are_one_group():
     """More than the neighbours that are looked at."""
-    assert (near_duplicates(np.ones((60, 4)), COOKING[:1] * 60, seed=0) == 0).all()
+    assert (near_duplicates(COOKING[:1] * 60, seed=0) == 0).all()
 
 
 def test_chinese_copies_are_grouped():
     long = "".join(HOSPITAL) + "".join(COURT)
     texts = [long, "".join(COURT[::-1]), long.replace("退烧", "好转")]
-    assert near_duplicates(np.eye(3), texts, seed=0).tolist() == [0, -1, 0]
+    assert near_duplicates(texts, seed=0).tolist() == [0, -1, 0]
 
 
 @pytest.mark.parametrize(
     ("texts", "group"), [(SPACE[:1], [-1]), (SPACE[:2], [-1, -1]), (SPACE[:1] * 2, [0, 0])]
 )
 def test_one_or_two_samples(texts, group):
-    assert near_duplicates(np.zeros((len(texts), 3)), texts, seed=0).tolist() == group
+    assert near_duplicates(texts, seed=0).tolist() == group
 
 
-def test_copies_are_found_within_cells(monkeypatch):
-    """A large pool is cut into cells; positions are those in the whole pool."""
-    monkeypatch.setattr(topics, "CELL", 10)
-    features, _ = blobs([15, 15, 15])
+def grams_of(text):
+    """The character 5-grams of a text, as scikit-learn finds them."""
+    return set(CountVectorizer(analyzer="char_wb", ngram_range=(5, 5)).build_analyzer()(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "a", "ab", "abc", "abcd", "a b  c", "Ab abC abcd abcde abcdef", "  x\n\ty  "),
+        *COOKING,
+        *HOSPITAL,
+        "tabs\tand\u00a0other spaces\u3000here",
+        "\U0001f600 smile\U0001f600s \ud800 lone",
+    ],
+)
+def test_grams_are_those_of_the_analyzer(text):
+    """Whatever stands before and behind it."""
+    others = ["xyz", text, "abc de"]
+    counted = np.diff(duplicates._grams(others).indptr)
+    assert counted.tolist() == [len(grams_of(one)) for one in others]
+
+
+def test_overlap_is_that_of_sets():
+    texts = [" ".join(words(12, 1)), altered(" ".join(words(12, 1)), 3, 7), "a b c a", "c b x"]
+    grams = duplicates._grams(texts)
+    left, right = map(np.ravel, np.meshgrid(range(4), range(4)))
+    sets = [grams_of(text) for text in texts]
+    expected = [
+        len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for a, b in zip(left, right, strict=True)
+    ]
+    np.testing.assert_allclose(duplicates._overlap(grams, left, right), expected, rtol=1e-6)
+
+
+def pairs_by_brute_force(texts):
+    """All pairs, by sets of n-grams: what near-duplicates are."""
+    grams = [grams_of(text) for text in texts]
+    return {
+        (i, j)
+        for i, a in enumerate(grams)
+        for j, b in enumerate(grams[:i])
+        if a and len(a & b) >= ALIKE * len(a | b)
+    }
+
+
+def groups_of(n, pairs):
+    """The lowest position of each sample's group, by walking along the pairs."""
+    group = list(range(n))
+    for _ in range(n):
+        for i, j in pairs:
+            group[i] = group[j] = min(group[i], group[j])
+    alone = [group.count(one) == 1 for one in group]
+    return [-1 if lonely else one for one, lonely in zip(group, alone, strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_are_those_of_all_pairs(seed):
+    """Whatever their order, their number of copies and how much is altered."""
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(words(25, 100 * seed + i)) for i in range(60)]
+    for _ in range(80):
+        text = texts[rng.integers(len(texts))]
+        texts.append(altered(text, *rng.integers(0, 25, rng.integers(0, 5))))
+    texts = [texts[i] for i in rng.permutation(len(texts))]
+    expected = groups_of(len(texts), pairs_by_brute_force(texts))
+    assert near_duplicates(texts, seed).tolist() == expected
+    assert near_duplicates(texts, seed).tolist() == expected, "the same each time"
+
+
+def test_a_bucket_of_thousands_is_one_group(monkeypatch):
+    """Rows of one template: each is held against a few others, and the chain joins them all."""
+    frame = " ".join(words(40, 1))
+    texts = [f"{frame} {' '.join(words(2, i))}" for i in range(1500)]
+    counted = []
+    overlap = duplicates._overlap
+    monkeypatch.setattr(
+        duplicates, "_overlap", lambda g, a, b: counted.append(len(a)) or overlap(g, a, b)
+    )
+    assert (near_duplicates(texts, 0) == 0).all()
+    assert sum(counted) < 1500 * 50, "far from all pairs"
+
+
+def test_the_groups_of_the_demo_stay(tmp_path):
+    """Those that looking at all neighbours found."""
+    run = Run.open(DEMO / "run")
+    table = run.read_table(run.features_file, ["sample_id", "duplicate_group"])
+    samples = run.read_samples(table["sample_id"].to_pylist())
+    texts = [
+        " ".join(t["content"] for t in samples[i]["turns"] if t["role"] != "system")
+        for i in table["sample_id"].to_pylist()
+    ]
+    group = table["duplicate_group"].to_pylist()
+    assert max(group) > 0
+    for seed in range(3):
+        assert near_duplicates(texts, seed).tolist() == group
+
+
+def test_texts_are_signed_in_blocks(monkeypatch):
     texts = [" ".join(words(20, seed)) for seed in range(45)]
-    features[40], texts[40] = features[7], texts[7]
-    features[30], texts[30] = features[2], texts[2]
+    texts[40], texts[30] = texts[7], altered(texts[2], 3)
+    whole = near_duplicates(texts, 0)
+    monkeypatch.setattr(duplicates, "TEXTS", 7)
+    monkeypatch.setattr(duplicates, "PAIRS", 3)
+    np.testing.assert_array_equal(near_duplicates(texts, 0), whole)
     expected = np.full(45, -1)
     expected[[7, 40]], expected[[2, 30]] = 7, 2
-    group = near_duplicates(features, texts, seed=0)
-    np.testing.assert_array_equal(group, expected)
-    np.testing.assert_array_equal(group, near_duplicates(features, texts, seed=0))
+    np.testing.assert_array_equal(whole, expected)
+
+
+def test_texts_without_words_are_no_duplicates():
+    assert near_duplicates(["", "", " ", "a planet"], 0).tolist() == [-1, -1, -1, -1]

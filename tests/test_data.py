@@ -286,6 +286,52 @@ def test_limit(tmp_path, suffix):
         assert not typed or len(source.table) == len(expected)
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
+def test_a_subsample_is_drawn_by_its_seed(tmp_path, suffix):
+    """Rows keep their numbers, lines and types; a larger draw holds the smaller one."""
+    many = [{"question": f"question {i}", "answer": "yes"} for i in range(40)]
+    path = tmp_path / f"d.{suffix}"
+    if suffix == "jsonl":
+        path.write_bytes(lines(many))
+    elif suffix == "json":
+        path.write_text(json.dumps(many), encoding="utf-8")
+    elif suffix == "csv":
+        write_csv(path, many)
+    else:
+        pq.write_table(pa.Table.from_pylist(many), path)
+    whole, drawn = read(path), read(path, subsample=10)
+    assert len(drawn.ids) == 10
+    assert drawn.ids == sorted(drawn.ids)
+    assert drawn.ids != list(range(10))
+    for i, number in enumerate(drawn.ids):
+        assert drawn.rows[i]["question"] == f"question {number}"
+        assert drawn.spot(i) == whole.spot(number)
+        assert drawn.raw is None or drawn.raw[i] == whole.raw[number]
+        assert drawn.table is None or drawn.table["question"][i].as_py() == f"question {number}"
+    assert drawn.digest == whole.digest
+    assert read(path, subsample=10, seed=3).ids == drawn.ids, "the run's own seed has no say"
+    assert read(path, subsample=10, subsample_seed=1).ids != drawn.ids
+    assert set(drawn.ids) < set(read(path, subsample=20).ids)
+    assert read(path, subsample=99).rows == whole.rows
+    assert set(read(path, limit=15, subsample=10).ids) < set(range(15))
+
+
+def test_a_subsample_draws_among_broken_rows_too(tmp_path):
+    good = lines(ROWS[:1])
+    path = write(tmp_path / "d.jsonl", (good + b"{broken\n") * 20)
+    source = read(path, subsample=12)
+    assert source.count == 12
+    assert 0 < len(source.broken) < 12
+    assert {row.sample_id % 2 for row in source.broken} == {1}
+    assert {number % 2 for number in source.ids} == {0}
+
+
+def test_other_files_are_read_whole(tmp_path):
+    """What is held out or wanted is not drawn from as the run's own rows are."""
+    config = RunConfig(dataset="d.jsonl", subsample=3, subsample_seed=1)
+    assert config.for_file("other.jsonl").subsample is None
+
+
 # -- bad files
 
 

@@ -138,7 +138,8 @@ def test_api_imports_without_torch():
 
 def test_the_mathematics_of_selection_knows_no_disk():
     """Arrays in, arrays out: only pool, subsets and decisions touch a run."""
-    for name in ("select", "signal", "density", "criteria", "scores", "filters", "topics"):
+    arrays = ("select", "signal", "density", "criteria", "scores", "filters", "topics")
+    for name in (*arrays, "duplicates"):
         found = imported(MODULES[f"grads.selection.{name}"])
         assert not any(package_of(module) == "grads.store" for module in found), name
 

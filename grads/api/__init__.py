@@ -1,5 +1,6 @@
 """All that pages, commands and other programs may call; imports in under a second, no torch."""
 
+from grads.api.agreement import RunAgreement, agree, second_seeds
 from grads.api.drafts import (
     allowed_roots,
     check,
@@ -26,6 +27,7 @@ from grads.api.evaluations import (
     subset_overlap,
 )
 from grads.api.exports import export_selection
+from grads.api.launching import launch_script
 from grads.api.reproduce import Agreement, compared, repetition
 from grads.api.runs import (
     RunSummary,
@@ -78,7 +80,9 @@ from grads.export.saved import bundle, bundle_name
 from grads.export.weighted import WAYS as WEIGHTS
 from grads.export.write import FORMATS, changed_lines
 from grads.jobs import watch
+from grads.jobs.launch import SCHEDULERS
 from grads.jobs.processes import observe
+from grads.selection.agreement import SCORE, Ranks, highest
 from grads.selection.criteria import Criterion, criteria
 from grads.selection.decisions import decide, decide_all, decisions, stale, with_decisions
 from grads.selection.filters import Filter
@@ -115,7 +119,8 @@ __all__ = [
     "FORGETTING",
     "FORMATS",
     "LEARNING",
-    "METRICS",
+    "SCHEDULERS",
+    "SCORE",
     "WEIGHTS",
     "Agreement",
     "Answers",
@@ -149,7 +154,9 @@ __all__ = [
     "Preview",
     "ProbeConfig",
     "ProbeRequest",
+    "Ranks",
     "Run",
+    "RunAgreement",
     "RunConfig",
     "RunCost",
     "RunError",
@@ -162,6 +169,7 @@ __all__ = [
     "TokenRequest",
     "TuneConfig",
     "TuneResult",
+    "agree",
     "allowed_roots",
     "ask_token_signals",
     "bench",
@@ -191,8 +199,10 @@ __all__ = [
     "export_selection",
     "first_rows",
     "give_up",
+    "highest",
     "is_launched",
     "keep_warm",
+    "launch_script",
     "lengths",
     "list_runs",
     "load_pool",
@@ -213,6 +223,7 @@ __all__ = [
     "row_place",
     "runs_root",
     "save_upload",
+    "second_seeds",
     "select_samples",
     "stale",
     "start_evaluation",

@@ -108,7 +108,7 @@ def look(config: RunConfig) -> None:
     config = config.absolute()
     size = sum(file.stat().st_size for file in members(config.dataset))
     if is_path(config.dataset) and size <= AT_ONCE_BYTES:
-        source = read_source(config.model_copy(update={"limit": FIRST_ROWS}))
+        source = read_source(config.model_copy(update={"limit": FIRST_ROWS, "subsample": None}))
         if source.rows:  # else each row's reason is listed
             recognise_in(source, config)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from grads import api
 from grads.api import (
     FORMATS,
+    SCHEDULERS,
     ConfigError,
     GradsError,
     ProbeConfig,
@@ -19,6 +20,7 @@ from grads.api import (
     SelectionConfig,
     open_folder,
 )
+from grads.cli.agreement import draw, lines_of
 from grads.cli.evaluation import evaluate, tune
 from grads.cli.options import Json, Root, RunDir, with_settings
 from grads.cli.terminal import (
@@ -249,6 +251,71 @@ def reproduce(
     show(found.as_dict(), as_json, lambda _: agreement_lines(found))
     if not found.agrees:
         raise typer.Exit(1)
+
+
+@app.command()
+def agree(
+    run_a: Annotated[str, typer.Argument(help="Directory of a run.")],
+    run_b: Annotated[str, typer.Argument(help="Directory of another on the same data.")],
+    again: Annotated[
+        str | None,
+        typer.Option(help="Directory of a run that differs from RUN_A by its --seed alone."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="HTML file to write: each sample's place in both, by learning signal."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare how two runs rank the samples that both have.
+
+    Of every column: Spearman's rank correlation, and how much of the highest 5, 10 and 50% of
+    RUN_A is also in that of RUN_B. With --again the same of a second seed stands beside it.
+    """
+    found = api.agree(Run.open(run_a), Run.open(run_b), Run.open(again) if again else None)
+    if picture is not None:
+        draw(found, picture)
+    drawn = [f"picture in {picture}"] if picture else []
+    show(found.as_dict(), as_json, lambda _: [*lines_of(found), *drawn])
+
+
+@app.command("launch-script")
+def launch_script(
+    config: Annotated[Path, typer.Option(help="YAML file with the settings of the run.")],
+    run_dir: Annotated[
+        str, typer.Option(help="Directory of the run, on storage that every node sees.")
+    ],
+    scheduler: Annotated[str, typer.Option(help=f"One of {', '.join(SCHEDULERS)}.")],
+    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
+    gpus: Annotated[int, typer.Option(help="GPUs of each; a process for each.")] = 1,
+    cpus: Annotated[int, typer.Option(help="CPU cores for each GPU.")] = 8,
+    gpu: Annotated[
+        str | None, typer.Option(help="Kind of GPU, as the scheduler calls it: H100, A100-80GB.")
+    ] = None,
+    volume: Annotated[
+        str | None,
+        typer.Option(help="SkyPilot volume, mounted where the run's directory lies."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write [default: the standard output].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the script that starts a run on a cluster; it starts nothing itself."""
+    text = api.launch_script(
+        config,
+        run_dir,
+        scheduler,
+        nodes=nodes,
+        gpus=gpus,
+        cpus=cpus,
+        gpu=gpu,
+        volume=volume,
+    )
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+    where = {"script": text, "out": str(out) if out else None}
+    show(where, as_json, lambda _: [f"wrote {out}"] if out else text.splitlines())
 
 
 @app.command()

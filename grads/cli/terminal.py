@@ -295,7 +295,7 @@ def evaluation_lines(found: FoundEvaluation) -> list[str]:
     samples = ["samples", *(f"{arm.samples:,}" for arm in result.arms)]
     lines = _table(result, result.arms, samples)
     if isinstance(result, EvaluationResult) and result.curve:
-        lines += ["", *_columns(_curve(result.curve)), ""]
+        lines += ["", *columns_of(_curve(result.curve)), ""]
     if isinstance(result, TuneResult):
         lines.append(result.sentence)
     else:
@@ -327,10 +327,10 @@ def _table(
     }
     columns = [["arm", *(arm.label for arm in arms)], *([second] if second else [])]
     columns += [[label, *(_cell(arm, name) for arm in arms)] for name, label in measured.items()]
-    return _columns(list(zip(*columns, strict=True)))
+    return columns_of(list(zip(*columns, strict=True)))
 
 
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+def columns_of(rows: list[tuple[str, ...]]) -> list[str]:
     """Rows of a table as lines, each column as wide as its longest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

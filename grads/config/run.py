@@ -32,6 +32,10 @@ class RunConfig(ProbeConfig):
     does; chosen trains the chosen answers of a preference data set."""
     limit: int | None = Field(None, ge=1)
     """Read only the first N rows of the source."""
+    subsample: int | None = Field(None, ge=1)
+    """Of the rows read, take N drawn at random; they keep their row numbers."""
+    subsample_seed: int = Field(0, ge=0)
+    """Seed of that draw alone, so that runs of other models and seeds take the same rows."""
     heldout: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Set N samples aside, before anything else, for evaluation; auto takes a tenth, at most 200,
     and none of under 50."""
@@ -61,6 +65,12 @@ class RunConfig(ProbeConfig):
     optimizer steps with more tokens accumulate gradients over several passes."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the model; auto is bfloat16 where the GPU computes it, else float32."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """How attention is computed, in training and scoring; auto is what Transformers takes, and
+    plain products where they are faster. flash_attention_2 needs a GPU, bfloat16 and flash-attn."""
+    gradient_checkpointing: bool = False
+    """In training keep only each layer's input and compute the rest again: less memory, about a
+    third more time."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes cuda, then mps, then cpu."""
     processes: int = Field(1, ge=1)
@@ -125,6 +135,6 @@ class RunConfig(ProbeConfig):
 
         None of it is held out.
         """
-        own = ("dataset_config", "split", "revision", "layout")
+        own = ("dataset_config", "split", "revision", "layout", "subsample")
         changed = {name: type(self).model_fields[name].default for name in own}
         return self.model_copy(update=changed | {"dataset": file, "limit": limit, "heldout": 0})

@@ -77,20 +77,11 @@ def prepare(
         layout=layout,
         samples=_samples_table(source, layout, kept, hashes=hashes, heldout=heldout),
         tokens=_tokens_table(source, kept),
-        source=_rows_of(source, [i for i, _, _ in kept]),
+        source=source.table_of([i for i, _, _ in kept]),
         rejects=rejects,
         unused=unused([source.rows[i] or {} for i, _, _ in kept], layout),
         unended=sum(not sample.ends for _, _, sample in kept),
     )
-
-
-def _rows_of(source: Source, index: list[int]) -> pa.Table | None:
-    """The typed rows at these places; `take` would first join texts that may exceed 2 GiB."""
-    if source.table is None:
-        return None
-    mask = np.zeros(len(source.table), bool)
-    mask[index] = True
-    return source.table.filter(pa.array(mask))
 
 
 def hold_out(hashes: list[str], count: int | Literal["auto"], seed: int) -> np.ndarray:

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from grads.config.base import is_path
@@ -51,6 +52,32 @@ class Source:
         """Rows read, the broken ones included."""
         return len(self.rows) + len(self.broken)
 
+    def drawn(self, count: int, seed: int) -> "Source":
+        """The same with `count` of its rows, the broken ones among them, drawn by seed, in order.
+
+        A larger draw by the same seed holds the smaller one.
+        """
+        ids = np.sort([*self.ids, *(row.sample_id for row in self.broken)])
+        taken = set(ids[np.random.default_rng(seed).permutation(len(ids))[:count]].tolist())
+        kept = [i for i, sample_id in enumerate(self.ids) if sample_id in taken]
+        return replace(
+            self,
+            ids=[self.ids[i] for i in kept],
+            rows=[self.rows[i] for i in kept],
+            raw=[self.raw[i] for i in kept] if self.raw is not None else None,
+            table=self.table_of(kept),
+            lines=[self.lines[i] for i in kept] if self.lines is not None else None,
+            broken=[row for row in self.broken if row.sample_id in taken],
+        )
+
+    def table_of(self, index: list[int]) -> pa.Table | None:
+        """The typed rows at these places; `take` would first join texts that may exceed 2 GiB."""
+        if self.table is None:
+            return None
+        mask = np.zeros(len(self.table), bool)
+        mask[index] = True
+        return self.table.filter(pa.array(mask))
+
     def spot(self, i: int) -> Spot:
         """Where row i stands."""
         line = self.lines[i] if self.lines else None
@@ -72,7 +99,10 @@ class Source:
 
 
 def read_source(config: RunConfig) -> Source:
-    """Read a run's data set, at most `limit` rows; raises DataError with the place."""
+    """Read a run's data set, at most `limit` rows, and of these the `subsample` that is drawn.
+
+    Raises DataError with the place.
+    """
     path = Path(config.dataset).expanduser()
     if not is_path(config.dataset):
         if path.exists():  # datasets would take it; stored paths are absolute
@@ -89,7 +119,9 @@ def read_source(config: RunConfig) -> Source:
         source = _from_files(path, data_files(config.dataset, config.split), config.limit)
     if not source.count:
         raise DataError(f"{config.dataset} holds no rows: give a data set with at least one sample")
-    return source
+    if config.subsample is None:
+        return source
+    return source.drawn(config.subsample, config.subsample_seed)
 
 
 def _from_files(path: Path, files: list[Path], limit: int | None) -> Source:

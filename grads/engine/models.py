@@ -15,6 +15,7 @@ import transformers
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from grads.config.base import DEMO_HUB_ID, DEMO_MODEL, is_path
 from grads.data.chat import PLAIN_TEMPLATE
@@ -46,6 +47,23 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
         fast = device == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def refuse_attention(attention: str, device: str, dtype: torch.dtype) -> None:
+    """Raise ModelError where this way of attention cannot be computed here."""
+    if attention != "flash_attention_2":
+        return
+    other = "use --attention sdpa"
+    if not is_flash_attn_2_available():
+        raise ModelError(
+            f"attention flash_attention_2 needs the package flash-attn and a CUDA GPU, and one of"
+            f" them is not here: install it, or {other}"
+        )
+    if device != "cuda" or dtype == torch.float32:
+        raise ModelError(
+            f"attention flash_attention_2 computes in bfloat16 on a CUDA GPU, not in"
+            f" {str(dtype).removeprefix('torch.')} on {device}: give --dtype bfloat16, or {other}"
+        )
 
 
 def load_tokenizer(model: str) -> Any:
@@ -85,9 +103,11 @@ def _load_tokenizer(model: str, source: str, gguf_file: str | None, stamp: tuple
     return tokenizer
 
 
-def load_model(model: str, device: str, dtype: torch.dtype) -> Any:
+def load_model(model: str, device: str, dtype: torch.dtype, attention: str = "auto") -> Any:
     """A causal language model on `device`, in `dtype`, in evaluation mode."""
     source, options = _resolve(model)
+    if attention != "auto":
+        options["attn_implementation"] = attention
     if "gguf_file" not in options:
         options["use_safetensors"] = True
     loader: Any = AutoModelForCausalLM  # its stub knows one result, here there are two

@@ -27,7 +27,7 @@ from grads.engine.adapters import add_lora
 from grads.engine.checkpoints import keep_newest, mark_whole, newest_sound
 from grads.engine.collecting import Collector
 from grads.engine.loss import response_losses
-from grads.errors import Stopped, WarmupError
+from grads.errors import GradsError, Stopped, WarmupError
 
 CHECKPOINT_EVERY_S = 120.0
 # In bfloat16 on a CPU, plain matrix products attend faster than the fused kernel, whose backward
@@ -164,11 +164,20 @@ class _Watch(TrainerCallback):
             Step(state.global_step, state.max_steps, trainer.last_loss, lr, trainer.last_tokens)
         )
         due = time.monotonic() - self.saved > CHECKPOINT_EVERY_S
-        stop, save = trainer.team.agreed((self.should_stop(), due))
+        stop, save = trainer.team.agreed((self._asked_to_stop(), due))
+        if isinstance(stop, GradsError):
+            raise stop
         control.should_training_stop |= stop
         control.should_save |= stop or save
         if control.should_save and trainer.team.leads:
             keep_newest(Path(args.output_dir))
+
+    def _asked_to_stop(self) -> bool | GradsError:
+        """Or why nobody can tell: all of a team are to hear that, not its first process alone."""
+        try:
+            return self.should_stop()
+        except GradsError as error:
+            return error
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.trainer is not None
@@ -242,7 +251,7 @@ def train(
     )
     watch.trainer = trainer
     newest = mine.agreed(_go_on_from(checkpoints, collector) if mine.leads else None)
-    with prepared(model, dtype, device, int(pool.lengths.max())):
+    with prepared(model, config, dtype=dtype, device=device, longest=int(pool.lengths.max())):
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if trainer.state.global_step < trainer.state.max_steps:
         raise Stopped
@@ -263,18 +272,29 @@ def _go_on_from(checkpoints: Path, collector: Collector | None) -> Path | None:
 
 
 @contextmanager
-def prepared(model: Any, dtype: torch.dtype, device: str, longest: int) -> Iterator[None]:
+def prepared(
+    model: Any, config: RunConfig, *, dtype: torch.dtype, device: str, longest: int
+) -> Iterator[None]:
     """The model as it trains in `dtype` on samples of up to `longest` tokens, under autocast.
 
     In bfloat16 an adapter leaves the casting of its inputs to autocast, and short samples on a CPU
-    attend by plain matrix products.
+    attend by plain matrix products unless another way was chosen. Raises WarmupError where the
+    model knows no gradient checkpointing that is asked for.
     """
     mixed = dtype == torch.bfloat16
     usual = model.config._attn_implementation
-    if mixed and device == "cpu" and longest <= PLAIN_ATTENTION_UP_TO:
+    faster = mixed and device == "cpu" and longest <= PLAIN_ATTENTION_UP_TO
+    if faster and config.attention == "auto":
         model.set_attn_implementation("eager")
+    if config.gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            kind = model.config.model_type
+            raise WarmupError(f"{kind} models know no gradient checkpointing: train without it")
+        model.activation_checkpointing_enable({"use_reentrant": False})
     try:
         with disable_input_dtype_casting(model, active=mixed):
             yield
     finally:
         model.set_attn_implementation(usual)
+        if config.gradient_checkpointing:
+            model.activation_checkpointing_disable()

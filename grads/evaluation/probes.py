@@ -22,7 +22,7 @@ from grads.errors import EvaluationError
 from grads.evaluation.about import About, Leaks, MeasuredOn, NearDuplicate, Refused
 from grads.evaluation.cost import general_files
 from grads.evaluation.measure import Probe, encode_options, pool_of
-from grads.selection.topics import alike_between
+from grads.selection.duplicates import alike_between
 from grads.store.runs import Run
 
 

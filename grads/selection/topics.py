@@ -1,9 +1,8 @@
-"""Topics and near-duplicates from the scoring pass's features.
+"""Topics from the scoring pass's features.
 
 A sample's feature is the mean of its hidden states over response positions, reduced to 64 numbers.
 Clusters are topics, named by the terms that set their texts apart (class-based TF-IDF; character
-n-grams for Chinese and its like). Near-duplicates are close in feature space and share most of
-their character n-grams.
+n-grams for Chinese and its like).
 """
 
 import re
@@ -11,25 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.decomposition import PCA
-from sklearn.feature_extraction.text import (
-    ENGLISH_STOP_WORDS,
-    CountVectorizer,
-    HashingVectorizer,
-)
-from sklearn.neighbors import NearestNeighbors
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 FEATURES = 64
 MOST_CLUSTERS = 24
 TERMS = 6
 SET_APART = 1.25  # how much more frequent in its cluster than in the others a term must be
 LARGE = 20_000  # samples above which k-means takes mini-batches
-CELL = 2_000  # samples among which near-duplicates are looked for at once
-NEIGHBOURS = 8
-ALIKE = 0.7  # Jaccard overlap of character 5-grams from which two texts are near-duplicates
 CJK = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 
 
@@ -109,69 +98,3 @@ def _distinct(terms: list[str]) -> list[str]:
         if len(chosen) == TERMS:
             break
     return chosen
-
-
-def near_duplicates(features: np.ndarray, texts: list[str], seed: int) -> np.ndarray:
-    """(n,) group of each sample: samples of one group are near-duplicates; -1 has no other."""
-    n = len(features)
-    pairs = [
-        pair
-        for cell in _cells(features, seed)
-        if len(cell) > 1
-        for pair in _alike(cell, features[cell], [texts[i] for i in cell])
-    ]
-    group = np.full(n, -1, dtype=np.int64)
-    if not pairs:
-        return group
-    left, right = np.array(pairs).T
-    graph = csr_matrix((np.ones(len(pairs)), (left, right)), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
-    members = np.unique(np.concatenate([left, right]))
-    first = {c: i for i, c in zip(members[::-1], component[members[::-1]], strict=True)}
-    group[members] = [first[c] for c in component[members]]
-    return group
-
-
-def _cells(features: np.ndarray, seed: int) -> list[np.ndarray]:
-    count = max(1, len(features) // CELL)
-    label = _k_means(features, count, seed) if count > 1 else np.zeros(len(features), int)
-    return [np.flatnonzero(label == c) for c in range(count)]
-
-
-def _alike(cell: np.ndarray, features: np.ndarray, texts: list[str]) -> Iterator[tuple[int, int]]:
-    """Pairs of a cell whose texts overlap, among each sample's nearest neighbours."""
-    hashed = _grams(texts)
-    sizes = np.asarray(hashed.sum(axis=1)).ravel()
-    finder = NearestNeighbors(n_neighbors=min(NEIGHBOURS + 1, len(cell))).fit(features)
-    near = finder.kneighbors(return_distance=False, n_neighbors=min(NEIGHBOURS, len(cell) - 1))
-    left = np.repeat(np.arange(len(cell)), near.shape[1])
-    right = near.ravel()
-    shared = np.asarray(hashed[left].multiply(hashed[right]).sum(axis=1)).ravel()
-    union = sizes[left] + sizes[right] - shared
-    for i in np.flatnonzero(shared >= ALIKE * np.maximum(union, 1)):
-        yield int(cell[left[i]]), int(cell[right[i]])
-
-
-def _grams(texts: list[str]) -> csr_matrix:
-    """(n, buckets) which character 5-grams each text holds."""
-    vectorizer = HashingVectorizer(
-        analyzer="char_wb", ngram_range=(5, 5), binary=True, norm=None, alternate_sign=False
-    )
-    return vectorizer.transform(texts)
-
-
-def alike_between(ours: list[str], theirs: list[str]) -> list[tuple[int, int, float]]:
-    """Near-duplicates of two sets of texts: (position in ours, position in theirs, overlap).
-
-    All pairs are compared, one of our texts at a time; the overlap is at least ALIKE.
-    """
-    left, right = _grams(ours), _grams(theirs)
-    sizes = np.asarray(right.sum(axis=1)).ravel()
-    right = right.T.tocsr()
-    found = []
-    for i in range(len(ours)):
-        row = left[i]
-        shared = (row @ right).toarray().ravel()
-        overlap = shared / np.maximum(row.sum() + sizes - shared, 1)
-        found += [(i, int(j), float(overlap[j])) for j in np.flatnonzero(overlap >= ALIKE)]
-    return found

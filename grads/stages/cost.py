@@ -35,8 +35,12 @@ def measure(config: RunConfig, pool: TokenPool, stored: int) -> RunCost:
     device = models.pick_device(config.device)
     dtype = models.pick_dtype(config.dtype, device)
     started = time.monotonic()
+    models.refuse_attention(config.attention, device, dtype)
     model = models.load_model(
-        config.model, device, torch.float32 if config.warmup == "full" else dtype
+        config.model,
+        device,
+        torch.float32 if config.warmup == "full" else dtype,
+        config.attention,
     )
     loading = time.monotonic() - started
     batch = _typical_batch(pool, min(MEASURED_TOKENS, config.batch_tokens))
@@ -54,7 +58,7 @@ def measure(config: RunConfig, pool: TokenPool, stored: int) -> RunCost:
             parameter.requires_grad_(True)
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         longest = int(pool.lengths.max())
-        with watch, prepared(model, dtype, device, longest):
+        with watch, prepared(model, config, dtype=dtype, device=device, longest=longest):
             training = tokens / _seconds(lambda: _train_step(model, dtype, inputs), device)
     padded = int(pool.lengths[batch].max()) * len(batch)
     growth = max(watch.most - before - 4 * trainable, 0) / padded

@@ -22,7 +22,7 @@ from grads.engine.during import TrainingTap
 from grads.engine.gradients import GradientScorer
 from grads.errors import DataError, GradsError, Stopped, WarmupError
 from grads.jobs.job import Job, turn
-from grads.selection import topics
+from grads.selection import duplicates, topics
 from grads.stages import cost, loading, probes, together
 from grads.stages.scoring import answers_alone, collector_of, measure, score_parts
 from grads.stages.steps import making
@@ -86,6 +86,7 @@ def _scorer(job: Job[Run], dtype: torch.dtype, device: str) -> GradientScorer:
 def _stages(job: Job[Run], device: str) -> None:
     run, config = job.folder, job.folder.config()
     dtype = models.pick_dtype(config.dtype, device)
+    models.refuse_attention(config.attention, device, dtype)
     run.update_manifest(
         run=run.id,
         versions={name: version(name) for name in LIBRARIES}
@@ -304,8 +305,8 @@ def _cluster(job: Job[Run]) -> None:
     ]
     found = topics.find_clusters(features, texts, config.seed, config.clusters)
     table = table.append_column("cluster", pa.array(found.label, pa.int32()))
-    duplicates = pa.array(topics.near_duplicates(features, texts, config.seed))
-    write_table(run.features_file, table.append_column("duplicate_group", duplicates))
+    groups = pa.array(duplicates.near_duplicates(texts, config.seed))
+    write_table(run.features_file, table.append_column("duplicate_group", groups))
     rows = [
         Topic(cluster=number, size=size, terms=terms)
         for number, (size, terms) in enumerate(zip(found.sizes, found.terms, strict=True))

@@ -14,7 +14,8 @@ from grads.store.runs import JobFolder, Run, Status
 
 DRAFTS = ".drafts"
 DATA_SETTINGS = (  # all that decides what the prepared data are
-    "dataset dataset_config split revision columns layout limit heldout max_length model seed"
+    "dataset dataset_config split revision columns layout limit subsample subsample_seed heldout"
+    " max_length model seed"
 ).split()
 
 

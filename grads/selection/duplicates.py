@@ -1,0 +1,163 @@
+"""Near-duplicates: texts that share most of their character n-grams.
+
+Candidates come from MinHash with banding: two texts whose n-grams overlap by ALIKE agree in all
+rows of one band or another with a probability of 0.995, those that overlap by 0.1 with one of
+4 in 100,000. What decides is the overlap itself, so no chance joins two texts.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from rensa import RMinHash
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+
+ALIKE = 0.7  # Jaccard overlap of character 5-grams from which two texts are near-duplicates
+GRAM, BITS = 5, 20
+FACTORS = np.random.default_rng(0).integers(0, 2**64, GRAM, dtype=np.uint64) | np.uint64(1)
+BANDS, ROWS = 42, 6  # of a signature
+TEXTS = 4_096  # whose signatures are made at once
+PAIRS = 65_536  # whose overlap is counted at once
+BESIDE = 8  # texts of a bucket that each is held against, so that no bucket costs its square
+Pairs = tuple[np.ndarray, np.ndarray]  # positions of their left and right texts
+
+
+def near_duplicates(texts: list[str], seed: int) -> np.ndarray:
+    """(n,) group of each sample: samples of one group are near-duplicates; -1 has no other.
+
+    A group is called after its first sample. What is alike in steps is one group.
+    """
+    first: dict[str, int] = {}
+    copy_of = np.array([first.setdefault(text, len(first)) for text in texts])
+    distinct = list(first)
+    keys, empty = _keys(distinct, seed)
+    label = np.arange(len(distinct))
+    beside = np.flatnonzero(_in_a_bucket(keys))
+    if len(beside):
+        label[beside] = beside[_alike([distinct[i] for i in beside], keys[beside])]
+    _, place, member, count = np.unique(
+        label[copy_of], return_index=True, return_inverse=True, return_counts=True
+    )
+    alone = (count[member] == 1) | empty[copy_of]
+    return np.where(alone, -1, place[member])
+
+
+def _alike(texts: list[str], keys: np.ndarray) -> np.ndarray:
+    """(n,) a number of each text's group, below n."""
+    label, grams = np.arange(len(texts)), _grams(texts)
+    for left, right in _candidates(keys):
+        apart = label[left] != label[right]
+        left, right = left[apart], right[apart]
+        alike = _overlap(grams, left, right) >= ALIKE
+        label = _joined(label, left[alike], right[alike])
+    return label
+
+
+def _keys(texts: list[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, BANDS) a number of each band of a text's signature, and (n,) which have no n-grams."""
+    mix = np.random.default_rng(seed).integers(0, 2**64, ROWS, dtype=np.uint64) | np.uint64(1)
+    keys = np.empty((len(texts), BANDS), np.uint64)
+    empty = np.empty(len(texts), bool)
+    for start in range(0, len(texts), TEXTS):
+        grams = _grams(texts[start : start + TEXTS])
+        rows = RMinHash.digest_matrix_from_flat_token_hashes(
+            grams.indices.astype(np.uint64), grams.indptr.astype(np.uint64), BANDS * ROWS, seed
+        ).to_rows()
+        signature = np.array(rows, np.uint64).reshape(-1, BANDS, ROWS)
+        part = slice(start, start + len(signature))
+        keys[part] = (signature * mix).sum(axis=2, dtype=np.uint64)
+        empty[part] = np.diff(grams.indptr) == 0
+    return keys, empty
+
+
+def _in_a_bucket(keys: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether a text shares a band with another."""
+    found = np.zeros(len(keys), bool)
+    for key in keys.T:
+        order = np.argsort(key, kind="stable")
+        same = key[order[1:]] == key[order[:-1]]
+        found[order[1:][same]] = found[order[:-1][same]] = True
+    return found
+
+
+def _candidates(keys: np.ndarray) -> Iterator[Pairs]:
+    """Pairs of texts that share a band, band by band.
+
+    In a bucket, those whose next band is alike lie beside each other.
+    """
+    for band in range(BANDS):
+        key = keys[:, band]
+        order = np.lexsort((keys[:, (band + 1) % BANDS], key))
+        for step in range(1, BESIDE + 1):
+            left, right = order[:-step], order[step:]
+            same = key[left] == key[right]
+            if not same.any():
+                break
+            yield left[same], right[same]
+
+
+def _overlap(grams: csr_matrix, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(p,) Jaccard overlap of pairs of texts."""
+    sizes = np.diff(grams.indptr)
+    found = np.zeros(len(left))
+    for start in range(0, len(left), PAIRS):
+        a, b = left[start : start + PAIRS], right[start : start + PAIRS]
+        shared = np.asarray(grams[a].multiply(grams[b]).sum(axis=1)).ravel()
+        found[start : start + PAIRS] = shared / np.maximum(sizes[a] + sizes[b] - shared, 1)
+    return found
+
+
+def _joined(label: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The labels with those of each pair made one."""
+    if not len(left):
+        return label
+    edges = (np.ones(len(left)), (label[left], label[right]))
+    graph = csr_matrix(edges, shape=(len(label), len(label)))
+    return np.asarray(connected_components(graph, directed=False)[1][label])
+
+
+def _grams(texts: list[str]) -> csr_matrix:
+    """(n, 2^BITS) which character 5-grams each text holds, by their hashes.
+
+    A word is padded with a space at both ends, its 5-grams stay within it, and a shorter one is
+    a gram itself: as scikit-learn's analyzer char_wb, for all texts at once.
+    """
+    padded = [f" {'  '.join(text.lower().split())} " for text in texts]
+    row = np.repeat(np.arange(len(texts)), [len(text) for text in padded])
+    ends = " " * GRAM  # so that every place has as many marks behind it
+    joined = ("".join(padded) + ends).encode("utf-32-le", "surrogatepass")
+    marks = np.frombuffer(joined, np.uint32).astype(np.uint64)
+    # Where a word ends: its own space and that of the next one, or of the next text, meet.
+    end = (marks[:-1] == ord(" ")) & (marks[1:] == ord(" "))
+    begins = np.concatenate([[True], end[: len(row) - 1]])
+    within, number = np.ones(len(row), bool), np.zeros(len(row), np.uint64)
+    for k, factor in enumerate(FACTORS):
+        number += np.where(within, marks[k : len(row) + k] * factor, 0).astype(np.uint64)
+        if k == 1:
+            word = begins & within  # begins one, and not with the space behind the last
+        if k < GRAM - 1:
+            within &= ~end[k : len(row) + k]
+    taken = within | word
+    key = np.sort((row[taken] << BITS) | (number[taken] >> np.uint64(64 - BITS)).astype(np.int64))
+    key = key[np.diff(key, prepend=-1) > 0]  # as np.unique, which hashes and takes far longer
+    counts = np.bincount(key >> BITS, minlength=len(texts))
+    pointers = np.concatenate([[0], np.cumsum(counts)])
+    shape = (len(texts), 1 << BITS)
+    return csr_matrix((np.ones(len(key), np.float32), key & (shape[1] - 1), pointers), shape=shape)
+
+
+def alike_between(ours: list[str], theirs: list[str]) -> list[tuple[int, int, float]]:
+    """Near-duplicates of two sets of texts: (position in ours, position in theirs, overlap).
+
+    All pairs are compared, one of our texts at a time; the overlap is at least ALIKE.
+    """
+    left, right = _grams(ours), _grams(theirs)
+    sizes = np.asarray(right.sum(axis=1)).ravel()
+    right = right.T.tocsr()
+    found = []
+    for i in range(len(ours)):
+        row = left[i]
+        shared = (row @ right).toarray().ravel()
+        overlap = shared / np.maximum(row.sum() + sizes - shared, 1)
+        found += [(i, int(j), float(overlap[j])) for j in np.flatnonzero(overlap >= ALIKE)]
+    return found
