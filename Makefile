@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 # longest ones do not all come last.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run check test lint browser demo bench study study-direction
+.PHONY: run check test lint browser demo bench study study-direction study-when
 
 run: $(VENV)/run.done
 	$(PY) -m grads dashboard
@@ -42,6 +42,10 @@ study: $(VENV)/run.done
 # Its second part also takes law_zh/ and medicine/heldout.jsonl.
 study-direction: $(VENV)/run.done
 	PYTHONPATH=.:assets $(PY) assets/direction_study.py $(DATA)
+
+# When gradients are taken, and how much of the data the warm-up sees.
+study-when: $(VENV)/run.done
+	PYTHONPATH=.:assets $(PY) assets/when_study.py $(DATA)
 
 bench: $(VENV)/dev.done
 	$(PY) -m grads bench

@@ -70,7 +70,9 @@ def _help_score(job: together.Helper) -> None:
 def _help_extras(job: together.Helper) -> None:
     run, (_, dtype, device) = job.folder, _loaded(job)
     folder, mine = run.parts / "extras", team.current()
-    together.settled(lambda: answers_alone(job, run, _scorer(job, dtype, device), folder, mine))
+    together.settled(
+        lambda: answers_alone(job, run, _scorer(job, dtype, device), folder, mine=mine)
+    )
 
 
 def _loaded(job: Job[Run]) -> tuple[TokenPool, torch.dtype, str]:

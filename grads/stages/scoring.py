@@ -70,7 +70,7 @@ def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> 
             together.call("extras")
             folder = run.parts / "extras"
             parts = together.settled(
-                lambda: answers_alone(job, run, scorer, folder, team.current())
+                lambda: answers_alone(job, run, scorer, folder, mine=team.current())
             )
             _write_extras(run, parts)
 
@@ -249,7 +249,7 @@ def read_answers_alone(job: Job[Any], run: Run, scorer: GradientScorer, folder: 
 
 
 def answers_alone(
-    job: Job[Any], run: Run, scorer: GradientScorer, folder: Path, mine: Team = ALONE
+    job: Job[Any], run: Run, scorer: GradientScorer, folder: Path, *, mine: Team = ALONE
 ) -> Parts:
     """The parts of a pass over the answers without their questions, this process's share made."""
     folder.parent.mkdir(exist_ok=True)
