@@ -78,13 +78,19 @@ class Stopped(Exception):  # noqa: N818 - a signal between stages, not an error
     """Raised inside a job when the user has asked it to stop."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was refused, of the machine or of its GPU."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY)
+
+
 def of_the_machine(error: BaseException) -> str | None:
     """One line on memory, room on a disk or permission that was refused; None on other errors.
 
     Libraries have errors of their own for these, which repeat the system's words.
     """
     text = str(error)
-    if isinstance(error, MemoryError) or any(words in text.lower() for words in NO_MEMORY):
+    if is_out_of_memory(error):
         return OUT_OF_MEMORY
     number = getattr(error, "errno", None)
     if number not in REFUSALS:

@@ -90,7 +90,7 @@ def widget(name: str, place: Any = st) -> Any:
             label, str(field.default or ""), placeholder="chosen by itself", **shared
         )
         return value.strip() or None
-    if int in kinds or name == "heldout":
+    if int in kinds or name in ("heldout", "batch_tokens"):
         value = field.default if isinstance(field.default, int) else None
         empty = "a tenth" if name == "heldout" else "none"
         return place.number_input(

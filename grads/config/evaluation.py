@@ -131,7 +131,7 @@ class Recipe(Settings):
             "lr": self.lr,
             "lora_rank": self.lora_rank,
             "batch_size": self.batch_size,
-            "batch_tokens": self.batch_tokens or run.batch_tokens,
+            "batch_tokens": self.batch_tokens or run.pass_tokens,
             "dtype": self.dtype or run.dtype,
             "device": self.device or run.device,
             "seed": seed,

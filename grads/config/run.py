@@ -60,9 +60,10 @@ class RunConfig(ProbeConfig):
     """Rank of the LoRA adapter; its alpha is twice the rank."""
     batch_size: int = Field(16, ge=1)
     """Samples an optimizer step of the warm-up."""
-    batch_tokens: int = Field(2048, ge=8)
+    batch_tokens: Annotated[int, Field(ge=8)] | Literal["auto"] = 2048
     """Most tokens, padding included, in one forward pass, of the warm-up and of the scoring;
-    optimizer steps with more tokens accumulate gradients over several passes."""
+    optimizer steps with more tokens accumulate gradients over several passes. auto begins with
+    2048 and, on a GPU, grows until memory says no. A pass that runs out of memory is halved."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the model; auto is bfloat16 where the GPU computes it, else float32."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
@@ -124,6 +125,11 @@ class RunConfig(ProbeConfig):
                 f"warmup_from is {self.warmup_from!r} but warmup is 'none': leave one of them out"
             )
         return self
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of a pass, to begin with where they are auto."""
+        return 2048 if self.batch_tokens == "auto" else self.batch_tokens
 
     @property
     def learning_rate(self) -> float:

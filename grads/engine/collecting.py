@@ -104,8 +104,8 @@ class Collector:
         ids, mask, labels = batch
         return self._tap.reading((ids, mask, labels), share, list(self._directions.values()))
 
-    def keep(self, reading: PassReading, positions: np.ndarray, step: int) -> None:
-        """Note what a pass has shown of the samples at these positions, after `step` steps."""
+    def table(self, reading: PassReading, positions: np.ndarray, step: int) -> pa.Table:
+        """What a pass has shown of the samples at these positions, after `step` steps."""
         table = batch_table(
             reading.result(),
             self.pool.sample_ids[positions],
@@ -114,7 +114,11 @@ class Collector:
             sets=list(self._directions),
         )
         steps = pa.array(np.full(len(positions), step, np.int32))
-        self._tables.append(table.append_column("step", steps))
+        return table.append_column("step", steps)
+
+    def keep(self, tables: list[pa.Table]) -> None:
+        """Note what the passes of a step have shown, once all of them are done."""
+        self._tables += tables
 
     def flush(self, step: int) -> None:
         """Write what was read until now, at the end of step number `step`; all of a team do so."""

@@ -7,6 +7,7 @@ depends on the lengths and the budget alone, so an interrupted pass ends as an u
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from grads.data.tokens import TokenPool, token_batches
+from grads.engine.room import Room
 from grads.engine.team import ALONE, Team
 from grads.errors import ScoringError, Stopped
 from grads.store.files import open_table, write_table
@@ -42,6 +44,7 @@ class Parts:
     batch_tokens: int
     made_from: str
     team: Team = ALONE  # who share the work
+    room: Room | None = None  # for the passes; that of batch_tokens unless given
 
     def plan(self) -> list[list[np.ndarray]]:
         """Batches (positions in the pool), gathered into parts of about PART_TOKENS tokens."""
@@ -74,7 +77,7 @@ class Parts:
         """
         pool, plan, mine = self.pool, self.plan(), self.team
         self.folder.mkdir(exist_ok=True)
-        others = _Others(self, plan, mine)
+        others, room = _Others(self, plan, mine), self.room or Room(self.batch_tokens)
         own = plan[mine.rank :: mine.size]
         done, tokens = 0, 0
         left = sum(int(pool.lengths[batch].sum()) for batches in own for batch in batches)
@@ -84,11 +87,17 @@ class Parts:
                 done += sum(len(batch) for batch in batches)
                 left -= sum(int(pool.lengths[batch].sum()) for batch in batches)
                 continue
-            tables = []
-            for batch in batches:
+            tables: list[pa.Table] = []
+            rest = np.concatenate(batches)  # sorted by length: cut as planned, or as memory allows
+            while len(rest):
                 if should_stop():
                     raise Stopped
-                tables.append(measure(batch))
+                batch = rest[token_batches(pool.lengths[rest], room.tokens)[0]]
+                table = room.tried(partial(measure, batch), len(batch))
+                if table is None:
+                    continue
+                tables.append(table)
+                rest = rest[len(batch) :]
                 done += len(batch)
                 tokens += int(pool.lengths[batch].sum())
                 left -= int(pool.lengths[batch].sum())

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Dataset
@@ -27,6 +29,7 @@ from grads.engine.adapters import add_lora
 from grads.engine.checkpoints import keep_newest, mark_whole, newest_sound
 from grads.engine.collecting import Collector
 from grads.engine.loss import response_losses
+from grads.engine.room import Room
 from grads.errors import GradsError, Stopped, WarmupError
 
 CHECKPOINT_EVERY_S = 120.0
@@ -70,10 +73,10 @@ class _SftTrainer(Trainer):
     """A Trainer whose batches are positions in a TokenPool, split by tokens at each step."""
 
     def __init__(
-        self, pool: TokenPool, batch_tokens: int, collector: Collector | None, **kwargs: Any
+        self, pool: TokenPool, room: Room, collector: Collector | None, **kwargs: Any
     ) -> None:
         super().__init__(train_dataset=_Positions(len(pool)), data_collator=_positions, **kwargs)
-        self.pool, self.batch_tokens, self.collector = pool, batch_tokens, collector
+        self.pool, self.room, self.collector = pool, room, collector
         self.team = team.current()
         self.last_loss, self.last_tokens = 0.0, 0
 
@@ -89,18 +92,15 @@ class _SftTrainer(Trainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         model.train()
         positions = inputs["positions"].cpu().numpy()
-        trained = self.pool.response_tokens(positions)
-        passes = self._share(positions)
-        total = torch.zeros((), device=self.args.device)
         if self.collector is not None:
             self.collector.before_step(int(self.pool.lengths[positions].sum()))
-        for number, part in enumerate(passes, 1):
-            last = number == len(passes)  # only then are gradients summed over the team
-            with nullcontext() if last else self.accelerator.no_sync(model):
-                total += self._pass(model, part, trained)
-        if not passes:  # the others wait for this process's gradients
-            self._losses(model, self._batch(positions[:1]), weight=0.0)
-        total = self.team.total(total)
+        total = None
+        while total is None:  # a pass that was broken off has left half of its gradients
+            passes = self._share(positions)
+            largest = 1 if self.team.size > 1 else max(map(len, passes))  # a team has one rhythm
+            total = self.room.tried(partial(self._passes, model, positions, passes), largest)
+            if total is None:
+                model.zero_grad(set_to_none=True)
         self.last_loss = float(total)
         self.last_tokens = int(self.pool.lengths[positions].sum())
         if not np.isfinite(self.last_loss):
@@ -111,28 +111,47 @@ class _SftTrainer(Trainer):
             )
         return total
 
+    def _passes(self, model: Any, positions: np.ndarray, passes: list[np.ndarray]) -> torch.Tensor:
+        """Forward and backward of a step; its loss."""
+        trained = self.pool.response_tokens(positions)
+        total = torch.zeros((), device=self.args.device)
+        found = []
+        for number, part in enumerate(passes, 1):
+            last = number == len(passes)  # only then are gradients summed over the team
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                loss, reading = self._pass(model, part, trained)
+            total += loss
+            found.append(reading)
+        if not passes:  # the others wait for this process's gradients
+            self._losses(model, self._batch(positions[:1]), weight=0.0)
+        if self.collector is not None:
+            self.collector.keep([table for table in found if table is not None])
+        return self.team.total(total)
+
     def _share(self, positions: np.ndarray) -> list[np.ndarray]:
         """The passes of this process in a step on the samples at these positions."""
         if self.team.size > 1:
             by_length = positions[np.argsort(self.pool.lengths[positions], kind="stable")]
             positions = by_length[self.team.rank :: self.team.size]
-        parts = token_batches(self.pool.lengths[positions], self.batch_tokens)
+        parts = token_batches(self.pool.lengths[positions], self.room.tokens)
         return [positions[part] for part in parts]
 
     def _batch(self, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         ids, mask, labels = self.pool.collate(positions)
         return ids.to(self.args.device), mask.to(self.args.device), labels.to(self.args.device)
 
-    def _pass(self, model: Any, positions: np.ndarray, trained: int) -> torch.Tensor:
-        """Forward and backward of a part of a step, read by the collector where there is one."""
+    def _pass(
+        self, model: Any, positions: np.ndarray, trained: int
+    ) -> tuple[torch.Tensor, pa.Table | None]:
+        """Loss of a part of a step, backward done; what the collector, if any, has read in it."""
         batch = self._batch(positions)
         weight = self.team.size / trained  # the team's gradients are averaged, not summed
         if self.collector is None:
-            return self._losses(model, batch, weight).sum() / trained
+            return self._losses(model, batch, weight).sum() / trained, None
         with self.collector.reading(batch, weight) as reading:
             reading.losses = self._losses(model, batch, weight)
-        self.collector.keep(reading, positions, self.state.global_step)
-        return reading.losses.sum() / trained
+        table = self.collector.table(reading, positions, self.state.global_step)
+        return reading.losses.sum() / trained, table
 
     def _losses(self, model: Any, batch: tuple[torch.Tensor, ...], weight: float) -> torch.Tensor:
         """The losses of the response tokens, backward from `weight` times their sum done."""
@@ -247,7 +266,7 @@ def train(
     )
     watch = _Watch(report, should_stop)
     trainer = _SftTrainer(
-        pool, config.batch_tokens, collector, model=model, args=arguments, callbacks=[watch]
+        pool, Room.of(config, device), collector, model=model, args=arguments, callbacks=[watch]
     )
     watch.trainer = trainer
     newest = mine.agreed(_go_on_from(checkpoints, collector) if mine.leads else None)

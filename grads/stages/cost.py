@@ -43,7 +43,7 @@ def measure(config: RunConfig, pool: TokenPool, stored: int) -> RunCost:
         config.attention,
     )
     loading = time.monotonic() - started
-    batch = _typical_batch(pool, min(MEASURED_TOKENS, config.batch_tokens))
+    batch = _typical_batch(pool, min(MEASURED_TOKENS, config.pass_tokens))
     tokens = int(pool.lengths[batch].sum())
     inputs = pool.collate(batch, device)
     before, watch = _memory(device), _Peak(device)
@@ -63,7 +63,7 @@ def measure(config: RunConfig, pool: TokenPool, stored: int) -> RunCost:
     padded = int(pool.lengths[batch].max()) * len(batch)
     growth = max(watch.most - before - 4 * trainable, 0) / padded
     seconds = _stage_seconds(config, pool, loading=loading, scoring=scoring, training=training)
-    widest = min(config.batch_tokens, int(pool.lengths.max()) * len(pool))
+    widest = min(config.pass_tokens, int(pool.lengths.max()) * len(pool))
     return RunCost(
         seconds={name: round(value, 1) for name, value in seconds.items()},
         memory_bytes=int(before + growth * widest + 12 * trainable),

@@ -252,7 +252,7 @@ class Lab:
             sums = measure(
                 model,
                 probe,
-                self.settings.batch_tokens,
+                self.settings.pass_tokens,
                 self.device,
                 reference=against,
                 report=self._report,
@@ -280,7 +280,7 @@ class Lab:
             self.tasks,
             model,
             models.load_tokenizer(self.settings.model),
-            batch_size=max(1, self.settings.batch_tokens // longest),
+            batch_size=max(1, self.settings.pass_tokens // longest),
             report=self._report,
             should_stop=self.job.should_stop,
         )

@@ -20,6 +20,7 @@ from grads.engine.during import TrainingTap
 from grads.engine.gradients import GradientScorer
 from grads.engine.passes import Parts, Progress
 from grads.engine.probing import mean_gradient, without_questions
+from grads.engine.room import Room
 from grads.engine.scoring import (
     direct_pool,
     has_set,
@@ -98,7 +99,7 @@ def directions(
         found[name] = mean_gradient(
             scorer,
             _rows_of_set(run, scorer, name),
-            batch_tokens=config.batch_tokens,
+            batch_tokens=config.pass_tokens,
             device=models.pick_device(config.device),
             sketch=run.read_manifest().probes[name].sketch,
             seed=config.seed,
@@ -151,11 +152,12 @@ def parts_of(
     """The parts of a pass over the pool, told apart by all that decides what they hold."""
     made, config = run.read_manifest(), run.config()
     needed = {name: made.files.get(name) for name in pipeline.STAGES["score"].needs}
+    device = models.pick_device(config.device)
     needed |= {"model": made.model_digest, "dtype": str(scorer.model.dtype)}
     needed.pop("probe_sets")  # the sets that count are named one by one
     against = [(name, made.probes[name].digest, made.probes[name].sketch) for name in sorted(sets)]
-    made_from = digest_of([needed, MEASURED, config.batch_tokens, config.seed, against, more])
-    return Parts(folder, pool, config.batch_tokens, made_from)
+    made_from = digest_of([needed, MEASURED, config.pass_tokens, config.seed, against, more])
+    return Parts(folder, pool, config.pass_tokens, made_from, room=Room.of(config, device))
 
 
 def collector_of(job: Job[Run], tap: TrainingTap, pool: TokenPool, dtype: torch.dtype) -> Collector:
@@ -172,7 +174,7 @@ def collector_of(job: Job[Run], tap: TrainingTap, pool: TokenPool, dtype: torch.
             name: (_rows_of_set(run, tap.scorer, name), one.sketch)
             for name, one in run.read_manifest().probes.items()
         },
-        batch_tokens=config.batch_tokens,
+        batch_tokens=config.pass_tokens,
         dtype=dtype,
     )
 
