@@ -14,17 +14,14 @@ a round, so that a machine whose speed drifts does not bend it. The peers:
 """
 
 import copy
-import ctypes
-import gc
 import importlib.util
 import json
 import platform
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -34,13 +31,14 @@ import psutil
 import torch
 import torch.nn.functional as F
 
+from grads.bench import memory as long_answers
+from grads.bench.peak import peak_memory
 from grads.config.run import RunConfig
 from grads.data import prepare as data
 from grads.data.sources import read_source
 from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine import models
 from grads.engine.adapters import add_lora
-from grads.engine.anatomy import HeadReached, tapped
 from grads.engine.directions import Direction
 from grads.engine.during import TrainingTap
 from grads.engine.gradients import GradientScorer
@@ -84,7 +82,7 @@ def main(out: Path, dataset: str) -> dict[str, Any]:
     for round_number in range(ROUNDS):
         for name, make in makers.items():
             arm = make(copy.deepcopy(model))
-            with _peak_memory() as peak:
+            with peak_memory() as peak:
                 arm(batches[-1])  # the largest: allocators and caches are warm
                 started = time.perf_counter()
                 results = [arm(batch) for batch in batches]
@@ -148,6 +146,7 @@ def _report(
         "scoring_over_bound": _ratios(seconds, "scoring", "bound"),
         "during_over_lora_step": _ratios(seconds, "during", "LoRA step"),
         "arms": arms,
+        "long_answers_mb": long_answers.main(),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -161,13 +160,11 @@ def _ratios(seconds: dict[str, list[float]], arm: str, other: str) -> list[float
 
 def _bound(model: Any) -> Arm:
     scorer = GradientScorer(model)
-    head = model.get_output_embeddings()
 
     def run(batch: Batch) -> None:
-        with torch.enable_grad(), tapped(scorer.embedding, head) as tap, suppress(HeadReached):
-            model(input_ids=batch[0], use_cache=False)
-        assert tap.hidden is not None
-        torch.autograd.grad(tap.hidden, tap.leaves[0], tap.hidden.detach())
+        with torch.enable_grad():
+            hidden, leaf = scorer.to_head(batch[0])
+        torch.autograd.grad(hidden, leaf, hidden.detach())
 
     return run
 
@@ -306,26 +303,3 @@ def _ghost_clipping(model: Any) -> Arm:
         return norms
 
     return run
-
-
-@contextmanager
-def _peak_memory() -> Iterator[dict[str, float]]:
-    """Largest resident memory inside the block above its beginning, in MB, sampled every 10 ms."""
-    gc.collect()
-    if sys.platform == "linux":  # give what earlier arms have freed back to the system
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    process, ended = psutil.Process(), threading.Event()
-    start = process.memory_info().rss
-    peak = {"mb": 0.0}
-
-    def watch() -> None:
-        while not ended.wait(0.01):
-            peak["mb"] = max(peak["mb"], (process.memory_info().rss - start) / 2**20)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        ended.set()
-        thread.join()

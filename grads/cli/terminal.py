@@ -284,6 +284,9 @@ def bench_lines(result: dict[str, Any]) -> list[str]:
         ("during_over_lora_step", "a LoRA step that is read takes {} times one that is not"),
     ):
         lines.append(what.format(", ".join(f"{ratio:.2f}" for ratio in result[name])))
+    for arm, found in result["long_answers_mb"].items():
+        told = ", ".join(f"{mb:,} MB at batch {batch}" for batch, mb in found.items())
+        lines.append(f"answers of 1,024 tokens, vocabulary 152,000: {arm}: {told}")
     return lines
 
 

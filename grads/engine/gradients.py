@@ -94,7 +94,7 @@ class GradientScorer:
         """The batch's way through body and head and back to the embeddings; as `score` takes it."""
         ids, lengths, labels = squeeze_padding(input_ids, attention_mask, labels)
         with torch.enable_grad():
-            hidden, leaf = self._forward(ids)
+            hidden, leaf = self.to_head(ids)
         h, targets, sample, position = _responses(hidden, labels)
         counts = torch.bincount(sample, minlength=len(ids)).tolist()
         groups = group_rows(ids, lengths, targets, counts)
@@ -123,12 +123,12 @@ class GradientScorer:
     def losses(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
         """(B,) mean loss of each sample in nats per response token, by a forward pass alone."""
         ids, _, labels = squeeze_padding(input_ids, attention_mask, labels)
-        h, targets, sample, _ = _responses(self._forward(ids)[0], labels)
+        h, targets, sample, _ = _responses(self.to_head(ids)[0], labels)
         each = losses(self.head, h, targets)
         summed = each.new_zeros(len(ids)).index_add_(0, sample, each)
         return summed / torch.bincount(sample, minlength=len(ids))
 
-    def _forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def to_head(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         """What enters the head, (B, T, d), and the embedding output it depends on.
 
         Padding is on the right, where causal attention never sees it: no mask is needed.
