@@ -165,6 +165,12 @@ DATA = {
         1,
         {1: "'tools' is no JSON"},
     ),
+    "a tool whose function is a text": Data(
+        "d.jsonl",
+        rows(said(("assistant", "b")), said(("assistant", "b"), tools=[{"function": "look"}])),
+        1,
+        {1: "function is no object"},
+    ),
     "arguments of a call, nested without end": Data(
         "d.jsonl",
         rows(said(("assistant", "b")), {"messages": [{"role": "gpt", "tool_calls": CALL}]}),
@@ -317,6 +323,11 @@ DATA = {
         "d.parquet",
         parquet(pa.Table.from_arrays([pa.array(["a"])] * 3, ["question", "answer", "answer"])),
         error="names a column twice",
+    ),
+    "a name of a column that is no UTF-8": Data(
+        "d.parquet",
+        beside(pa.nulls(2)).replace(b"answer", b"answe\xee"),
+        error="not a readable Parquet file",
     ),
     "a damaged page": Data(
         "d.parquet",

@@ -272,4 +272,6 @@ def _tools(value: Any) -> list[dict[str, Any]]:
         return []
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise Unusable("column 'tools' holds no list of objects", "write it as a list of tools")
+    if not all(isinstance(tool.get("function", {}), dict) for tool in value):
+        raise Unusable("a tool's function is no object", "write {name: ..., parameters: {...}}")
     return value

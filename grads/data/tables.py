@@ -22,9 +22,8 @@ def from_parquet(data: bytes, name: str, limit: int | None) -> Part:
     """The rows of a Parquet file."""
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read()
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{name} is not a readable Parquet file ({reason})") from None
+    except (*UNREADABLE, OSError) as error:
+        raise DataError(f"{name} is not a readable Parquet file ({_first_line(error)})") from None
     return _part(table.slice(0, limit), name)
 
 
