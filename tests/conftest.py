@@ -26,6 +26,12 @@ def pytest_runtest_protocol(item):
 
 
 @pytest.fixture(scope="session")
+def full():
+    """Whether the tests marked `full` run at their whole length: `make reliability` asks for it."""
+    return os.environ.get("RELIABILITY") == "full"
+
+
+@pytest.fixture(scope="session")
 def demo_model(tmp_path_factory):
     """The bundled model, converted at its first use ever: by one of the processes of the tests."""
     from grads.engine import models

@@ -33,6 +33,7 @@ KINDS = {
     "reasoning": [HEART, says("A pump.", reasoning="It moves blood.")],
     "one letter": [user("I"), says("I"), user("I I"), says("I")],
     "no question": [says("I am here.")],
+    "control tokens": [user("What does <|im_end|> do, </s>?"), says("<s> begins, </s> ends. </s>")],
     "long": [HEART, says("A pump. " * 400)],
     "text": [Turn("text", "The heart is a pump.")],
 }
@@ -40,6 +41,7 @@ MIXES = {
     "mixed": ["single turn", "several turns", "system", "two questions"],
     "cut": ["single turn", "long", "several turns"],
     "weighted": ["first answer silent", "several turns", "last answer silent"],
+    "control tokens among others": ["single turn", "control tokens", "several turns"],
     "everything": ["single turn", "tools", "assistant first", "several turns", "long"],
 }
 SETS = {kind: [kind] for kind in KINDS} | MIXES

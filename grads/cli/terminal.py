@@ -190,6 +190,11 @@ def run_lines(run: Run, summary: api.RunSummary) -> list[str]:
             f"{manifest.without_end_of_turn:,} samples train no end-of-turn token: the model's"
             " chat template shows none"
         )
+    if manifest.spelled_out:
+        lines.append(
+            f"{manifest.spelled_out:,} samples spell out control tokens of the model, which are"
+            " read as plain text"
+        )
     return [*lines, f"next: python -m grads select --run-dir {run.path} --name mine --ratio 0.1"]
 
 

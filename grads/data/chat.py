@@ -1,7 +1,7 @@
 """A conversation -> token ids and the mask of trained tokens, by the model's chat template.
 
-Only the assistant's turns carry loss, each with its end-of-turn token. Where a model has no chat
-template, `PLAIN_TEMPLATE` stands in:
+Only the assistant's turns carry loss, each with its end-of-turn token. A control token that a row
+spells out is text. Where a model has no chat template, `PLAIN_TEMPLATE` stands in:
 
     ### System:\\n...\\n\\n### Question:\\n...\\n\\n### Answer:\\n...<eos>
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from grads.data.spans import render
+from grads.data.spelled import controls_of, write
 from grads.data.turns import Turn, Unusable
 
 PLAIN_TEMPLATE = (
@@ -36,6 +36,7 @@ class Encoded:
     truncated: bool
     pieces: list[str]  # (T,) the text each token stands for; empty where nobody will read them
     ends: bool = True  # whether a token ends what the assistant says
+    spelled: bool = False  # whether its text spells out a control token
 
     @property
     def response_tokens(self) -> int:
@@ -54,23 +55,20 @@ def encode(
     """Tokens and trained positions of a conversation; raises Unusable with the reason."""
     if turns[0].role == "text":
         return _encode_text(turns[0].content, tokenizer, max_length)
-    rendered = render(turns, tokenizer, tools or None)
-    text = rendered.text
-    encoding = tokenizer(
-        text, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False
-    )
-    offsets = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-    starts, ends = offsets.T
+    written = write(turns, tokenizer, tools or None)
+    rendered, text = written.rendered, written.text
+    found, offsets = controls_of(tokenizer).encode(rendered.text, written.spelled)
+    starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
     trained = np.zeros(len(starts), dtype=bool)
     for begin, end in rendered.spans:
         trained |= (starts < end) & (ends > begin)  # a token on the border says some of it
-    ids = np.array(encoding["input_ids"][:max_length], dtype=np.int32)
     sample = Encoded(
-        input_ids=ids,
+        input_ids=np.array(found[:max_length], dtype=np.int32),
         trained=trained[:max_length],
         truncated=len(starts) > max_length,
         pieces=_pieces(text, starts)[:max_length],
         ends=rendered.ends,
+        spelled=written.spelled,
     )
     if not trained[1:].any():
         raise Unusable(
@@ -87,6 +85,11 @@ def encode(
 
 def _encode_text(text: str, tokenizer: Any, max_length: int) -> Encoded:
     """All of a text is trained, as in pre-training, with the tokenizer's own marks and its end."""
+    if name := controls_of(tokenizer).spelled([text]):
+        raise Unusable(
+            f"it spells out the control token {name}, which only a chat template may write",
+            "give conversations as messages; an end of text is added without it",
+        )
     encoding = tokenizer(text, return_offsets_mapping=True, return_attention_mask=False)
     ids = list(encoding["input_ids"])
     offsets = encoding["offset_mapping"]

@@ -70,6 +70,8 @@ def _header(reader: Any, name: str) -> list[str]:
         reason, advice = _why(error, 1, reader.line_num)
         raise DataError(f"{name} line 1, the header: {reason}; {advice}") from None
     place = f"{name} line {reader.line_num}"
+    if header and header[0].lstrip().startswith(("{", "[{")):
+        raise DataError(f"{name} is JSON: name it {name.partition('.')[0]}.jsonl")
     if ESCAPED.search("".join(header)):
         reason, advice = not_utf8(_bytes_of(header))
         raise DataError(f"{place}, the header: {reason}; {advice}")

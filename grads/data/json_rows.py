@@ -6,16 +6,31 @@ Which of these a file holds is told by what is in it, as its suffix often says a
 import io
 import json
 import re
+import sys
 from typing import Any
 
 from grads.data.reading import ESCAPED, not_utf8, text_of
 from grads.data.rows import AS_OBJECT, Part, excerpt, is_turn
 
-DECODER = json.JSONDecoder()
 SPACE = re.compile(r"[ \t\r\n]*")
 APART = re.compile(r"[ \t\r\n,]*")  # what may stand between objects that follow each other
 FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*([^\n]*)")
 CORRECT = "correct or remove it"
+
+
+class _TwiceError(ValueError):
+    """An object that has a key twice: which of the values is meant, nobody can tell."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(f"it has the key {excerpt(max(keys, key=keys.count))} twice")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def read_json(data: bytes, limit: int | None) -> Part:
@@ -25,7 +40,7 @@ def read_json(data: bytes, limit: int | None) -> Part:
     text = text_of(data)
     if text.startswith("{", _behind(SPACE, text, 0)):
         try:
-            return _from_object(json.loads(text), limit, ESCAPED.search(text) is not None)
+            return _from_object(DECODER.decode(text), limit, ESCAPED.search(text) is not None)
         except (ValueError, RecursionError):  # several objects, or a broken one
             pass
     return _from_values(text, limit)
@@ -93,7 +108,7 @@ def _from_lines(data: bytes, limit: int | None) -> Part:
         if not text:
             continue
         try:
-            value = json.loads(text)
+            value = DECODER.decode(text)
         except (ValueError, RecursionError) as error:
             place = f"character {getattr(error, 'colno', 1)}"
             part.refuse(number, number + 1, *_why(text, 0, error, place))
@@ -154,6 +169,11 @@ def _from_values(text: str, limit: int | None) -> Part:
             break
         try:
             value, end = DECODER.raw_decode(text, place)
+        except _TwiceError as error:
+            _, end = json.JSONDecoder().raw_decode(text, place)
+            part.refuse(number, line, *_why(text, place, error, ""))
+            line += text.count("\n", place, end)
+            place = _behind(APART, text, end)
         except (ValueError, RecursionError) as error:
             at = f"line {getattr(error, 'lineno', line)}, column {getattr(error, 'colno', 1)}"
             reason, advice = _why(text, place, error, at)
@@ -177,9 +197,14 @@ def _from_values(text: str, limit: int | None) -> Part:
 
 def _why(text: str, start: int, error: Exception, at: str) -> tuple[str, str]:
     """Why the value that begins at `start` cannot be read, and what to do."""
+    if isinstance(error, _TwiceError):
+        return str(error), "give each key once"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply", CORRECT
     if not isinstance(error, json.JSONDecodeError):
-        deep = isinstance(error, RecursionError)
-        return "it is nested too deeply" if deep else str(error).split(":")[0], CORRECT
+        return f"it holds a number of more than {sys.get_int_max_str_digits()} digits", CORRECT
+    if text.startswith("\ufeff", start):
+        return "it begins with a byte order mark, as files that were joined do", "remove the mark"
     if text.startswith(("{'", "[{'"), start):
         return "it holds a Python dict", "write it as JSON, with json.dumps"
     if text[start] not in '{["':

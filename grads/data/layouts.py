@@ -173,6 +173,8 @@ def conversation(row: Row, layout: Layout) -> Conversation:
         json.dumps(row, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         raise Unusable("it holds half a character (a lone surrogate)", "correct its text") from None
+    except RecursionError:
+        raise Unusable("it is nested too deeply", "take the deepest column out") from None
     for name in UNREADABLE:
         if row.get(name) not in (None, "", [], {}):
             raise Unusable(
@@ -182,10 +184,15 @@ def conversation(row: Row, layout: Layout) -> Conversation:
     if "text" in roles:
         return Conversation([Turn("text", text_of(row.get(roles["text"]), roles["text"]))])
     turns = _turns(row, roles)
-    system = text_of(row.get(roles.get("system", "")), "system", required=False)
+    system = text_of(_played(row, roles, "system"), "system", required=False)
     if system:
         turns = [Turn("system", system), *turns]
-    return Conversation(turns, _tools(row.get(roles.get("tools", ""))))
+    return Conversation(turns, _tools(_played(row, roles, "tools")))
+
+
+def _played(row: dict[str, Any], roles: dict[str, str], role: str) -> Any:
+    """What stands in the column of a role; None where none plays it: a column may be called ""."""
+    return row.get(roles[role]) if role in roles else None
 
 
 def _turns(row: dict[str, Any], roles: dict[str, str]) -> list[Turn]:
@@ -211,7 +218,7 @@ def answered(turns: list[Turn]) -> list[Turn]:
 
 def _chosen(row: dict[str, Any], roles: dict[str, str]) -> list[Turn]:
     """The chosen side: a whole conversation, or the answer to the prompt."""
-    chosen, prompt = row.get(roles["chosen"]), row.get(roles.get("prompt", ""))
+    chosen, prompt = row.get(roles["chosen"]), _played(row, roles, "prompt")
     if isinstance(chosen, str):
         return _prompt_and_response(row, roles, "chosen")
     turns = messages_of(chosen, roles["chosen"])
@@ -228,11 +235,11 @@ def _prompt_and_response(
         asked = [turn.silent() for turn in messages_of(prompt, roles["prompt"])]
         # The completion itself must answer, and alone is learned.
         return asked + answered(messages_of(response, roles[answer]))
-    parts = [text_of(row.get(roles.get("context", "")), "context", required=False)]
+    parts = [text_of(_played(row, roles, "context"), "context", required=False)]
     parts.append(text_of(prompt, roles.get("prompt", "prompt")))
-    parts.append(text_of(row.get(roles.get("input", "")), "input", required=False))
+    parts.append(text_of(_played(row, roles, "input"), "input", required=False))
     return [
-        *_history(row.get(roles.get("history", ""))),
+        *_history(_played(row, roles, "history")),
         Turn("user", "\n\n".join(part for part in parts if part)),
         Turn("assistant", text_of(response, roles[answer])),
     ]
@@ -259,10 +266,12 @@ def _tools(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unusable("column 'tools' is no JSON", "write it as a list of tools") from None
     if not value:
         return []
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise Unusable("column 'tools' holds no list of objects", "write it as a list of tools")
+    if not all(isinstance(tool.get("function", {}), dict) for tool in value):
+        raise Unusable("a tool's function is no object", "write {name: ..., parameters: {...}}")
     return value

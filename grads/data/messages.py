@@ -1,8 +1,10 @@
 """Messages as data sets write them -> turns: roles by many names, parts, calls, weights."""
 
 import json
+import math
 from typing import Any
 
+from grads.data.rows import excerpt
 from grads.data.turns import Turn, Unusable
 
 ROLES = {
@@ -39,6 +41,11 @@ def messages_of(value: Any, column: str) -> list[Turn]:
         raise Unusable(f"column '{column}' holds no list of messages", "fill it in, or remove it")
     if all(isinstance(message, list | tuple) for message in messages):
         messages = _from_pairs(messages, column)
+    if any(isinstance(message, str) for message in messages):
+        raise Unusable(
+            f"in column '{column}' a message is not an object but text",
+            "join them to one text, or write each as {role: ..., content: ...}",
+        )
     turns = [turn for message in messages for turn in _turn(message)]
     return _joined_calls(turns)
 
@@ -47,8 +54,9 @@ def _as_list(value: Any, column: str) -> list[Any]:
     if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
         try:
             value = json.loads(value)
-        except ValueError as error:
-            reason = str(error).split(":")[0]
+        except (ValueError, RecursionError) as error:
+            deep = isinstance(error, RecursionError)
+            reason = "nested too deeply" if deep else str(error).split(":")[0]
             raise Unusable(
                 f"column '{column}' holds text that begins as JSON but is none ({reason})",
                 "correct it, or write a list of messages",
@@ -114,6 +122,12 @@ def _first(message: dict[str, Any], names: tuple[str, ...]) -> Any:
 
 
 def _trained(message: dict[str, Any]) -> bool:
+    """Whether a message carries loss; raises Unusable where that is not said plainly."""
+    for key in UNTRAINED:
+        if message.get(key) not in (None, 0, 1):  # False and True are among them
+            raise Unusable(
+                f"a message has {key} {excerpt(str(message[key]))}", "only 0 and 1, false and true"
+            )
     return not any(message.get(key) == 0 for key in UNTRAINED)
 
 
@@ -133,7 +147,7 @@ def _joined(content: Any) -> Any:
                 f"a message holds a part of the kind '{kind}'",
                 "only text can be scored: leave the row out, or describe the part",
             )
-        texts.append(str(text or ""))
+        texts.append(text_of(text, "content", required=False))
     return "".join(texts)
 
 
@@ -175,7 +189,7 @@ def _call_turn(content: Any, trained: bool) -> Turn:
 def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Unusable(f"{what} hold text that is no JSON", "write it as JSON") from None
 
 
@@ -203,6 +217,8 @@ def text_of(value: Any, column: str, required: bool = True) -> str:
         if required:
             raise Unusable(f"column '{column}' is empty", "fill it in, or remove the row")
         return ""
+    if value in (math.inf, -math.inf):
+        raise Unusable(f"column '{column}' holds a number without end", "write it as text")
     if not isinstance(value, str | int | float):
         kind = type(value).__name__
         raise Unusable(f"column '{column}' holds a {kind}, not text", "write it as text")

@@ -35,6 +35,7 @@ class Prepared:
     rejects: list[dict[str, Any]]
     unused: list[str]  # columns of text, lists or labels that nothing uses
     unended: int  # samples whose answers no token ends, as the template shows none
+    spelled: int  # samples whose text spells out a control token, which stays text
 
 
 def prepare(
@@ -81,6 +82,7 @@ def prepare(
         rejects=rejects,
         unused=unused([source.rows[i] or {} for i, _, _ in kept], layout),
         unended=sum(not sample.ends for _, _, sample in kept),
+        spelled=sum(sample.spelled for _, _, sample in kept),
     )
 
 
@@ -146,6 +148,7 @@ def _tokens_table(source: Source, kept: list[Kept]) -> pa.Table:
             "input_ids": pa.LargeListArray.from_arrays(offsets, ids),
             "trained": pa.LargeListArray.from_arrays(offsets, trained),
             "pieces": pa.LargeListArray.from_arrays(offsets, pa.array(pieces, TEXT)),
+            "spelled": pa.array([sample.spelled for _, _, sample in kept]),
         }
     )
 

@@ -60,6 +60,7 @@ LOOKS: tuple[tuple[bytes, str, str], ...] = (
 )
 CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))  # rare in text, common in all else
 HEAD = 4096  # bytes that tell what a file is
+MOST_UNPACKED, MOST_TIMES = 2**28, 200  # bytes that any file may unpack to, and times its size
 
 
 def suffix_of(path: Path) -> str:
@@ -121,12 +122,20 @@ def _unpacked(path: Path, data: bytes) -> bytes:
         if not data:
             what, advice = "empty", "download or pack it again"
         raise DataError(f"{path.name} is named as packed with {packing} but is {what}: {advice}")
+    most = max(MOST_UNPACKED, MOST_TIMES * len(data))
     try:
-        return bytes(pa.CompressedInputStream(pa.BufferReader(data), packing).read())
+        with pa.CompressedInputStream(pa.BufferReader(data), packing) as file:
+            unpacked = bytes(file.read(most + 1))
     except OSError as error:
         reason = str(error).splitlines()[0]
         what = "is cut short" if "Truncated" in reason else f"is damaged ({reason})"
         raise DataError(f"{path.name} {what}: download or pack it again") from None
+    if len(unpacked) > most:
+        raise DataError(
+            f"{path.name} unpacks to more than {MOST_TIMES} times its size, as no data do: give it"
+            " unpacked, where you trust it"
+        )
+    return unpacked
 
 
 def _is_utf16(data: bytes) -> bool:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from jinja2.exceptions import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from grads.data.turns import Turn, Unusable
+from grads.text import VALUE, cut, visible
 
 MARK = "\ue000\ue001\ue002"  # of the private use area: no text begins or ends so
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -102,16 +102,11 @@ class _Template:
                 add_generation_prompt=prompt,
                 **self.tokenizer.special_tokens_map,
             )
-        except (
-            TemplateError,
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            IndexError,
-        ) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a template is code of others, and raises what it likes
             raise Unusable(
-                f"the model's chat template refuses it: {error}",
+                f"the model's chat template refuses it: {cut(visible(str(error)), VALUE)}",
                 "change the order or roles of its turns, or use another model",
             ) from None
         return texts[0], spans[0] if spans else []

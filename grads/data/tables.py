@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -13,15 +14,17 @@ from grads.data.places import choose
 from grads.data.rows import Part
 from grads.errors import DataError
 
+# What Arrow raises of values that have no meaning: text of other bytes, a date of no calendar.
+UNREADABLE = (ValueError, OverflowError, pa.ArrowException, NotImplementedError)
+
 
 def from_parquet(data: bytes, name: str, limit: int | None) -> Part:
     """The rows of a Parquet file."""
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{name} is not a readable Parquet file ({reason})") from None
-    return _part(table.slice(0, limit))
+        table = pq.ParquetFile(pa.BufferReader(data)).read()
+    except (*UNREADABLE, OSError) as error:
+        raise DataError(f"{name} is not a readable Parquet file ({_first_line(error)})") from None
+    return _part(table.slice(0, limit), name)
 
 
 def is_saved(path: Path) -> bool:
@@ -45,7 +48,7 @@ def from_saved(path: Path, config: RunConfig) -> tuple[Part, str]:
     if isinstance(loaded, DatasetDict):
         loaded = loaded[choose(path.name, list(loaded), config.split)]
     table = loaded.with_format("arrow")[:]
-    return _part(table.slice(0, config.limit)), loaded._fingerprint
+    return _part(table.slice(0, config.limit), path.name), loaded._fingerprint
 
 
 def _refuse_files_elsewhere(path: Path) -> None:
@@ -87,7 +90,7 @@ def from_hub(config: RunConfig) -> tuple[Part, str]:
             f" {_first_line(error)}; check the id, the network, --split and --revision"
         ) from error
     chosen = loaded[choose(config.dataset, list(loaded), config.split)]
-    return _part(chosen.with_format("arrow")[: config.limit]), chosen._fingerprint
+    return _part(chosen.with_format("arrow")[: config.limit], config.dataset), chosen._fingerprint
 
 
 def joined(tables: dict[str, pa.Table]) -> pa.Table:
@@ -104,9 +107,47 @@ def joined(tables: dict[str, pa.Table]) -> pa.Table:
         ) from None
 
 
-def _part(table: pa.Table) -> Part:
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return Part(ids=list(range(len(rows))), rows=rows, size=len(rows), table=table)
+def _part(table: pa.Table, name: str) -> Part:
+    """The rows of a table; those with a value that has no meaning are refused."""
+    names = table.column_names
+    if len(set(names)) < len(names):
+        raise DataError(f"{name} names a column twice: rename one of {names}")
+    part = Part()
+    try:
+        part.rows = table.to_pylist()
+    except UNREADABLE:
+        table = _readable(table, part)
+    else:
+        part.ids = list(range(len(table)))
+    part.size, part.table = len(part), table
+    return part
+
+
+def _readable(table: pa.Table, part: Part) -> pa.Table:
+    """The rows that can be read one by one, put into the part as the others are."""
+    for number in range(len(table)):
+        try:
+            (row,) = table.slice(number, 1).to_pylist()
+        except UNREADABLE:
+            part.refuse(number, None, *_unreadable(table.slice(number, 1)))
+        else:
+            part.take(number, None, row)
+    mask = np.zeros(len(table), bool)  # `take` would join texts that may exceed 2 GiB
+    mask[part.ids] = True
+    return table.filter(pa.array(mask))
+
+
+def _unreadable(row: pa.Table) -> tuple[str, str]:
+    """The first column that cannot be read, why, and what to do."""
+    for column in row.column_names:
+        try:
+            row[column].to_pylist()
+        except UnicodeDecodeError:
+            return f"its column '{column}' is called text and is not UTF-8", "write it as UTF-8"
+        except UNREADABLE as error:
+            kind = row.schema.field(column).type
+            return f"its column '{column}' holds no {kind} ({_first_line(error)})", "correct it"
+    raise ValueError("every column of this row can be read")
 
 
 def _first_line(error: Exception) -> str:

@@ -69,9 +69,10 @@ def _without_lora(model: Any, few: torch.Tensor) -> list[str]:
 def load_adapter(model: Any, path: Path) -> Any:
     """The model with a saved LoRA adapter in place; raises ModelError where that is not whole."""
     try:
+        with safe_open(path / "adapter_model.safetensors", "pt") as file:  # PEFT reads pickles too
+            names = set(file.keys())
         loaded = PeftModel.from_pretrained(model, str(path)).eval()
-        with safe_open(path / "adapter_model.safetensors", "pt") as file:
-            differ = set(file.keys()) ^ set(get_peft_model_state_dict(loaded))
+        differ = names ^ set(get_peft_model_state_dict(loaded))
     except Exception as error:  # as above
         raise cannot_load("adapter", str(path), error) from error
     if differ:  # PEFT would leave what is missing as it begins: without effect

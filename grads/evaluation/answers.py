@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from grads.data.spans import render
+from grads.data.spelled import controls_of, write
 from grads.data.turns import Turn
 from grads.errors import Stopped
 from grads.evaluation.closeness import words
@@ -94,10 +94,10 @@ def closeness(probe: Probe, written: dict[int, str]) -> dict[str, Sums]:
 @torch.inference_mode()
 def write_answer(model: Any, tokenizer: Any, turns: list[Turn]) -> str:
     """What the model says, greedily, in the place of the last answer; at most ANSWER_TOKENS."""
-    rendered = render(turns, tokenizer)
-    prompt = rendered.text[: rendered.spans[-1][0]]
-    inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
-    ids = inputs["input_ids"].to(next(model.parameters()).device)
+    whole = write(turns, tokenizer)
+    before = whole.rendered.text[: whole.rendered.spans[-1][0]]
+    prompt, _ = controls_of(tokenizer).encode(before, whole.spelled)
+    ids = torch.tensor([prompt], device=next(model.parameters()).device)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     room = ANSWER_TOKENS if limit is None else min(ANSWER_TOKENS, limit - ids.shape[1])
     if room < 1:

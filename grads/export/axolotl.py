@@ -12,7 +12,7 @@ import yaml
 
 from grads.config.run import RunConfig
 from grads.data.turns import Turn
-from grads.export.exact import frame, scored
+from grads.export.exact import frame, reads_as_control, scored
 from grads.export.rows import Format, Subset, count_lines, dump_lines, token_table, write_text
 from grads.export.settings import brings_none, is_text, lora_alpha, model_name, write_template
 
@@ -26,7 +26,8 @@ def _ending(subset: Subset) -> str | None:
     conversations, rows = subset.conversations(), scored(subset)
     if rows is None or subset.template is None or is_text(subset) or subset.tools:
         return None
-    if not all(_plain(turn) for c in conversations for turn in c.turns):
+    plain = all(_plain(turn) for c in conversations for turn in c.turns)
+    if not plain or reads_as_control(subset):
         return None
     found = frame(rows, conversations)
     if found is None or found.opening or not found.closing:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from grads.data.layouts import Conversation
 from grads.export.rows import Subset, Template, learned
@@ -67,6 +68,11 @@ def scored(subset: Subset) -> ScoredRows | None:
     if subset.tokens is None or "pieces" not in subset.tokens.column_names:
         return None
     return ScoredRows(subset.tokens.select(["pieces", "trained", "truncated"]))
+
+
+def reads_as_control(subset: Subset) -> bool:
+    """Whether a trainer that writes the rows out would take text of theirs for control tokens."""
+    return subset.tokens is not None and bool(pc.any(subset.tokens["spelled"]).as_py())
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Subset:
     ids: list[int] | None = None
     tools: list[list[dict[str, Any]]] | None = None  # that a row offers, where any does
     template: Template | None = None  # unknown in runs from before 0.5
-    tokens: pa.Table | None = None  # as tokens.parquet holds them, and whether they are truncated
+    tokens: pa.Table | None = None  # of tokens.parquet, always with `spelled`, and `truncated`
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -114,6 +114,8 @@ def _tokens(run: Run, samples: pa.Table) -> pa.Table | None:
     if not run.tokens_file.exists():
         return None
     tokens = run.read_table(run.tokens_file)
+    if "spelled" not in tokens.column_names:
+        tokens = tokens.append_column("spelled", pa.repeat(False, len(tokens)))
     tokens = tokens.filter(pc.is_in(tokens["sample_id"], samples["sample_id"]))
     if not tokens["sample_id"].equals(samples["sample_id"]):
         return None

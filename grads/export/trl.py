@@ -14,7 +14,7 @@ import yaml
 
 from grads.config.run import RunConfig
 from grads.data.layouts import Conversation
-from grads.export.exact import Scored, ScoredRows, frame, marked, rendered, scored
+from grads.export.exact import Scored, ScoredRows, frame, marked, reads_as_control, rendered, scored
 from grads.export.rows import (
     Format,
     Subset,
@@ -93,6 +93,8 @@ def _way(subset: Subset) -> _Way | None:
             t.role == "assistant" and not t.trained for c in conversations for t in c.turns
         )
         return None if weighted else _Way(pairs=False, marks=True)
+    if reads_as_control(subset):
+        return None
     for way in _ways(subset, rows, subset.template):
         pairs = zip(conversations, rows, strict=True)
         if all(way.agrees(conversation, row, subset.template) for conversation, row in pairs):

@@ -157,6 +157,7 @@ def _prepare(job: Job[Run]) -> None:
         columns=prepared.layout.roles,
         unused_columns=prepared.unused,
         without_end_of_turn=prepared.unended,
+        spelled_out=prepared.spelled,
         max_length=max_length,
         counts=manifest.Counts(
             rows=source.count,
@@ -168,7 +169,8 @@ def _prepare(job: Job[Run]) -> None:
         ),
     )
     _keep_template(run, tokenizer)
-    write_table(run.tokens_file, prepared.tokens, SINGLE_SAMPLES)
+    tokens = prepared.tokens if prepared.spelled else prepared.tokens.drop_columns(["spelled"])
+    write_table(run.tokens_file, tokens, SINGLE_SAMPLES)
 
 
 def _row_read(job: Job[Run], done: int, rows: int) -> None:

@@ -104,6 +104,8 @@ class Manifest(Stored):
     """Columns of text, lists or labels that nothing uses; none told before 0.5."""
     without_end_of_turn: int = 0
     """Samples whose answers no token ends, as the chat template shows none."""
+    spelled_out: int = 0
+    """Samples whose text spells out control tokens, which stay text; none told before 0.5."""
     max_length: int | None = None
     """Tokens after which samples were cut: the setting, or less where the model reads less."""
     chat_template: ChatTemplate | None = None
