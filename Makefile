@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 # longest ones do not all come last.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run check test lint browser demo bench study study-direction
+.PHONY: run check test reliability lint browser demo bench study study-direction
 
 run: $(VENV)/run.done
 	$(PY) -m grads dashboard
@@ -17,6 +17,10 @@ check: $(VENV)/dev.done lint
 
 test: $(VENV)/dev.done lint browser
 	$(PYTEST)
+
+# The long forms of what docs/reliability.md lists: hours.
+reliability: $(VENV)/dev.done browser
+	RELIABILITY=full $(PYTEST) tests/test_faults.py
 
 lint: $(VENV)/dev.done
 	$(VENV)/bin/ruff format --check grads studio pages app.py tests assets examples

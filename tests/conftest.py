@@ -32,3 +32,9 @@ def demo_model(tmp_path_factory):
 
     with FileLock(tmp_path_factory.getbasetemp().parent / "demo-model.lock"):
         models.load_tokenizer("demo")
+
+
+@pytest.fixture(scope="session")
+def full():
+    """Whether the long forms of the tests of reliability are wanted: `make reliability`."""
+    return os.environ.get("RELIABILITY") == "full"

@@ -17,7 +17,8 @@ from grads.data.tokens import TokenPool
 from grads.engine import models, training
 from grads.engine.anatomy import describe, refuse_unknown_tokens
 from grads.errors import DataError, Stopped, WarmupError
-from grads.jobs.job import Job, turn
+from grads.jobs.job import Job
+from grads.jobs.turns import turn
 from grads.selection import topics
 from grads.stages import cost, loading, probes
 from grads.stages.scoring import measure
