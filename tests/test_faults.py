@@ -251,3 +251,27 @@ def resume(forks: Forks, folder: JobFolder, done: dict, told: str) -> None:
     repeated = steps(folder) - Counter(set(steps(folder)))
     assert repeated.total() <= 1, (told, taken, repeated)
     assert [path for path in folder.path.rglob(".*") if DRAFT.fullmatch(path.name)] == [], told
+
+
+@pytest.mark.timeout(3600)
+def test_a_job_without_memory_says_so_and_goes_on_with_more(
+    place, scored, undisturbed, forks, tmp_path, full
+):
+    """Limits from next to nothing to enough: failed, with the reason, and nothing is lost."""
+    whole = undisturbed("LoRA run")
+    steps = np.linspace(1, 96, 24) if full else (8, 40)  # MiB more than a fork begins with
+    ends: Counter = Counter()
+    others = []
+    for number, more in enumerate(steps):
+        folder = made("LoRA run", place, scored, tmp_path / str(number))
+        code = forks.limited(folder.path, int(more * 2**20))["code"]
+        status = jobs.observe(folder)
+        ends[status.state, status.stage] += 1
+        if code != 0:
+            if "memory" not in (status.error or "") and status.state != "interrupted":
+                others.append(status.error)
+            again = forks.work(folder.path)
+            assert again["code"] == 0, folder.read_status()
+        assert_same(folder, whole.folder)
+    print(f"memory: {len(steps)} limits, {dict(ends)}")
+    assert others == []

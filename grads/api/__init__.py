@@ -44,6 +44,7 @@ from grads.api.runs import (
     stop_run,
     summaries,
     summary,
+    unreadable,
     wait,
 )
 from grads.config.base import Flag, OneOf, Settings, read_yaml
@@ -219,6 +220,7 @@ __all__ = [
     "summaries",
     "summary",
     "towards_column",
+    "unreadable",
     "usual_draw",
     "visible",
     "wait",
