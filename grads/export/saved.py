@@ -105,9 +105,9 @@ def _template(run: Run) -> Template | None:
     """The template that the run keeps since 0.5; raises RunError where it is not the one kept."""
     manifest, file = run.read_manifest(), run.template_file
     about, known = manifest.chat_template, manifest.files.get(file.name)
-    if about is None or known is None:
+    if about is None or (known is None and not file.exists()):
         return None
-    if not file.exists() or digest(file) != known:
+    if known is not None and (not file.exists() or digest(file) != known):
         raise RunError(f"{file} is damaged: resume the run, which makes it anew")
     source = file.read_bytes().decode("utf-8")
     return Template(source, about.of_the_model, about.special_tokens)
