@@ -20,7 +20,7 @@ test: $(VENV)/dev.done lint browser
 
 # The long forms of what docs/reliability.md lists: hours.
 reliability: $(VENV)/dev.done browser
-	RELIABILITY=full $(PYTEST) tests/test_faults.py
+	RELIABILITY=full $(PYTEST) tests/test_faults.py tests/test_damage.py tests/test_sessions.py
 
 lint: $(VENV)/dev.done
 	$(VENV)/bin/ruff format --check grads studio pages app.py tests assets examples
