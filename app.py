@@ -52,11 +52,13 @@ with frame.page("Start"):
             query_params={"run": "demo"},
         )
     frame.fetch_pictures()
-    summaries = api.summaries()
-    if summaries:
+    summaries, unreadable = api.summaries(), api.unreadable()
+    if summaries or unreadable:
         st.markdown("#### Runs")
         for summary in summaries:
             recent(summary)
+        for name, problem in unreadable.items():
+            st.warning(words.error(f"{name}: {problem}"), icon=":material/warning:")
     with st.expander("How it works, and what is known about it"):
         st.markdown(
             "A short warm-up fine-tune, then the gradient of every example at the model's input"

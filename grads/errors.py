@@ -7,7 +7,12 @@ import re
 from grads.text import MESSAGE, cut, visible
 
 OUT_OF_MEMORY = "out of memory: lower --batch-tokens or --max-length"
-NO_MEMORY = ("out of memory", "t allocate memory", "bad_alloc")  # can't, could not, cannot
+NO_MEMORY = (  # can't, could not, cannot
+    "out of memory",
+    "t allocate memory",
+    "bad_alloc",
+    "t start new thread",  # each needs a stack
+)
 FREE_SPACE = "free some space on that disk, then resume or start again"
 PERMIT = "give this user its permissions, or give another place"
 REFUSALS = {  # of the system, by its number: what to do

@@ -53,8 +53,9 @@ def new_run() -> None:
     others = api.busy()
     at_once = False
     if others:
-        at_work = words.literal(others[0].id)
-        st.info(f"{at_work} is at work; a new run waits for it by itself.")
+        first, more = words.literal(others[0].id), len(others) - 1
+        waiting = f", {words.count(more, 'job')} more in the queue" if more else ""
+        st.info(f"{first} is at work{waiting}; a new run waits by itself.")
         at_once = st.toggle("Start at once all the same (both will be slower)")
     # Not a callback, whose arguments would be those of the last drawing, not of the screen.
     if st.button("Start", type="primary", icon=":material/play_arrow:"):

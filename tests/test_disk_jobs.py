@@ -66,6 +66,26 @@ def disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(path)], check=True)  # a worker may still be ending
 
 
+@pytest.fixture
+def read_only():
+    """Makes folders read-only, for root too, and writable again."""
+    mounted = []
+
+    def on(path):
+        if subprocess.run(["mount", "--bind", path, path], capture_output=True).returncode:
+            pytest.skip("a folder can be mounted by root alone")
+        mounted.append(path)
+        remount = ["mount", "-o", "remount,ro,bind", path]  # busy while a file is written there
+        until(lambda: not subprocess.run(remount, capture_output=True).returncode, "the change")
+
+    def off():
+        while mounted:
+            subprocess.run(["umount", "--lazy", mounted.pop()], check=True)
+
+    yield on, off
+    off()
+
+
 def assert_same_scores(run, other):
     mine, theirs = (pq.read_table(r.scores_file) for r in (run, other))
     assert mine["sample_id"].equals(theirs["sample_id"])
@@ -169,6 +189,26 @@ def test_a_run_moved_under_its_job_does_not_come_back(place, tmp_path, monkeypat
     again = Run.open(tmp_path / "moved")
     assert worker.main(again, at_once=True) == 0
     assert_same_scores(again, Run(place / "finished"))
+
+
+@pytest.mark.parametrize("stage", ["prepare", "warm-up", "score", "cluster"])
+def test_a_run_made_read_only_under_its_job(place, tmp_path, monkeypatch, capsys, read_only, stage):
+    """The job ends and says why where it can; writable again, it goes on to the same scores."""
+    run = Run.create(config_for(place), tmp_path / "runs" / "run")
+    entered, (on, off) = job.Job.stage, read_only
+
+    def locked(self, name, unit=""):
+        entered(self, name, unit)
+        if name == stage:
+            on(run.path)
+
+    monkeypatch.setattr(job.Job, "stage", locked)
+    assert worker.main(run, at_once=True) == 1
+    assert "cannot be written to: make it writable, then resume" in capsys.readouterr().out
+    off()
+    monkeypatch.setattr(job.Job, "stage", entered)
+    assert worker.main(run, at_once=True) == 0
+    assert_same_scores(run, Run(place / "finished"))
 
 
 def test_a_run_deleted_under_its_job_ends_it(place, tmp_path):

@@ -220,6 +220,46 @@ def test_a_decision_broken_off_is_told_on_the_page_and_by_the_command(tmp_path, 
     assert "line 2 of decisions.jsonl was broken off" in told
 
 
+@pytest.mark.parametrize("name", ["decisions", "decide", "select", "export"])
+def test_a_command_that_goes_on_without_a_decision_says_so(tmp_path, capfd, name):
+    run = demo_run(tmp_path)
+    api.decide(run, 5, "pin", "a fine answer")
+    with run.decisions_file.open("ab") as file:
+        file.write(b'{"sample_id": 6, "decision": "ex')
+    more = {
+        "decide": ["--pin", "7"],
+        "select": ["--name", "new", "--ratio", "0.1"],
+        "export": ["--selection", "grads-10"],
+    }
+    done = CliRunner().invoke(app, [name, "--run-dir", str(run.path), *more.get(name, [])])
+    assert done.exit_code == 0, done.output
+    assert "line 2 of decisions.jsonl was broken off" in done.output + capfd.readouterr().err
+
+
+def test_lost_decisions_are_no_decisions(tmp_path):
+    """An empty file is damage, not that nobody has decided: what was excluded would come back."""
+    run = demo_run(tmp_path)
+    api.select_samples(run, "first", api.SelectionConfig(ratio=0.1))
+    api.decide(run, 5, "exclude", "wrong dose")
+    run.decisions_file.write_bytes(b"")
+    for ask in (
+        lambda: api.decisions(run),
+        lambda: api.decide(run, 6, "pin"),
+        lambda: api.export_selection(run, "first", "jsonl", tmp_path / "out.jsonl"),
+    ):
+        with pytest.raises(RunError, match="is empty, so what was decided is lost: put a copy"):
+            ask()
+    run.decisions_file.unlink()
+    assert api.decisions(run) == {}
+
+
+def test_the_first_line_that_does_not_fit_leaves_no_file(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    with files_end_at(5), pytest.raises(OSError, match="too large"):
+        append_line(path, {"n": 1, "text": "longer"})
+    assert not path.exists()
+
+
 def test_a_decision_is_on_the_disk_before_it_counts(run, monkeypatch):
     """A failing disk may take the line and refuse to keep it."""
 

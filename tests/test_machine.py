@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,15 @@ def test_a_full_disk_is_told_from_the_words_of_libraries(library):
     assert of_the_machine(fill(library)).startswith("no space left on device: free some space")
 
 
+def thread_without_room():
+    """What a system says that has no room for a stack."""
+    before = threading.stack_size(2**46)
+    try:
+        threading.Thread(target=print).start()
+    finally:
+        threading.stack_size(before)
+
+
 @pytest.mark.parametrize(
     "ask",
     [
@@ -89,8 +99,9 @@ def test_a_full_disk_is_told_from_the_words_of_libraries(library):
         lambda: np.empty(10**15),
         lambda: bytearray(10**16),
         lambda: pa.allocate_buffer(10**16),
+        thread_without_room,
     ],
-    ids=["torch", "numpy", "python", "pyarrow"],
+    ids=["torch", "numpy", "python", "pyarrow", "thread"],
 )
 def test_no_memory_is_told_from_what_libraries_raise(ask):
     with pytest.raises((MemoryError, RuntimeError)) as caught:

@@ -13,6 +13,7 @@ from grads.evaluation.result import EvaluationResult, read_result
 from grads.evaluation.trials import TrialResult
 from grads.selection.options import SelectionConfig
 from grads.selection.record import SelectionRecord
+from grads.store.files import digest
 from grads.store.manifest import Manifest
 
 
@@ -190,3 +191,35 @@ def test_a_page_says_which_file_is_damaged(run, monkeypatch):
     changed(run.manifest_file, seconds=[])
     at = open_page("Run", run="demo", view="Watch")
     assert "manifest.json cannot be read: seconds is" in messages(at)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.json"])
+def test_a_damaged_run_is_not_left_out_without_a_word(run, monkeypatch, capfd, name):
+    """Where runs are listed, it is named with what is wrong."""
+    from run_dirs import assert_sound, messages, open_page
+    from typer.testing import CliRunner
+
+    from grads.__main__ import app
+
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(run.root))
+    (run.path / name).write_bytes(b"")
+    assert api.summaries() == []
+    done = CliRunner().invoke(app, ["list"])
+    assert done.exit_code == 0
+    told = done.output + capfd.readouterr().err
+    assert f"demo is left out: {run.path / name} cannot be read" in told
+    at = open_page("Start")
+    assert_sound(at)
+    assert f"{name} cannot be read" in messages(at)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe{%", None])
+def test_no_export_takes_a_template_that_is_not_the_runs(run, tmp_path, content):
+    """Of what was scored, exports for trainers depend on it."""
+    run.template_file.write_text("{{ messages }}")
+    known = run.read_manifest().files | {run.template_file.name: digest(run.template_file)}
+    run.update_manifest(files=known)
+    api.export_selection(run, "grads-10", "jsonl", tmp_path / "sound.jsonl")
+    run.template_file.unlink() if content is None else run.template_file.write_bytes(content)
+    with pytest.raises(RunError, match=r"chat_template.jinja is damaged: resume the run"):
+        api.export_selection(run, "grads-10", "jsonl", tmp_path / "other.jsonl")

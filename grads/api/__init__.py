@@ -48,6 +48,7 @@ from grads.api.runs import (
     summaries,
     summary,
     take_part,
+    unreadable,
     wait,
 )
 from grads.config.base import Flag, OneOf, Settings, read_yaml
@@ -236,6 +237,7 @@ __all__ = [
     "summary",
     "take_part",
     "towards_column",
+    "unreadable",
     "usual_draw",
     "visible",
     "wait",

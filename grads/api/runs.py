@@ -127,8 +127,19 @@ def summaries(root: str | None = None) -> list[RunSummary]:
     """Every run under the root that can be read, newest first."""
     found = []
     for run in list_runs(runs_root(root)):
-        with suppress(RunError):  # damaged files: the run's own page tells
+        with suppress(RunError):  # damaged files: `unreadable` tells
             found.append(summary(run))
+    return found
+
+
+def unreadable(root: str | None = None) -> dict[str, str]:
+    """Of each run under the root that `summaries` leaves out, by its name: what is wrong."""
+    found = {}
+    for run in list_runs(runs_root(root)):
+        try:
+            summary(run)
+        except RunError as error:
+            found[run.id] = str(error)
     return found
 
 

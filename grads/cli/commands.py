@@ -26,9 +26,11 @@ from grads.cli.options import Json, Root, RunDir, with_settings
 from grads.cli.terminal import (
     agreement_lines,
     bench_lines,
+    broken_lines,
     decision_lines,
     follow,
     run_table,
+    say,
     selection_lines,
     show,
     state_lines,
@@ -79,7 +81,9 @@ def select(
     as_json: Json = False,
 ) -> None:
     """Choose a subset of a finished run's samples and save it under a name."""
-    record = api.select_samples(Run.open(run_dir), name, SelectionConfig.parse(given))
+    opened = Run.open(run_dir)
+    record = api.select_samples(opened, name, SelectionConfig.parse(given))
+    _say_what_is_lost(opened)
     show(record.as_json(), as_json, lambda _: selection_lines(record))
 
 
@@ -122,8 +126,9 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a selection as files a trainer reads, loaded back and counted."""
+    opened = Run.open(run_dir)
     manifest = api.export_selection(
-        Run.open(run_dir),
+        opened,
         selection,
         kind,
         out,
@@ -133,6 +138,7 @@ def export(
         replay=replay,
         replay_share=replay_share,
     )
+    _say_what_is_lost(opened)
     line = f"wrote {manifest['rows']:,} rows as {kind} to {manifest['path']}, loaded back"
     show(manifest, as_json, lambda _: [line, *api.changed_lines(manifest)])
 
@@ -168,7 +174,13 @@ def decisions(run_dir: RunDir, as_json: Json = False) -> None:
     _show_decisions(Run.open(run_dir), as_json)
 
 
+def _say_what_is_lost(opened: Run) -> None:
+    for line in broken_lines(opened.unreadable_decisions()):
+        say(line)
+
+
 def _show_decisions(opened: Run, as_json: bool) -> None:
+    _say_what_is_lost(opened)
     made = [one.as_json() for one in api.decisions(opened).values()]
     stale = {
         name: [d.sample_id for d in api.stale(opened, name)] for name in opened.selection_names()
@@ -185,6 +197,8 @@ app.command()(tune)
 def list_command(runs_dir: Root = None, as_json: Json = False) -> None:
     """List the runs with their states, newest first."""
     rows = api.summaries(runs_dir)
+    for name, problem in api.unreadable(runs_dir).items():
+        say(f"{name} is left out: {problem}")
     if as_json:
         print(json.dumps([row.as_dict() for row in rows]))
         return

@@ -131,7 +131,7 @@ def show(value: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
 
 def say(text: str) -> None:
     """A line beside the results: on the error output."""
-    console.print(visible(text))
+    console.print(visible(text), soft_wrap=True)
 
 
 def run_table(rows: list[api.RunSummary]) -> Table:
@@ -249,9 +249,12 @@ def status_lines(summary: api.RunSummary) -> list[str]:
     if summary.counts:
         counts = ", ".join(f"{value:,} {name}" for name, value in summary.counts.items())
         lines.insert(1, counts)
-    for number in summary.unreadable_decisions:
-        lines.append(f"line {number} of decisions.jsonl was broken off and is passed over")
-    return lines
+    return lines + broken_lines(summary.unreadable_decisions)
+
+
+def broken_lines(numbers: list[int]) -> list[str]:
+    """What is said of lines of decisions.jsonl that cannot be read."""
+    return [f"line {n} of decisions.jsonl was broken off and is passed over" for n in numbers]
 
 
 def state_lines(name: str, now: Status) -> list[str]:

@@ -16,6 +16,7 @@ from grads.export.replay import Replay
 from grads.export.rows import Subset, Template
 from grads.export.weighted import Weighting
 from grads.export.write import export
+from grads.store.files import digest
 from grads.store.runs import Run
 
 
@@ -101,11 +102,14 @@ def _tools(samples: pa.Table) -> list[list[dict[str, Any]]] | None:
 
 
 def _template(run: Run) -> Template | None:
-    """The template that the run keeps since 0.5."""
-    about = run.read_manifest().chat_template
-    if about is None or not run.template_file.exists():
+    """The template that the run keeps since 0.5; raises RunError where it is not the one kept."""
+    manifest, file = run.read_manifest(), run.template_file
+    about, known = manifest.chat_template, manifest.files.get(file.name)
+    if about is None or (known is None and not file.exists()):
         return None
-    source = run.template_file.read_bytes().decode("utf-8")
+    if known is not None and (not file.exists() or digest(file) != known):
+        raise RunError(f"{file} is damaged: resume the run, which makes it anew")
+    source = file.read_bytes().decode("utf-8")
     return Template(source, about.of_the_model, about.special_tokens)
 
 

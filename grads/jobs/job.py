@@ -1,4 +1,4 @@
-"""A job at work: what it tells the world while it runs, and its turn among the others."""
+"""A job at work: what it tells the world while it runs."""
 
 import os
 import threading
@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 import psutil
-from filelock import FileLock, Timeout
 
 from grads.errors import RunError, Stopped
 from grads.jobs import disk
@@ -103,21 +102,3 @@ def _gpu_memory() -> int | None:
     import torch
 
     return torch.cuda.memory_allocated() if torch.cuda.is_available() else None
-
-
-@contextmanager
-def turn(job: Job[Any]) -> Iterator[None]:
-    """Wait until no other job of this runs folder computes."""
-    lock = FileLock(job.folder.root / ".queue.lock")
-    job.status.message = "waiting for another job to end"
-    while True:
-        if job.should_stop():
-            raise Stopped
-        with suppress(Timeout):
-            lock.acquire(timeout=0.5)
-            break
-    job.status.message = ""
-    try:
-        yield
-    finally:
-        lock.release()

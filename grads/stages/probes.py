@@ -114,7 +114,8 @@ def add(job: Job[ProbeRequest]) -> None:
     if new:
         _hold_against(job, scorer, pool, device, names=list(new))
     if "question_gain" in config.extras:
-        scoring.read_answers_alone(job, run, scorer, request.parts)
+        request.parts.mkdir(exist_ok=True)
+        scoring.read_answers_alone(job, run, scorer, request.parts / "extras")
     shutil.rmtree(request.parts, ignore_errors=True)
 
 

@@ -21,7 +21,8 @@ from grads.engine.collecting import Collector
 from grads.engine.during import TrainingTap
 from grads.engine.gradients import GradientScorer
 from grads.errors import DataError, GradsError, Stopped, WarmupError
-from grads.jobs.job import Job, turn
+from grads.jobs.job import Job
+from grads.jobs.turns import turn
 from grads.selection import duplicates, topics
 from grads.stages import cost, loading, probes, together
 from grads.stages.scoring import answers_alone, collector_of, measure, score_parts

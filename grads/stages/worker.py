@@ -10,7 +10,8 @@ from filelock import FileLock, Timeout
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import GradsError, Stopped, of_the_machine
 from grads.jobs import disk
-from grads.jobs.job import Job, turn
+from grads.jobs.job import Job
+from grads.jobs.turns import turn
 from grads.store.files import remove_drafts
 from grads.store.folders import Draft, Evaluation, ProbeRequest, TokenRequest
 from grads.store.machine import processes, rank

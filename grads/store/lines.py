@@ -48,7 +48,7 @@ def append_line(path: Path, value: dict[str, Any], lasting: bool = False) -> Non
                 sync(path.parent)
         except BaseException:
             with suppress(OSError):
-                file.truncate(end)
+                file.truncate(end) if end else path.unlink()
             raise
 
 

@@ -307,6 +307,7 @@ class Run(JobFolder):
 
         Raises RunError where it cannot be kept; then nothing is.
         """
+        self._refuse_lost_decisions()
         try:
             with FileLock(self.path / ".decisions.lock"):
                 append_line(self.decisions_file, decision, lasting=True)
@@ -317,8 +318,19 @@ class Run(JobFolder):
             ) from None
 
     def read_decisions(self) -> list[dict[str, Any]]:
-        """Everything that was decided, in order; `unreadable_decisions` tells what is missing."""
+        """Everything that was decided, in order; `unreadable_decisions` tells what is missing.
+
+        Raises RunError where the file is there and empty: no writer leaves it so.
+        """
+        self._refuse_lost_decisions()
         return read_lines(self.decisions_file).rows
+
+    def _refuse_lost_decisions(self) -> None:
+        if self.decisions_file.exists() and not self.decisions_file.stat().st_size:
+            raise RunError(
+                f"{self.decisions_file} is empty, so what was decided is lost: put a copy in its"
+                " place, or remove it to go on without"
+            )
 
     def unreadable_decisions(self) -> list[int]:
         """Numbers, from 1, of the lines of decisions.jsonl that a broken-off write has left."""

@@ -1,0 +1,212 @@
+"""Jobs and commands as forks of one process that has loaded everything: a kill costs a second.
+
+`python -m forked` reads a request a line and answers with a line; `Forks` talks to it. What a fork
+does to files is watched by Python's own audit events, and a job is killed at one of them.
+"""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
+STAGES = ("evaluation", "probes", "run", "scoring", "tuning", "worker")
+LOADED = ("grads.cli.commands", *(f"grads.stages.{name}" for name in STAGES))
+SPIN_S = 120  # for a job of tiny things that gets no memory
+PART_TOKENS = 200  # a tiny pool has several parts then
+
+
+class Forks:
+    """The process whose forks work; a context."""
+
+    def __enter__(self) -> "Forks":
+        here = Path(__file__).parent
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "forked"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=here.parent,
+            env=os.environ | {"PYTHONPATH": str(here)},
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate()
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def work(self, folder: Path, after: int = 0, delay: float = 0.0) -> dict[str, Any]:
+        """The job of a folder, killed at its change of a file number `after`, or a bit later.
+
+        Answers with `code` (minus the signal's number of one that was killed), `pid`, `seconds`,
+        and `changes`: of each the stage, the event and the path.
+        """
+        return self._ask(folder=str(folder), after=after, delay=delay)
+
+    def limited(self, folder: Path, memory: int) -> dict[str, Any]:
+        """The job of a folder that may take so many bytes more than it has."""
+        return self._ask(folder=str(folder), after=0, delay=0.0, memory=memory)
+
+    def command(self, *arguments: str) -> tuple[int, str, str]:
+        """A command with its jobs; exit code, output, errors."""
+        done = self._ask(arguments=list(arguments))
+        return done["code"], done["out"], done["error"]
+
+
+def serve() -> None:
+    """Answer until the input ends."""
+    for name in LOADED:
+        importlib.import_module(name)
+    from grads.engine import passes, training
+
+    passes.PART_TOKENS = PART_TOKENS
+    training.CHECKPOINT_EVERY_S = 0.0
+    answers = os.fdopen(os.dup(1), "w")  # what the forks say goes elsewhere
+    for line in sys.stdin:
+        request = json.loads(line)
+        with tempfile.TemporaryDirectory() as kept:
+            done = _command if "arguments" in request else _work
+            print(json.dumps(done(request, Path(kept))), file=answers, flush=True)
+
+
+def _work(request: dict[str, Any], kept: Path) -> dict[str, Any]:
+    log, started = kept / "changes", time.monotonic()
+    log.touch()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        _into(Path(request["folder"]) / "worker.log", 1, 2)
+        _watch(request, log)
+        if "memory" in request:
+            _limit(request["memory"])
+        _worker(Path(request["folder"]))
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    changes = [json.loads(line) for line in log.read_text().splitlines()]
+    seconds = time.monotonic() - started
+    return {"code": code, "pid": pid, "seconds": seconds, "changes": changes}
+
+
+def _worker(folder: Path) -> None:
+    from grads.stages import worker
+    from grads.store.folders import open_folder
+
+    code = 70
+    try:
+        code = worker.main(open_folder(folder))
+    finally:
+        os._exit(code)
+
+
+def _into(path: Path, *numbers: int) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for number in numbers:
+        os.dup2(file, number)
+    os.close(file)
+
+
+def _watch(request: dict[str, Any], log: Path) -> None:
+    """Note every change of a file below the folder, and die at the one that was asked for."""
+    from grads.jobs.job import Job
+
+    run = request["folder"]
+    file = os.open(log, os.O_WRONLY | os.O_APPEND)
+    count, stage = 0, ""
+    entered = Job.stage
+
+    def on_stage(self: Job, name: str, unit: str = "") -> None:
+        nonlocal stage
+        entered(self, name, unit)
+        stage = name
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def see(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal count
+        if event == "open":
+            if not isinstance(arguments[2], int) or not arguments[2] & WRITING:
+                return
+        elif event not in CHANGES:
+            return
+        path = str(arguments[1 if event == "os.rename" else 0])
+        if not path.startswith(run):
+            return
+        count += 1
+        os.write(file, (json.dumps([stage, event, path]) + "\n").encode())
+        if count == request["after"]:
+            threading.Timer(request["delay"], die).start() if request["delay"] else die()
+
+    Job.stage = on_stage  # type: ignore[method-assign]
+    sys.addaudithook(see)
+
+
+def _limit(more: int) -> None:
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    signal.alarm(SPIN_S)  # OpenBLAS asks again for ever
+
+
+def _command(request: dict[str, Any], kept: Path) -> dict[str, Any]:
+    pid = os.fork()
+    if pid == 0:
+        _into(kept / "out", 1)
+        _into(kept / "error", 2)
+        _run_command(request["arguments"])
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    out, error = ((kept / name).read_text("utf-8", "replace") for name in ("out", "error"))
+    return {"code": code, "out": out, "error": error}
+
+
+def _run_command(arguments: list[str]) -> None:
+    import traceback
+
+    from grads.cli import commands
+    from grads.jobs import processes
+    from grads.jobs.identity import begun
+
+    def spawn(folder: Any, command: list[str]) -> None:
+        folder.write_status(begun(None))
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            _into(folder.log_file, 1, 2)
+            _worker(Path(command[1]))
+        threading.Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()
+        folder.write_status(begun(pid))
+
+    processes.spawn = spawn
+    processes.LOOK_S = 0.02
+    sys.argv = ["grads", *arguments]
+    code = 70
+    try:
+        commands.main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    serve()
