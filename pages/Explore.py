@@ -32,13 +32,8 @@ with frame.page("Explore"):
         url.choose(place.selectbox, title, numbers, key, default=default, format_func=words.label)
         for place, (title, key, default) in zip(settings, PICTURES, strict=False)
     )
-    selection = settings[3].selectbox(
-        "Saved selection",
-        names,
-        index=None,
-        key="selection",
-        bind="query-params",
-        placeholder="none",
+    selection = url.choose(
+        settings[3].selectbox, "Saved selection", names, "selection", index=None, placeholder="none"
     )
     if selection:
         keep.warn_of_stale(run, [selection])

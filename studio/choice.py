@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from grads.api import Pool, Preview, SelectionConfig, coverage, emptied
-from studio import charts, filters, keep, options, reader, words
+from studio import charts, filters, keep, options, reader, url, words
 
 LISTED = 50  # rows of a table of those that enter or leave
 
@@ -101,7 +101,7 @@ def covered(pool: Pool, shown: Preview) -> None:
     """How the subset spreads over topics or another column, beside pool and random."""
     if not pool.categories:
         return
-    by = st.selectbox("Coverage of", list(pool.categories), key="by", bind="query-params")
+    by = url.choose(st.selectbox, "Coverage of", list(pool.categories), "by")
     rows = coverage(pool, shown, by)
     gone = emptied(rows)
     if gone:
@@ -130,7 +130,7 @@ def changes(pool: Pool, shown: Preview) -> None:
     if not names:
         st.caption("Save this selection; later moves will then show who enters and leaves.")
         return
-    base = st.selectbox("Compared with the saved selection", names, key="base", bind="query-params")
+    base = url.choose(st.selectbox, "Compared with the saved selection", names, "base")
     keep.warn_of_stale(pool.run, [base])
     saved = pool.kept(base)
     entering, leaving = shown.kept & ~saved, saved & ~shown.kept

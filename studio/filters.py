@@ -1,23 +1,25 @@
 """Which samples Explore looks at: brushed in a picture, searched, or a topic; kept in the URL."""
 
 import itertools
+import json
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from grads.api import Bound, Categories, Filter, Pool
+from grads.api import Bound, Categories, Filter, Pool, outline
 from studio import charts, url, words
 
 WITHIN = "within"  # query parameter: COLUMN:LOW:HIGH, repeated
 FATE = "kept or set aside"
-LASSOS = "lassos"  # in the session only: a drawn shape is too long for a link
+SHAPE = "shape"  # query parameter: the two columns and the corners of what was drawn
+CORNERS = 40  # of a drawn shape in an address
 
 
 def bounds(parameter: str = WITHIN) -> tuple[Bound, ...]:
     """The ranges in the URL; what is no range there is left out."""
     found = []
-    for text in st.query_params.get_all(parameter):
+    for text in url.get_all(parameter):
         column, *ends = text.rsplit(":", 2)
         try:
             low, high = (float(end) for end in ends)
@@ -27,17 +29,23 @@ def bounds(parameter: str = WITHIN) -> tuple[Bound, ...]:
     return tuple(found)
 
 
+def with_bound(parameter: str, column: str, low: float, high: float) -> list[str]:
+    """The ranges as texts, with this one for its column."""
+    return [*_of_others(parameter, column), f"{column}:{low:.10g}:{high:.10g}"]
+
+
+def _of_others(parameter: str, column: str) -> list[str]:
+    return [text for text in url.get_all(parameter) if text.rsplit(":", 2)[0] != column]
+
+
 def set_bound(column: str, low: float, high: float, parameter: str = WITHIN) -> None:
-    """Put a range into the URL; one a column."""
-    drop_bound(column, parameter)
-    text = f"{column}:{low:.10g}:{high:.10g}"
-    st.query_params[parameter] = [*st.query_params.get_all(parameter), text]
+    """Hold a range; one a column."""
+    url.put(parameter, *with_bound(parameter, column, low, high))
 
 
 def drop_bound(column: str, parameter: str = WITHIN) -> None:
-    """Take a range out of the URL."""
-    left = [t for t in st.query_params.get_all(parameter) if t.rsplit(":", 2)[0] != column]
-    st.query_params[parameter] = left
+    """Take a range off."""
+    url.put(parameter, *_of_others(parameter, column))
 
 
 def brushed(
@@ -64,32 +72,48 @@ def brushed(
                 set_bound(y, min(box["y"]), max(box["y"]), parameter)
         for lasso in selection.get("lasso", [])[-1:]:
             corners = tuple(zip(map(float, lasso["x"]), map(float, lasso["y"]), strict=True))
-            st.session_state[LASSOS] = {st.query_params.get("run"): ((x, y, corners),)}
+            url.put(SHAPE, _as_text(x, str(y), corners))
 
     return callback
 
 
 def clear() -> None:
     """Show everything again."""
-    st.query_params.pop(WITHIN, None)
-    st.session_state.pop(LASSOS, None)
-    st.session_state["search"] = ""
-    st.query_params.pop("topics", None)
+    for name in (WITHIN, SHAPE, "search", "topics"):
+        url.put(name)
+
+
+Shape = tuple[str, str, tuple[tuple[float, float], ...]]
+
+
+def shape(pool: Pool) -> tuple[Shape, ...]:
+    """The shape in the address, if it is one of this run's columns."""
+    try:
+        x, y, *ends = json.loads(url.get(SHAPE))
+        corners = tuple((float(a), float(b)) for a, b in zip(ends[::2], ends[1::2], strict=True))
+    except (ValueError, TypeError):  # no JSON, or no numbers
+        return ()
+    there = x in pool.numbers and y in pool.numbers and len(corners) > 2
+    return ((x, y, corners),) if there else ()
+
+
+def _as_text(x: str, y: str, corners: tuple[tuple[float, float], ...]) -> str:
+    ends = [float(f"{end:.4g}") for corner in outline(corners, CORNERS) for end in corner]
+    return json.dumps([x, y, *ends], separators=(",", ":"))
 
 
 def bar(pool: Pool) -> Filter:
     """Search box, topics and what was brushed, each to be taken off again; the filter they make."""
     names = dict(enumerate(pool.cluster_names())) if pool.cluster is not None else {}
     search, topics = st.columns([2, 3])
-    text = search.text_input(
-        "Search in the texts", key="search", bind="query-params", placeholder="a word or phrase"
-    )
+    label, hint = "Search in the texts", "a word or phrase"
+    text = url.text(search.text_input, label, "search", placeholder=hint)
     with topics:
         chosen = url.choose_several(
             "Topics", list(names), "topics", format_func=lambda c: names[c], placeholder="all"
         )
     known = tuple(b for b in bounds() if b.column in pool.numbers)
-    lassos = st.session_state.get(LASSOS, {}).get(st.query_params.get("run"), ())
+    lassos = shape(pool)
     if known or lassos:
         with st.container(horizontal=True):
             for bound in known:
@@ -107,10 +131,11 @@ def bar(pool: Pool) -> Filter:
                     "Drawn shape",
                     icon=":material/close:",
                     help="Take this shape off",
-                    on_click=lambda: st.session_state.pop(LASSOS, None),
+                    on_click=url.put,
+                    args=(SHAPE,),
                 )
             st.button("Show everything", on_click=clear, type="tertiary")
-    return Filter(bounds=known, lassos=lassos, clusters=tuple(chosen), text=text or "")
+    return Filter(bounds=known, lassos=lassos, clusters=tuple(chosen), text=text)
 
 
 def colours(pool: Pool, selection: str | None) -> list[str]:

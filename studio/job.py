@@ -6,7 +6,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, JobFolder, Run, Status
-from studio import charts, frame, words
+from studio import charts, frame, url, words
 
 MARKS = {
     "done": ":green[:material/check_circle:]",
@@ -129,7 +129,7 @@ def _delete(run: Run) -> None:
     with frame.guard():
         if st.button("Delete it", type="primary"):
             api.delete_run(run)
-            st.query_params.pop("run", None)
+            url.put("run")
             st.rerun()
 
 

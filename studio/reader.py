@@ -9,7 +9,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Pool, Run, TokenRequest
-from studio import frame, words
+from studio import frame, url, words
 
 WHO = {
     "system": "Instruction to the model",
@@ -59,13 +59,13 @@ def tokens(pieces: list[str], trained: list[bool], heat: np.ndarray | None = Non
 
 def chosen_sample() -> int | None:
     """The sample that the URL opens."""
-    text = st.query_params.get("sample", "")
+    text = url.get("sample")
     return int(text) if text.isdecimal() else None
 
 
 def open_sample(sample_id: int) -> None:
     """Put a sample into the URL."""
-    st.query_params["sample"] = str(sample_id)
+    url.put("sample", str(sample_id))
 
 
 def go_to(place: Any) -> None:

@@ -49,6 +49,7 @@ from grads.export.write import FORMATS
 from grads.jobs import processes as jobs
 from grads.selection import preview
 from grads.selection import select as selection
+from grads.selection.filters import Filter
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.store.folders import Evaluation
@@ -545,6 +546,11 @@ def test_the_heat_of_a_sample_is_drawn(run, page):
         {"topics": "no such topic"},
         {"column": "nope", "x": "nope", "y": "nope", "colour": "nope"},
         {"within": "signal:1:0"},
+        {"shape": "no shape"},
+        {"shape": '["nope","signal",0,0,1,1,0,1]'},
+        {"shape": '["loss","signal",0,0,1]'},
+        {"shape": '{"a":1}'},
+        {"x": ""},
     ],
     ids=str,
 )
@@ -779,23 +785,31 @@ def test_the_budget_in_the_link_is_kept(run, percent):
     assert at.slider(key="budget").value == percent
 
 
+def pressed_preset(at) -> list[str]:
+    """The presets that are marked as what stands."""
+    presets = [b for b in at.button if (b.key or "").startswith("preset-")]
+    assert [b.label for b in presets] == [*(f"{p:g}%" for p in PERCENTS), "auto"]
+    return [b.label for b in presets if b.proto.type == "secondary"]
+
+
 @pytest.mark.parametrize("percent", PERCENTS)
 def test_presets_set_the_budget(run, percent):
     at = open_page("Select", budget="7.5")
-    at.button_group(key="preset").set_value(percent).run()
+    assert pressed_preset(at) == []
+    at.button(key=f"preset-{percent}").click().run()
     assert headline(at) == f"Keep {round(percent / 100 * 300)} of 300 examples"
     assert at.slider(key="budget").value == percent
-    assert at.button_group(key="preset").value == percent
+    assert pressed_preset(at) == [f"{percent:g}%"]
 
 
 def test_the_preset_auto_lets_the_data_decide(run, pool):
     expected = preview.preview(pool, SelectionConfig(auto=True)).count
     at = open_page("Select")
-    at.button_group(key="preset").set_value("auto").run()
+    at.button(key="preset-auto").click().run()
     assert shown_count(at) == expected
     assert at.toggle(key="auto").value
     assert at.slider(key="budget").disabled
-    at.button_group(key="preset").set_value(25.0).run()
+    at.button(key="preset-25.0").click().run()
     assert shown_count(at) == 75
     assert not at.toggle(key="auto").value
 
@@ -806,10 +820,74 @@ def test_auto_in_the_link(run, pool):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "preset"), [({"budget": "25.0"}, 25.0), ({"auto": "true"}, "auto")], ids=str
+    ("parameters", "preset"), [({"budget": "25.0"}, "25%"), ({"auto": "true"}, "auto")], ids=str
 )
 def test_a_link_marks_its_own_preset(run, parameters, preset):
-    assert open_page("Select", **parameters).button_group(key="preset").value == preset
+    assert pressed_preset(open_page("Select", **parameters)) == [preset]
+
+
+def test_what_is_chosen_is_held_whatever_the_address_still_says(run):
+    """The next interaction may come with an address from before the last: nothing goes back."""
+    at = open_page("Select")
+    at.slider(key="budget").set_value(50.0).run()
+    at.selectbox(key="criterion").set_value("magnitude").run()
+    at.query_params.clear()
+    at.query_params["run"] = "demo"
+    at.slider(key="budget").set_value(25.0).run()
+    assert shown_count(at) == 75
+    assert at.selectbox(key="criterion").value == "magnitude"
+    assert at.query_params["criterion"] in ("magnitude", ["magnitude"])
+    assert at.query_params["budget"] in ("25", ["25"])
+
+
+def test_options_that_do_not_go_together_leave_page_and_sliders_standing(run):
+    at = open_page("Select")
+    at.slider(key="focus").set_value(0.5).run()
+    at.selectbox(key="criterion").set_value("magnitude").run()
+    at.toggle(key="auto").set_value(True).run()
+    assert "auto needs a density" in messages(at)
+    assert has_button(at, "Make the files")
+    assert "#### Who enters, who leaves" in everything(at)
+    at.toggle(key="auto").set_value(False).run()
+    at.selectbox(key="criterion").set_value("grads").run()
+    assert at.slider(key="focus").value == 0.5
+    assert at.query_params["focus"] in ("0.5", ["0.5"])
+
+
+def test_a_bad_name_leaves_the_page_standing(run):
+    at = save_as(open_page("Select", sample="5"), "a b")
+    assert "is no name for a selection" in messages(at)
+    assert has_button(at, "Make the files")
+    assert "#### Example in row 5" in everything(at)
+
+
+def test_another_run_takes_no_filter_and_no_example_along(run, root):
+    demo_run(root, "other")
+    link = {"within": "signal:0:1", "search": "pain", "topics": "1", "sample": "5", "x": "loss"}
+    link |= {"selection": "grads-10", "shape": '["loss","signal",1,-9,9,-9,9,9,1,9]'}
+    at = open_page("Explore", run="demo", **link)
+    assert 0 < matching(at) < 300
+    at.selectbox(key="run").set_value("other").run()
+    assert headline(at) == "What the model finds in 300 examples"
+    assert at.query_params.keys() == {"run", "x"}
+    assert at.text_input(key="search").value == ""
+    assert "#### Example in row" not in everything(at)
+    at = open_page("Select", run="demo", bound="loss:2:3", budget="50", sample="5")
+    at.selectbox(key="run").set_value("other").run()
+    assert at.query_params.keys() == {"run", "budget"}
+    assert shown_count(at) == 150
+
+
+def test_a_drawn_shape_is_in_the_link(run, pool):
+    corners = ((1.0, -9.0), (2.5, -9.0), (2.5, 9.0), (1.0, 9.0))
+    inside = pool.matching(Filter(lassos=(("loss", "signal", corners),)))
+    assert 0 < inside.sum() < 300
+    text = json.dumps(["loss", "signal", *(end for corner in corners for end in corner)])
+    at = open_page("Explore", shape=text)
+    assert matching(at) == inside.sum()
+    press(at, "Drawn shape")
+    assert headline(at) == "What the model finds in 300 examples"
+    assert "shape" not in at.query_params
 
 
 LINKS = [
@@ -923,14 +1001,14 @@ def test_a_draw_that_a_criterion_cannot_make_says_what_to_do(run):
 def test_the_draw_follows_what_counts_until_it_is_chosen(run):
     """What a criterion cannot draw is never its default, and the address stays short."""
     at = open_page("Select")
-    assert at.selectbox(key="draw-choice").value == "sample"
-    at.selectbox(key="criterion-choice").set_value("magnitude").run()
+    assert at.selectbox(key="draw").value == "sample"
+    at.selectbox(key="criterion").set_value("magnitude").run()
     assert_sound(at)
-    assert at.selectbox(key="draw-choice").value == "top"
+    assert at.selectbox(key="draw").value == "top"
     assert "draw" not in at.query_params
-    at.selectbox(key="draw-choice").set_value("stratified").run()
-    at.selectbox(key="criterion-choice").set_value("grads").run()
-    assert at.selectbox(key="draw-choice").value == "stratified"
+    at.selectbox(key="draw").set_value("stratified").run()
+    at.selectbox(key="criterion").set_value("grads").run()
+    assert at.selectbox(key="draw").value == "stratified"
     assert at.query_params["draw"] == "stratified"
 
 

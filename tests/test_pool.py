@@ -22,7 +22,7 @@ from grads.errors import DataError, ExportError, ModelError, RunError, Selection
 from grads.jobs import processes as jobs
 from grads.jobs import watch
 from grads.selection import select as selection
-from grads.selection.filters import Filter, inside_polygon
+from grads.selection.filters import Filter, inside_polygon, outline
 from grads.selection.options import Bound, SelectionConfig
 from grads.selection.pool import MOST_CATEGORIES, TOPIC, Pool
 from grads.selection.preview import Coverage, coverage, emptied, overlap, preview
@@ -948,3 +948,19 @@ def test_a_run_from_before_a_column_opens_without_it(tmp_path, monkeypatch):
     numbers = Pool(demo_run(tmp_path)).numbers
     assert "later" not in numbers
     assert {"signal", "loss", "prompt_tokens"} <= numbers.keys()
+
+
+def test_an_outline_holds_nearly_what_the_drawn_shape_holds():
+    """A hand-drawn shape of 600 corners, as 40 of them that fit into a link."""
+    angle = np.linspace(0, 2 * np.pi, 600, endpoint=False)
+    radius = 1 + 0.3 * np.sin(3 * angle) + 0.01 * np.random.default_rng(0).normal(size=600)
+    drawn = tuple(zip(3000 * radius * np.cos(angle), radius * np.sin(angle), strict=True))
+    short = outline(drawn, 40)
+    assert len(short) == 40
+    assert set(short) <= set(drawn)
+    x, y = np.random.default_rng(1).uniform(-1.5, 1.5, (2, 5000)) * [[3000], [1]]
+    whole = inside_polygon(x, y, np.array(drawn))
+    assert 0.2 < whole.mean() < 0.8
+    assert (whole == inside_polygon(x, y, np.array(short))).mean() > 0.99
+    assert outline(drawn[:40], 40) == drawn[:40]
+    assert outline(((0.0, 0.0),) * 50, 40)[0] == (0.0, 0.0), "a click that moved nowhere"

@@ -79,7 +79,7 @@ from grads.jobs import watch
 from grads.jobs.processes import observe
 from grads.selection.criteria import Criterion, criteria
 from grads.selection.decisions import decide, decide_all, decisions, stale, with_decisions
-from grads.selection.filters import Filter
+from grads.selection.filters import Filter, outline
 from grads.selection.options import Bound, SelectionConfig, usual_draw
 from grads.selection.pool import SIGNALS, Categories, Pool
 from grads.selection.preview import Preview, coverage, emptied, overlap, preview
@@ -196,6 +196,7 @@ __all__ = [
     "observe",
     "of_the_machine",
     "open_folder",
+    "outline",
     "overlap",
     "place_demo",
     "preview",
