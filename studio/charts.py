@@ -236,18 +236,29 @@ def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> 
 
 
 def coverage(
-    names: Sequence[str], pool: Sequence[float], kept: Sequence[float], random: Sequence[float]
+    names: Sequence[str],
+    pool: Sequence[float],
+    kept: Sequence[float],
+    random: Sequence[tuple[float, float]],
 ) -> go.Figure:
-    """Share of each category, in percent, in the pool, the subset and a random subset."""
+    """Share of each category, in percent, in pool and subset, and its range in random subsets."""
     figure = go.Figure()
+    labels = [plain(name) for name in names]
+    figure.add_scatter(
+        x=[end for low, high in random for end in (low, high, None)],
+        y=[label for label in labels for _ in range(3)],
+        mode="lines",
+        name="random subsets",
+        line={"color": "rgba(139,145,156,0.55)", "width": 8},
+        hovertemplate="%{y}: %{x:.1f}%, an end of the range of random subsets<extra></extra>",
+    )
     for name, values, colour, symbol, size in (
         ("all examples", pool, NEUTRAL, "line-ns-open", 16),
-        ("random subset", random, NEUTRAL, "circle-open", 10),
         ("kept", kept, KEPT, "diamond", 11),
     ):
         figure.add_scatter(
             x=list(values),
-            y=[plain(name) for name in names],
+            y=labels,
             mode="markers",
             name=name,
             marker={"color": colour, "symbol": symbol, "size": size, "line": {"width": 2}},

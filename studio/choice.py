@@ -3,7 +3,7 @@
 import numpy as np
 import streamlit as st
 
-from grads.api import Pool, Preview, SelectionConfig, coverage, emptied
+from grads.api import Band, Pool, Preview, SelectionConfig, coverage, emptied
 from studio import charts, filters, keep, options, reader, url, words
 
 LISTED = 50  # rows of a table of those that enter or leave
@@ -11,7 +11,7 @@ LISTED = 50  # rows of a table of those that enter or leave
 
 def numbers(pool: Pool, shown: Preview) -> None:
     """Count, tokens, share of the signal, price."""
-    tokens, price = shown.response_tokens, shown.price
+    tokens, luck, price = shown.response_tokens, shown.random_tokens, shown.price
     kept, length, signal, time = st.columns(4)
     kept.metric(
         "Examples",
@@ -23,20 +23,22 @@ def numbers(pool: Pool, shown: Preview) -> None:
     length.metric(
         "Answer tokens",
         f"{tokens['kept']:,}",
-        f"random: {tokens['random']:,}",
+        f"random: {luck.low:,.0f} to {luck.high:,.0f}",
         delta_color="off",
         delta_arrow="off",
-        help=f"A random subset of as many examples holds {tokens['random']:,}, all examples hold"
-        f" {tokens['pool']:,}.",
+        help=f"Random subsets of as many examples hold {luck.mean:,.0f} on average; 95% of them lie"
+        f" in the range. All examples hold {tokens['pool']:,}.",
     )
     signal.metric(
         "Signal share",
         words.share(shown.signal_share, 1),
-        f"random: {words.share(shown.random_signal_share, 1)}",
+        f"random: {percents(shown.random_signal_share)}",
         delta_color="off",
         delta_arrow="off",
-        help="Of the summed gradient norms of all examples, before any correction for length.",
+        help="Of the summed gradient norms of all examples, before any correction for length. The"
+        " range holds 95% of random subsets of as many.",
     )
+    stable(shown, len(pool))
     if price.epoch_kept is None or price.epoch_all is None:
         time.metric("Training time", "unknown", help="This run trained no warm-up to measure by.")
         return
@@ -56,6 +58,20 @@ def numbers(pool: Pool, shown: Preview) -> None:
             f"Choosing took {cost} once. It has paid for itself in time after"
             f" **{price.break_even:.1f}** passes of training on this subset instead of all"
             " examples; with a larger model or several trainings, sooner."
+        )
+
+
+def percents(band: Band) -> str:
+    """A range of shares: `8.1% to 11%`."""
+    return f"{words.share(band.low, 1)} to {words.share(band.high, 1)}"
+
+
+def stable(shown: Preview, pool: int) -> None:
+    """How much of the choice is the seed's."""
+    if shown.stability is not None:
+        st.caption(
+            f"Drawn at random: another seed would keep **{words.share(shown.stability, 1)}** of"
+            f" these examples again, of a random subset {words.share(shown.count, pool)}."
         )
 
 
@@ -117,11 +133,12 @@ def covered(pool: Pool, shown: Preview) -> None:
             [row.name for row in rows],
             [100 * row.pool / whole[0] for row in rows],
             [100 * row.kept / whole[1] for row in rows],
-            [100 * row.random / whole[1] for row in rows],
+            [(100 * row.random.low / whole[1], 100 * row.random.high / whole[1]) for row in rows],
         ),
         key="coverage",
-        alt=f"Share of each {by} among all, kept and randomly chosen examples",
+        alt=f"Share of each {by} among all and kept examples, and the range of random subsets",
     )
+    st.caption("The grey line holds 95% of the random subsets of this size.")
 
 
 def changes(pool: Pool, shown: Preview) -> None:

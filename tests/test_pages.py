@@ -746,7 +746,7 @@ def test_no_name_is_a_language_of_plotly(figure):
     made = {
         "distribution": lambda: charts.distribution(ones, yes, name),
         "topics": lambda: charts.topics([name], [1], [1]),
-        "coverage": lambda: charts.coverage([name], [1.0], [1.0], [1.0]),
+        "coverage": lambda: charts.coverage([name], [1.0], [1.0], [(0.5, 1.5)]),
         "curves": lambda: evaluation_charts.training_curves({name: [(1, 1.0)]}, ["selection"]),
         "overlap": lambda: evaluation_charts.overlap([name], [[1.0]]),
     }[figure]()
@@ -971,6 +971,20 @@ def test_who_enters_and_leaves_against_a_saved_selection(run, pool):
     labels = [tab.label for tab in at.tabs]
     assert labels == [f"{len(kept - saved)} enter", f"{len(saved - kept)} leave"]
     assert "The same examples." in everything(open_page("Select", base="grads-10"))
+
+
+def test_random_is_a_range_and_the_seeds_part_is_said(run, pool):
+    """Not one draw: what random subsets hold, and how much another seed would keep again."""
+    shown = preview.preview(pool, SelectionConfig(ratio=0.1))
+    at = open_page("Select")
+    deltas = {metric.label: metric.delta for metric in at.metric}
+    luck = shown.random_tokens
+    assert luck.low < luck.mean < luck.high
+    assert deltas["Answer tokens"] == f"random: {luck.low:,.0f} to {luck.high:,.0f}"
+    again = words.share(shown.stability, 1)
+    assert f"another seed would keep **{again}** of these" in everything(at)
+    assert 0.1 < shown.stability < 0.9
+    assert "another seed" not in everything(open_page("Select", draw="top"))
 
 
 def test_what_becomes_empty_is_said(run, pool):

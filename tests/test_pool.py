@@ -23,6 +23,7 @@ from grads.jobs import processes as jobs
 from grads.jobs import watch
 from grads.selection import select as selection
 from grads.selection.filters import Filter, inside_polygon, outline
+from grads.selection.luck import random_count
 from grads.selection.options import Bound, SelectionConfig
 from grads.selection.pool import MOST_CATEGORIES, TOPIC, Pool
 from grads.selection.preview import Coverage, coverage, emptied, overlap, preview
@@ -390,15 +391,6 @@ def test_near_duplicates_are_each_others(pool):
 # -- choosing
 
 
-@pytest.mark.parametrize("seed", [0, 1, 7])
-@pytest.mark.parametrize("count", [1, 30, 150, 300])
-def test_random_subset_is_criterion_random(pool, count, seed):
-    chosen = pool.select(
-        SelectionConfig.parse({"criterion": "random", "count": count, "seed": seed})
-    )
-    np.testing.assert_array_equal(pool.random(count, seed), chosen.kept)
-
-
 @pytest.mark.parametrize(
     "values",
     [
@@ -429,16 +421,20 @@ def test_preview_numbers_by_hand(pool, percent):
     shown = preview(pool, options(ratio=percent / 100))
     table = pq.read_table(pool.run.scores_file).to_pandas()
     norm = np.sqrt(table["embed_grad_norm"] ** 2 + table["head_grad_norm"] ** 2)
-    random = pool.random(shown.count, 0)
     assert shown.count == round(percent / 100 * 300)
     assert shown.response_tokens == {
         "kept": table["response_tokens"][shown.kept].sum(),
-        "random": table["response_tokens"][random].sum(),
         "pool": table["response_tokens"].sum(),
     }
-    assert random.sum() == shown.count
     assert shown.signal_share == pytest.approx(norm[shown.kept].sum() / norm.sum())
-    assert shown.random_signal_share == pytest.approx(norm[random].sum() / norm.sum())
+    share = shown.count / 300
+    assert shown.random_tokens.mean == pytest.approx(share * table["response_tokens"].sum())
+    assert shown.random_signal_share.mean == pytest.approx(share)
+
+
+def test_a_saved_selection_holds_what_random_subsets_have_on_average(run, pool):
+    record = api.select_samples(run, "numbers", options(ratio=0.25))
+    assert record.response_tokens.random == round(pool.scores.response_tokens.sum() / 4)
 
 
 def test_price_by_hand(pool):
@@ -481,7 +477,8 @@ def test_coverage_sums_to_the_subsets(pool, by):
     shown = preview(pool, options(ratio=0.2))
     found = coverage(pool, shown, by)
     assert sum(row.pool for row in found) == len(pool)
-    assert sum(row.kept for row in found) == sum(row.random for row in found) == shown.count
+    assert sum(row.kept for row in found) == shown.count
+    assert sum(row.random.mean for row in found) == pytest.approx(shown.count)
     assert [row.pool for row in found] == sorted((row.pool for row in found), reverse=True)
     names = [pool.categories[by].names[code] for code in pool.categories[by].code[shown.kept]]
     assert {row.name: row.kept for row in found if row.kept} == dict(Counter(names))
@@ -489,7 +486,10 @@ def test_coverage_sums_to_the_subsets(pool, by):
 
 def test_emptied_says_how_many_a_random_subset_would_keep():
     """5 of 20 are kept, so a random subset would hold a quarter of each on average."""
-    found = [Coverage("a", 10, 5, 3), Coverage("b", 6, 0, 2), Coverage("c", 4, 0, 0)]
+    found = [
+        Coverage(name, mine, kept, random_count(mine, 20, 5))
+        for name, mine, kept in (("a", 10, 5), ("b", 6, 0), ("c", 4, 0))
+    ]
     assert emptied(found) == {"b": 1.5, "c": 1.0}
 
 

@@ -80,6 +80,7 @@ from grads.jobs.processes import observe
 from grads.selection.criteria import Criterion, criteria
 from grads.selection.decisions import decide, decide_all, decisions, stale, with_decisions
 from grads.selection.filters import Filter, outline
+from grads.selection.luck import Band
 from grads.selection.options import Bound, SelectionConfig, usual_draw
 from grads.selection.pool import SIGNALS, Categories, Pool
 from grads.selection.preview import Preview, coverage, emptied, overlap, preview
@@ -117,6 +118,7 @@ __all__ = [
     "Answers",
     "ArmKind",
     "ArmResult",
+    "Band",
     "Bound",
     "BudgetPoint",
     "Categories",

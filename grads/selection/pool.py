@@ -17,7 +17,7 @@ from grads.selection.filters import Filter, inside_polygon, within_bound
 from grads.selection.options import SelectionConfig
 from grads.selection.record import kept_ids
 from grads.selection.scores import Scores, Towards
-from grads.selection.select import Selection, gumbel, needs_signal, select
+from grads.selection.select import Selection, needs_signal, select
 from grads.selection.signal import Signal, measure_signal, unitless_signal
 from grads.store.columns import SCORES, TOWARDS, towards_name
 from grads.store.files import matrix, open_table
@@ -82,7 +82,6 @@ class Pool:
         self._values: dict[str, np.ndarray] = {}
         self._signals: dict[tuple[Any, ...], Signal] = {}
         self._found: dict[str, np.ndarray] = {}
-        self._random: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -278,15 +277,6 @@ class Pool:
             )
             self._values[criterion.name] = np.asarray(criterion.value(scores), dtype=float)
         return self._values[criterion.name]
-
-    def random(self, count: int, seed: int) -> np.ndarray:
-        """(n,) bool: the random subset of `count` samples, as criterion `random` draws it."""
-        if seed not in self._random:
-            keys = gumbel(self.scores.sample_id, seed)
-            self._random[seed] = np.argsort(-keys, kind="stable")
-        mask = np.zeros(len(self), bool)
-        mask[self._random[seed][:count]] = True
-        return mask
 
     def kept(self, name: str) -> np.ndarray:
         """(n,) bool: what a saved selection keeps."""

@@ -41,7 +41,9 @@ def select_samples(
         version=__version__,
         scores_sha256=digest(run.scores_file),
         samples=SampleCounts(kept=chosen.count, pool=len(pool)),
-        response_tokens=TokenCounts(**chosen.response_tokens),
+        response_tokens=TokenCounts(
+            **chosen.response_tokens, random=round(chosen.random_tokens.mean)
+        ),
         decisions=[d for d in decisions(run).values() if d.sample_id in followed[d.decision]],
         notes=ranking.notes,
         warnings=chosen.warnings,
