@@ -40,10 +40,10 @@ with frame.page("Select"):
         with st.expander("Export a saved selection", expanded=True):
             keep.export(run)
     heading, go = st.columns([5, 1], vertical_alignment="bottom")
-    heading.markdown("#### Who enters, who leaves")
+    heading.markdown("#### Example by example")
     reader.go_to(go)
     if shown is not None:
-        choice.changes(pool, shown)
+        choice.lists(pool, shown)
     kept = None if shown is None else shown.kept
     sample = reader.chosen_sample()
     if sample is not None and reader.read(pool, sample, kept):

@@ -3,10 +3,32 @@
 import numpy as np
 import streamlit as st
 
-from grads.api import Band, Pool, Preview, SelectionConfig, coverage, emptied
-from studio import charts, filters, keep, options, reader, url, words
+from grads.api import (
+    Band,
+    Filter,
+    Pool,
+    Preview,
+    SelectionConfig,
+    coverage,
+    emptied,
+    reasons,
+)
+from studio import charts, filters, keep, listing, options, url, words
 
-LISTED = 50  # rows of a table of those that enter or leave
+LISTS = {
+    "kept": "Kept",
+    "aside": "Set aside",
+    "entering": "Entering",
+    "leaving": "Leaving",
+    "decided": "Decided",
+}
+NOBODY = {
+    "kept": "Nothing is kept.",
+    "aside": "Everything is kept.",
+    "entering": "No example enters.",
+    "leaving": "No example leaves.",
+    "decided": "Nobody has decided about an example yet: open one and say so.",
+}
 
 
 def numbers(pool: Pool, shown: Preview) -> None:
@@ -88,7 +110,11 @@ def picture(pool: Pool, shown: Preview) -> None:
     column = goes_by(pool, shown.options)
     st.plotly_chart(
         charts.distribution(
-            pool.numbers[column], np.ones(len(pool), bool), words.label(column), shown.kept
+            pool.numbers[column],
+            np.ones(len(pool), bool),
+            words.label(column),
+            shown.kept,
+            brush=filters.range_of(Filter(bounds=shown.options.bounds), column),
         ),
         key="choice",
         on_select=filters.brushed(
@@ -141,30 +167,34 @@ def covered(pool: Pool, shown: Preview) -> None:
     st.caption("The grey line holds 95% of the random subsets of this size.")
 
 
-def changes(pool: Pool, shown: Preview) -> None:
-    """Which examples enter and leave, against a saved selection."""
+def lists(pool: Pool, shown: Preview) -> None:
+    """Who is kept and who is not, who enters and leaves, each with the reason."""
     names = pool.run.selection_names()
-    if not names:
+    which, against = st.columns([3, 2], vertical_alignment="bottom")
+    found = {"kept": shown.kept, "aside": ~shown.kept}
+    if names:
+        base = url.choose(
+            against.selectbox, "Entering and leaving, against the saved", names, "base"
+        )
+        saved = pool.kept(base)
+        found |= {"entering": shown.kept & ~saved, "leaving": saved & ~shown.kept}
+    found["decided"] = np.isin(pool.scores.sample_id, sorted(shown.options.by_hand))
+    chosen = url.choose(
+        which.segmented_control,
+        "List",
+        list(found),
+        "show",
+        format_func=lambda name: f"{LISTS[name]} {int(found[name].sum()):,}",
+        required=True,
+        label_visibility="collapsed",
+    )
+    if names:
+        keep.warn_of_stale(pool.run, [base])
+    else:
         st.caption("Save this selection; later moves will then show who enters and leaves.")
+    if not found[chosen].any():
+        st.caption(NOBODY[chosen])
         return
-    base = url.choose(st.selectbox, "Compared with the saved selection", names, "base")
-    keep.warn_of_stale(pool.run, [base])
-    saved = pool.kept(base)
-    entering, leaving = shown.kept & ~saved, saved & ~shown.kept
-    if not entering.any() and not leaving.any():
-        st.caption("The same examples.")
-        return
-    titles = [f"{entering.sum():,} enter", f"{leaving.sum():,} leave"]
-    enter, leave = st.tabs(titles, default=titles[0 if entering.any() else 1])
-    with enter:
-        _table(pool, shown, entering, "enter")
-    with leave:
-        _table(pool, shown, leaving, "leave")
-
-
-def _table(pool: Pool, shown: Preview, member: np.ndarray, key: str) -> None:
-    index = np.flatnonzero(member)
-    index = index[np.argsort(-shown.ranking.score[index], kind="stable")]
-    if len(index) > LISTED:
-        st.caption(f"The {LISTED} with the best scores:")
-    reader.listing(pool, index[:LISTED], key)
+    told = {"reason": lambda positions: reasons(pool, shown, positions)}
+    told |= listing.fate(shown.kept) if chosen == "decided" else {}
+    listing.table(pool, found[chosen], "list", ranks={"score": shown.ranking.score}, told=told)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from grads.api import Bound, Categories, Filter, Pool, outline
+from grads.api import TOPIC, Bound, Categories, Filter, Pool, outline
 from studio import charts, url, words
 
 WITHIN = "within"  # query parameter: COLUMN:LOW:HIGH, repeated
@@ -79,7 +79,7 @@ def brushed(
 
 def clear() -> None:
     """Show everything again."""
-    for name in (WITHIN, SHAPE, "search", "topics"):
+    for name in (WITHIN, SHAPE, "search", "topics", "only"):
         url.put(name)
 
 
@@ -105,13 +105,19 @@ def _as_text(x: str, y: str, corners: tuple[tuple[float, float], ...]) -> str:
 def bar(pool: Pool) -> Filter:
     """Search box, topics and what was brushed, each to be taken off again; the filter they make."""
     names = dict(enumerate(pool.cluster_names())) if pool.cluster is not None else {}
-    search, topics = st.columns([2, 3])
+    own = [name for name in pool.categories if name != TOPIC]
+    search, topics, only = st.columns([2, 3, 3] if own else [2, 3, 0.01])
     label, hint = "Search in the texts", "a word or phrase"
     text = url.text(search.text_input, label, "search", placeholder=hint)
     with topics:
         chosen = url.choose_several(
             "Topics", list(names), "topics", format_func=lambda c: names[c], placeholder="all"
         )
+    facets: dict[str, list[str]] = {}
+    with only:
+        for facet in _facets(pool, own) if own else ():
+            column, name = json.loads(facet)
+            facets.setdefault(column, []).append(name)
     known = tuple(b for b in bounds() if b.column in pool.numbers)
     lassos = shape(pool)
     if known or lassos:
@@ -135,7 +141,42 @@ def bar(pool: Pool) -> Filter:
                     args=(SHAPE,),
                 )
             st.button("Show everything", on_click=clear, type="tertiary")
-    return Filter(bounds=known, lassos=lassos, clusters=tuple(chosen), text=text)
+    categories = tuple((column, tuple(names)) for column, names in facets.items())
+    return Filter(
+        bounds=known, lassos=lassos, clusters=tuple(chosen), categories=categories, text=text
+    )
+
+
+def _facets(pool: Pool, own: list[str]) -> list[str]:
+    """The chosen values of the data's own columns, each with its column as JSON."""
+    options = [
+        json.dumps([column, name]) for column in own for name in pool.categories[column].names
+    ]
+    return url.choose_several(
+        "Columns of your data",
+        options,
+        "only",
+        format_func=lambda facet: ": ".join(json.loads(facet)),
+        placeholder="all",
+    )
+
+
+def range_of(wanted: Filter, column: str) -> tuple[float, float] | None:
+    """The range that a column is limited to."""
+    for bound in wanted.bounds:
+        if bound.column == column and bound.low is not None and bound.high is not None:
+            return bound.low, bound.high
+    return None
+
+
+def mark(figure: Any, wanted: Filter, x: str, y: str) -> None:
+    """Mark in a plane of two columns what they are limited to."""
+    for axis, column in (("x", x), ("y", y)):
+        if found := range_of(wanted, column):
+            charts.mark_range(figure, *found, axis)
+    for across, up, corners in wanted.lassos:
+        if (across, up) == (x, y):
+            charts.mark_shape(figure, corners)
 
 
 def colours(pool: Pool, selection: str | None) -> list[str]:

@@ -16,8 +16,8 @@ from streamlit.runtime.scriptrunner import StopException, get_script_run_ctx
 HELD = "address"  # the key in the session
 # What names something of one run: it goes when another run is chosen.
 OF_A_RUN = (
-    *("sample", "within", "shape", "search", "topics", "only", "selection", "sort", "page"),
-    *("bound", "by", "base", "first", "second", "list", "evaluation"),
+    *("sample", "within", "shape", "search", "topics", "only", "selection", "sort", "up", "page"),
+    *("bound", "by", "base", "first", "second", "evaluation"),
 )
 
 
@@ -207,12 +207,19 @@ def slide(
 
 
 def whole_number(
-    widget: Callable[..., Any], label: str, default: int | None, *, key: str, **more: Any
+    widget: Callable[..., Any],
+    label: str,
+    default: int | None,
+    *,
+    key: str,
+    low: int = 0,
+    high: int | None = None,
+    **more: Any,
 ) -> int | None:
-    """A field for a number from 0 on, empty where the default is None."""
+    """A field for a whole number, empty where the default is None."""
 
     def read(texts: list[str]) -> int | None:
-        number = _number(texts[-1], 0, 2**53)
+        number = _number(texts[-1], low, 2**53 if high is None else high)
         return None if number is None else int(number)
 
     found: int | None = _shown(
@@ -220,7 +227,7 @@ def whole_number(
         default,
         read,
         lambda value: [] if value is None else [str(value)],
-        draw=lambda: widget(label, 0, step=1, key=key, **({"value": None} | more)),
+        draw=lambda: widget(label, low, high, step=1, key=key, **({"value": None} | more)),
     )
     return found
 

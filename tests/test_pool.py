@@ -317,24 +317,32 @@ def test_a_line_and_a_missing_number_hold_nothing():
 # -- numbers of one sample
 
 
-@pytest.mark.parametrize("count", [1, 7, 200])
-def test_the_highest_by_sorting_them_all(pool, count):
-    """The same samples in the same order, ties by id."""
+@pytest.mark.parametrize("highest_first", [True, False])
+def test_the_order_of_all_by_sorting_them_plainly(pool, highest_first):
+    """Ties by id, whichever way; of numbers, topics and texts."""
     among = pool.scores.response_tokens > 20
-    for column in ("signal", "response_tokens"):
-        values = pool.numbers[column].astype(float)
-        order = [i for i in np.argsort(-values, kind="stable") if among[i]]
-        assert pool.highest(column, among, count).tolist() == order[:count]
+    values = {name: pool.numbers[name].tolist() for name in ("signal", "response_tokens")}
+    topics = pool.categories[TOPIC]
+    values[TOPIC] = [topics.names[code] for code in topics.code]
+    kinds = pool.categories["kind"]
+    values["kind"] = [kinds.names[code] for code in kinds.code]
+    assert set(values) <= set(pool.sortable)
+    for column, found in values.items():
+        order = sorted(range(len(pool)), key=found.__getitem__, reverse=highest_first)
+        expected = [i for i in order if among[i]]
+        for _ in range(2):
+            assert pool.ordered(column, among, highest_first).tolist() == expected
 
 
-def test_a_missing_number_is_never_the_highest(pool):
+@pytest.mark.parametrize("highest_first", [True, False])
+def test_a_missing_number_comes_last(pool, highest_first):
     values = pool.scores.loss.copy()
     values[::2] = np.nan
     pool = Pool(pool.run)
     pool.numbers["holes"] = values
-    everything = np.ones(len(pool), bool)
-    found = values[pool.highest("holes", everything, 5)]
-    assert found.tolist() == sorted(values[1::2], reverse=True)[:5]
+    found = values[pool.ordered("holes", np.ones(len(pool), bool), highest_first)]
+    assert found[:150].tolist() == sorted(values[1::2], reverse=highest_first)
+    assert np.isnan(found[150:]).all()
 
 
 def test_percentile_counts_ties_half(pool):

@@ -82,8 +82,9 @@ from grads.selection.decisions import decide, decide_all, decisions, stale, with
 from grads.selection.filters import Filter, outline
 from grads.selection.luck import Band
 from grads.selection.options import Bound, SelectionConfig, usual_draw
-from grads.selection.pool import SIGNALS, Categories, Pool
+from grads.selection.pool import SIGNALS, TOPIC, Categories, Pool
 from grads.selection.preview import Preview, coverage, emptied, overlap, preview
+from grads.selection.reasons import reasons
 from grads.selection.record import Decision, SelectionRecord, read_record, read_selection
 from grads.selection.subsets import select_samples
 from grads.store.bundled import APP
@@ -113,6 +114,7 @@ __all__ = [
     "FORMATS",
     "LEARNING",
     "METRICS",
+    "TOPIC",
     "WEIGHTS",
     "Agreement",
     "Answers",
@@ -206,6 +208,7 @@ __all__ = [
     "read_record",
     "read_selection",
     "read_yaml",
+    "reasons",
     "repetition",
     "resume_run",
     "row_place",

@@ -19,6 +19,8 @@ class Filter:
     clusters: tuple[int, ...] = ()
     text: str = ""
     """Words that must occur together, upper or lower case alike."""
+    categories: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(column, names) of which a sample has one."""
 
 
 def within_bound(columns: dict[str, np.ndarray], bound: Bound) -> np.ndarray:
