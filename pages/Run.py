@@ -50,7 +50,7 @@ def new_run() -> None:
     if status.state != "finished":
         intake.failed(checked, settings)
         st.stop()
-    cost.price(settings)
+    cost.price(settings, checked)
     others = api.busy()
     at_once = False
     if others:
@@ -67,7 +67,6 @@ def new_run() -> None:
 def watch_run(run: Run) -> None:
     """The run's job."""
     status = api.observe(run)
-    state, icon, colour = words.STATES[status.state]
     config = run.config()
     counts = run.read_manifest().counts
     size = words.count(counts.usable - counts.heldout, "example") if counts.rows else "data"
@@ -78,18 +77,16 @@ def watch_run(run: Run) -> None:
         "interrupted": "This run was interrupted; nothing finished is lost",
     }.get(status.state, "This run is at work")
     frame.headline(sentence)
-    st.markdown(
-        f":{colour}[{icon} **{state}**] · {words.literal(config.dataset)} ·"
-        f" {words.literal(config.model)} · {setup.WARMUPS[config.warmup]}"
-    )
+    about = (config.dataset, config.model, setup.WARMUPS[config.warmup])
+    st.markdown(" · ".join(map(words.literal, about)))
     if status.error:
         st.error(words.error(status.error), icon=":material/error:")
     if status.state == "finished":
         cost.taken(run)
         icon = ":material/arrow_forward:"
         frame.next_link("pages/Explore.py", "Explore what the model found", icon, frame.link())
-    job.live(run)
     job.controls(run)
+    job.live(run)
     with st.expander("Settings"):
         st.json(run.config_values())
 

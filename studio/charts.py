@@ -325,11 +325,11 @@ def coverage(
 
 
 def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:
-    """Tokens of the samples, questions and answers stacked, with the longest that is read."""
+    """Tokens of the samples, before and in the answer, with the longest that is read."""
     figure = go.Figure()
     edges = np.linspace(0, max(int((prompt + response).max()), 8), 41)
     for name, values, colour, hatch in (
-        ("question (read only)", prompt, NEUTRAL, "/"),
+        ("before the answer (read only)", prompt, NEUTRAL, "/"),
         ("answer (learned)", response, KEPT, ""),
     ):
         figure.add_bar(

@@ -123,7 +123,13 @@ def picture(pool: Pool, shown: Preview) -> None:
         selection_mode="box",
         alt=f"Distribution of {words.label(column)}, {shown.count:,} examples kept",
     )
-    st.caption("Drag across the picture to choose only from that range.")
+    ranges = filters.bounds(options.BOUND)
+    if not ranges:
+        st.caption("Drag across the picture to choose only from that range.")
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("Chosen only from:", width="content")
+        filters.chips(ranges, options.BOUND)
 
 
 def goes_by(pool: Pool, options: SelectionConfig) -> str:

@@ -122,16 +122,7 @@ def bar(pool: Pool) -> Filter:
     lassos = shape(pool)
     if known or lassos:
         with st.container(horizontal=True):
-            for bound in known:
-                st.button(
-                    words.literal(words.label(bound.column))
-                    + f" {bound.low:.3g} to {bound.high:.3g}",
-                    key=f"drop-{bound.column}",
-                    icon=":material/close:",
-                    help="Take this range off",
-                    on_click=drop_bound,
-                    args=(bound.column,),
-                )
+            chips(known, WITHIN)
             if lassos:
                 st.button(
                     "Drawn shape",
@@ -145,6 +136,19 @@ def bar(pool: Pool) -> Filter:
     return Filter(
         bounds=known, lassos=lassos, clusters=tuple(chosen), categories=categories, text=text
     )
+
+
+def chips(ranges: tuple[Bound, ...], parameter: str) -> None:
+    """A button for each range, which takes it off."""
+    for bound in ranges:
+        st.button(
+            words.literal(words.label(bound.column)) + f" {bound.low:.3g} to {bound.high:.3g}",
+            key=f"drop-{bound.column}",
+            icon=":material/close:",
+            help="Take this range off",
+            on_click=drop_bound,
+            args=(bound.column, parameter),
+        )
 
 
 def _facets(pool: Pool, own: list[str]) -> list[str]:

@@ -55,7 +55,7 @@ LENGTHS = {
 
 def budget() -> dict[str, Any]:
     """Presets and slider; the budget they make."""
-    presets = st.container(horizontal=True, gap="xxsmall")  # drawn last: they show what stands
+    presets = st.container(horizontal=True, gap="xsmall")  # drawn last: they show what stands
 
     def apply(preset: float | str) -> None:
         url.put("auto", *(["true"] if preset == AUTO else []))

@@ -222,12 +222,13 @@ def whole_number(
         number = _number(texts[-1], low, 2**53 if high is None else high)
         return None if number is None else int(number)
 
+    empty: dict[str, Any] = {"value": None} if default is None else {}
     found: int | None = _shown(
         key,
         default,
         read,
         lambda value: [] if value is None else [str(value)],
-        draw=lambda: widget(label, low, high, step=1, key=key, **({"value": None} | more)),
+        draw=lambda: widget(label, low, high, step=1, key=key, **empty, **more),
     )
     return found
 

@@ -447,6 +447,42 @@ def test_upload_of_a_broken_file_shows_the_line(page, server, place, tmp_path):
     expect(page.get_by_role("link", name="Continue: what will it cost?")).to_have_count(0)
 
 
+def test_a_refused_upload_is_told_in_a_sentence(page, server, tmp_path):
+    table = tmp_path / "answers.xlsx"
+    table.write_bytes(b"PK\x03\x04")
+    page.goto(f"{server.url}/Data")
+    expect(headline(page)).to_have_text("Which examples do you have?")
+    page.locator('input[type="file"]').set_input_files(table)
+    expect(page.get_by_test_id("stAlert")).to_contain_text("answers.xlsx cannot be read")
+    expect(page.get_by_test_id("stAlert")).to_contain_text("CSV UTF-8")
+
+
+def test_a_swipe_on_a_phone_draws_nothing(browser, server):
+    """It scrolls the page, wherever the finger lies."""
+    phone = {"has_touch": True, "is_mobile": True}
+    with tab(browser, **phone) as page:
+        page.set_viewport_size({"width": 400, "height": 800})
+        page.goto(f"{server.url}/Explore?run=demo")
+        expect(headline(page)).to_have_text("What the model finds in 300 examples")
+        area = page.locator(".st-key-plane .nsewdrag").first
+        expect(area).to_be_attached()
+        settle(page)
+        page.locator(".st-key-plane").scroll_into_view_if_needed()
+        box = area.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        touch = page.context.new_cdp_session(page)
+        found = page.evaluate("([x, y]) => document.elementFromPoint(x, y)?.className", [x, y])
+        assert "nsewdrag" not in str(found)
+        for kind, moved in (("touchStart", 0), ("touchMove", -60), ("touchMove", -140)):
+            points = [{"x": x + moved / 3, "y": y + moved}]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        settle(page)
+        page.wait_for_timeout(1_000)
+        assert "shape=" not in page.url
+        expect(headline(page)).to_have_text("What the model finds in 300 examples")
+
+
 def test_text_with_html_shows_as_text(page, server, place):
     nasty = "<script>window.hacked = 1</script><b>bold</b> [x](javascript:alert(1)) **stars**"
     rows = f'{{"question": "{nasty}", "answer": "the heart {nasty}"}}\n' * 3

@@ -1266,7 +1266,7 @@ def test_the_export_holds_as_many_rows_as_shown(run, kind):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["rows"] == 150 == len(kept_ids(run, "density-50"))
     (button,) = at.get("download_button")
-    assert button.proto.label == f"Download {kind}.zip"
+    assert button.proto.label == f"Download demo-density-50-{kind}.zip"
 
 
 def test_the_export_is_the_sources_own_lines(run):
@@ -1582,6 +1582,15 @@ def test_a_person_decides_wherever_an_example_is_open(root, page):
     assert "sample=7" in explore.proto.query_string
     at = press(at, "Undo")
     assert api.decisions(run) == {}
+
+
+def test_a_brushed_range_is_seen_on_select_and_taken_off(run):
+    at = open_page("Select", bound="loss:2:3")
+    (chip,) = [b for b in at.button if b.key == "drop-loss"]
+    assert words.label("loss").split()[0] in chip.label
+    at = chip.click().run()
+    assert "bound" not in at.query_params
+    assert at.multiselect(key="limited").value == []
 
 
 def test_what_fails_in_a_callback_goes_to_the_log(root, monkeypatch):

@@ -839,18 +839,19 @@ def test_a_folder_is_bundled_as_a_zip(run):
     manifest = api.export_selection(run, "grads-10", "llamafactory")
     place = Path(manifest["path"])
     name, content = api.bundle(place)
-    assert name == "llamafactory.zip"
+    called = f"{run.id}-grads-10-llamafactory"
+    assert name == f"{called}.zip", "it tells what it is among other downloads"
     with zipfile.ZipFile(BytesIO(content)) as archive:
         assert archive.testzip() is None
         files = {n for n in archive.namelist() if not n.endswith("/")}
-        assert {n for n in files if not n.startswith("llamafactory/tokens/")} == {
-            f"llamafactory/{n}"
+        assert {n for n in files if not n.startswith(f"{called}/tokens/")} == {
+            f"{called}/{n}"
             for n in ("train.jsonl", "dataset_info.json", "llamafactory.yaml", "manifest.json")
         }
         members = (path for path in place.rglob("*") if path.is_file())
-        assert files == {path.relative_to(place.parent).as_posix() for path in members}
-        lines = archive.read("llamafactory/train.jsonl").splitlines()
-        stored = json.loads(archive.read("llamafactory/manifest.json"))
+        assert files == {f"{called}/{path.relative_to(place).as_posix()}" for path in members}
+        lines = archive.read(f"{called}/train.jsonl").splitlines()
+        stored = json.loads(archive.read(f"{called}/manifest.json"))
     assert len(lines) == stored["rows"] == manifest["rows"] == 30
 
 
@@ -883,9 +884,37 @@ def test_stages_of_a_finished_run(run):
 
 @pytest.mark.parametrize("state", ["running", "stopping", "stopped", "failed", "interrupted"])
 def test_stages_before_the_end(run, state):
-    """What lies before the stage is done, what lies behind it waits."""
+    """What lies before the stage is done, what lies behind it waits; only a live one runs."""
     set_state(run, state, stage="self-check")
-    assert marks(run, run.read_status()) == [*["done"] * 3, "now", *["waiting"] * 3]
+    now = "now" if state in ("running", "stopping") else "broken off"
+    assert marks(run, jobs.observe(run)) == [*["done"] * 3, now, *["waiting"] * 3]
+
+
+def test_the_end_of_the_whole_run_is_foreseen_from_the_estimate(run):
+    set_state(run, "running", stage="warm-up", eta_s=30.0)
+    assert watch.left(run, jobs.observe(run)) is None
+    expected = {"warm-up": 100.0, "self-check": 5.0, "score": 200.0}
+    run.estimate_file.write_text(json.dumps({"seconds": expected}))
+    assert watch.left(run, jobs.observe(run)) == 235.0
+    set_state(run, "running", stage="score")
+    assert watch.left(run, jobs.observe(run)) == 200.0
+    set_state(run, "stopped", stage="score")
+    assert watch.left(run, jobs.observe(run)) is None
+
+
+def test_a_rough_price_at_once_by_the_speed_of_an_earlier_run(run):
+    """As many tokens at the rates of the newest run of the same model; else none."""
+    seconds, config = run.read_manifest().seconds, run.config()
+    same = api.rough_cost(config, run, str(run.root))
+    assert same == (run.id, pytest.approx(seconds["score"] + seconds["warm-up"]))
+    twice = config.model_copy(update={"epochs": 2 * config.epochs})
+    assert api.rough_cost(twice, run, str(run.root))[1] == pytest.approx(
+        seconds["score"] + 2 * seconds["warm-up"]
+    )
+    none = config.model_copy(update={"warmup": "none"})
+    assert api.rough_cost(none, run, str(run.root))[1] == pytest.approx(seconds["score"])
+    other = config.model_copy(update={"model": "another"})
+    assert api.rough_cost(other, run, str(run.root)) is None
 
 
 def test_stages_that_only_some_runs_have(run):

@@ -129,7 +129,7 @@ def _hold_against(
 ) -> None:
     run = job.folder.run
     job.stage("self-check")
-    self_check(scorer, pool, device, directions=True)
+    self_check(scorer, pool, device, directions=True, should_stop=job.should_stop)
     job.stage("score", "samples")
     directions = scoring.directions(job, run, scorer, names)
     parts = scoring.parts_of(run, scorer, job.folder.parts, pool, sets=names)

@@ -53,7 +53,8 @@ def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> 
     if "score" in missing:
         with staged(job, "self-check"):
             directed = bool(run.read_manifest().probes)
-            run.update_manifest(self_check=self_check(scorer, pool, device, directed))
+            found = self_check(scorer, pool, device, directed, should_stop=job.should_stop)
+            run.update_manifest(self_check=found)
         with staged(job, "score"):
             _score(job, scorer, pool, device)
             pipeline.record(run, pipeline.STAGES["score"])
