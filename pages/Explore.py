@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from grads import api
-from studio import charts, filters, frame, keep, listing, probes, reader, url, words
+from studio import bulk, charts, filters, frame, keep, listing, probes, reader, url, words
 
 PICTURES = (
     ("Distribution of", "column", "signal"),
@@ -101,6 +101,8 @@ with frame.page("Explore"):
     sample = reader.chosen_sample()
     if sample is not None and reader.read(pool, sample, kept):
         keep.decide(run, sample)
+    if shown.any():
+        bulk.act(pool, wanted, shown)
     if 0 < shown.sum() <= min(probes.MOST_ROWS, len(pool) - 1):
         with st.expander(f"Use these {words.count(int(shown.sum()), 'example')} as a set"):
             probes.offer(pool, pool.scores.sample_id[shown].tolist())

@@ -50,7 +50,7 @@ from grads.jobs import processes as jobs
 from grads.selection import preview
 from grads.selection import select as selection
 from grads.selection.filters import Filter
-from grads.selection.options import SelectionConfig
+from grads.selection.options import Bound, SelectionConfig
 from grads.selection.pool import Pool
 from grads.store.folders import Evaluation
 from grads.store.runs import ACTIVE, Run, Status, list_runs
@@ -1591,6 +1591,45 @@ def test_a_brushed_range_is_seen_on_select_and_taken_off(run):
     at = chip.click().run()
     assert "bound" not in at.query_params
     assert at.multiselect(key="limited").value == []
+
+
+def test_all_that_is_filtered_is_decided_about_and_taken_back(run, pool):
+    """At once, with one reason; undo leaves what had been decided before."""
+    found = pool.scores.sample_id[pool.matching(Filter(text="insulin"))].tolist()
+    assert 2 < len(found) < 50
+    api.decide(run, found[0], "pin", "a rare case", reviewer="Ada")
+    at = open_page("Explore", search="insulin")
+    at.text_input(key="bulk-reason").set_value("outdated")
+    at = press(at, "Exclude all of them")
+    assert f"{len(found)} examples will be never kept" in messages(at)
+    made = api.decisions(run)
+    assert {sample: one.decision for sample, one in made.items()} == dict.fromkeys(found, "exclude")
+    assert {one.reason for one in made.values()} == {"outdated"}
+    at.button(key="bulk-undo").click().run()
+    assert_sound(at)
+    (left,) = api.decisions(run).values()
+    assert (left.sample_id, left.decision, left.reason) == (found[0], "pin", "a rare case")
+    assert "will be never kept" not in messages(at)
+
+
+@pytest.mark.parametrize(
+    ("link", "wanted"),
+    [
+        ({"search": "insulin"}, Filter(text="insulin")),
+        ({"topics": ["0", "2"]}, Filter(clusters=(0, 2))),
+        ({"within": "signal:0:1"}, Filter(bounds=(Bound(column="signal", low=0, high=1),))),
+    ],
+    ids=str,
+)
+def test_all_that_is_filtered_is_saved_as_a_selection_without_what_people_veto(
+    run, pool, link, wanted
+):
+    found = pool.scores.sample_id[pool.matching(wanted)].tolist()
+    api.decide(run, found[1], "exclude")
+    at = open_page("Explore", **link)
+    at.text_input(key="bulk-name").set_value("mine").run()
+    press(at, "Save these")
+    assert kept_ids(run, "mine") == [sample for sample in found if sample != found[1]]
 
 
 def test_what_fails_in_a_callback_goes_to_the_log(root, monkeypatch):

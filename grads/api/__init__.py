@@ -87,7 +87,7 @@ from grads.selection.pool import SIGNALS, TOPIC, Categories, Pool
 from grads.selection.preview import Preview, coverage, emptied, overlap, preview
 from grads.selection.reasons import reasons
 from grads.selection.record import Decision, SelectionRecord, read_record, read_selection
-from grads.selection.subsets import select_samples
+from grads.selection.subsets import all_matching, select_samples
 from grads.store.bundled import APP
 from grads.store.columns import EXTRAS, SCORES, towards_column
 from grads.store.cost import RunCost
@@ -163,6 +163,7 @@ __all__ = [
     "TokenRequest",
     "TuneConfig",
     "TuneResult",
+    "all_matching",
     "allowed_roots",
     "ask_token_signals",
     "bench",
