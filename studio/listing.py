@@ -128,4 +128,4 @@ def _config(ranks: dict[str, np.ndarray], told: Told) -> dict[str, Any]:
         "answer": text("answer", width="large"),
     }
     found |= {name: number(name, width=70, format="%.2f") for name in ranks}
-    return found | {name: text(name, width="large" if name == "reason" else 90) for name in told}
+    return found | {name: text(name, width=540 if name == "reason" else 90) for name in told}

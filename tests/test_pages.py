@@ -850,7 +850,7 @@ def test_options_that_do_not_go_together_leave_page_and_sliders_standing(run):
     at.toggle(key="auto").set_value(True).run()
     assert "auto needs a density" in messages(at)
     assert has_button(at, "Make the files")
-    assert "#### Who enters, who leaves" in everything(at)
+    assert "#### Example by example" in everything(at)
     at.toggle(key="auto").set_value(False).run()
     at.selectbox(key="criterion").set_value("grads").run()
     assert at.slider(key="focus").value == 0.5

@@ -77,8 +77,8 @@ def _became(pool: Pool, shown: Preview, position: int) -> str:
         if options.deduplicate and (twin := _kept_twin(pool, shown, position)) is not None:
             return f"a near-duplicate of row {twin}, which is kept"
     if shown.again is not None:
-        again = f"another seed keeps it in {100 * shown.again[position]:.0f}% of draws"
-        return f"in the draw's {share}; {again}" if kept else f"not in the draw's {share}; {again}"
+        again = f"({100 * shown.again[position]:.0f}% of seeds keep it)"
+        return f"{'in' if kept else 'not in'} the draw's {share} {again}"
     of = " of its topic" if options.draw == "stratified" else ""
     return f"among the best {share}{of}" if kept else f"not among the best {share}{of}"
 
