@@ -48,7 +48,7 @@ def show(draft: Draft, settings: RunConfig) -> None:
     }
     for place, (name, value) in zip(st.columns(len(facts)), facts.items(), strict=True):
         place.metric(name, f"{value:,}")
-    link, label = setup.handed_over(settings), "Continue: what will it cost?"
+    link, label = frame.link() | setup.handed_over(settings), "Continue: what will it cost?"
     frame.next_link("pages/Run.py", label, ":material/arrow_forward:", link)
     left, right = st.columns([3, 2], gap="large")
     with left:
@@ -83,7 +83,7 @@ with frame.page("Data"):
         st.caption("Left empty, the layout is recognised by itself.")
         model, longest, limit, heldout = st.columns(4)
         chosen |= {
-            "model": setup.text("model", model, value="demo"),
+            "model": setup.text("model", model, "demo"),
             "max_length": setup.widget("max_length", longest),
             "limit": setup.widget("limit", limit) or None,
             "heldout": setup.widget("heldout", heldout),

@@ -85,8 +85,8 @@ with frame.page("Evaluate"):
     run = frame.scored_run()
     names = [one.name for one in api.evaluations(run)]
     if names:
-        chosen = url.choose(st.selectbox, "Evaluation", names, "evaluation")
-        st.query_params["evaluation"] = chosen  # a copied link shows this one, not the newest
+        # A copied link shows this one, not the newest.
+        chosen = url.choose(st.selectbox, "Evaluation", names, "evaluation", always=True)
         show(run, chosen)
     else:
         frame.headline("Did it help?", "Nothing has been measured on this run yet.")

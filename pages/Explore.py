@@ -4,7 +4,19 @@ import numpy as np
 import streamlit as st
 
 from grads import api
-from studio import agreement, charts, filters, frame, keep, probes, reader, url, words
+from studio import (
+    agreement,
+    bulk,
+    charts,
+    filters,
+    frame,
+    keep,
+    listing,
+    probes,
+    reader,
+    url,
+    words,
+)
 
 PICTURES = (
     ("Distribution of", "column", "signal"),
@@ -32,13 +44,8 @@ with frame.page("Explore"):
         url.choose(place.selectbox, title, numbers, key, default=default, format_func=words.label)
         for place, (title, key, default) in zip(settings, PICTURES, strict=False)
     )
-    selection = settings[3].selectbox(
-        "Saved selection",
-        names,
-        index=None,
-        key="selection",
-        bind="query-params",
-        placeholder="none",
+    selection = url.choose(
+        settings[3].selectbox, "Saved selection", names, "selection", index=None, placeholder="none"
     )
     if selection:
         keep.warn_of_stale(run, [selection])
@@ -48,7 +55,6 @@ with frame.page("Explore"):
 
     if not shown.any():
         st.info("No example matches. Take a filter off.", icon=":material/filter_alt_off:")
-        st.stop()
     group = filters.groups(pool, by, kept)
     left, right = st.columns([3, 2], gap="medium")
     with left:
@@ -62,6 +68,7 @@ with frame.page("Explore"):
             sample_id=pool.scores.sample_id,
             labels=labels,
         )
+        filters.mark(figure, wanted, x, y)
         st.plotly_chart(
             figure,
             key="plane",
@@ -71,11 +78,17 @@ with frame.page("Explore"):
         )
         st.caption(
             f"Showing {points:,} of {shown.sum():,} examples as points; the grey background is all"
-            " of them. A drawn shape applies to all."
+            f" {len(pool):,}. A drawn shape applies to all."
         )
     with right:
         st.plotly_chart(
-            charts.distribution(pool.numbers[column], shown, words.label(column), kept),
+            charts.distribution(
+                pool.numbers[column],
+                shown,
+                words.label(column),
+                kept,
+                brush=filters.range_of(wanted, column),
+            ),
             key="distribution",
             on_select=filters.brushed("distribution", column, tails=pool.numbers[column]),
             selection_mode="box",
@@ -93,15 +106,15 @@ with frame.page("Explore"):
                     alt="Number of examples in each topic",
                 )
 
-    order = pool.highest("signal", shown, 200)
-    heading, go = st.columns([5, 1], vertical_alignment="bottom")
-    heading.markdown(f"#### {'The first 200 by' if shown.sum() > 200 else 'By'} learning signal")
+    heading, controls, go = st.columns([2, 4, 1], vertical_alignment="bottom")
+    heading.markdown(f"#### {words.count(int(shown.sum()), 'example')}")
     reader.go_to(go)
-    more = {"fate": np.where(kept[order], "kept", "set aside")} if kept is not None else {}
-    reader.listing(pool, order, "list", **more)
+    listing.table(pool, shown, "list", told=listing.fate(kept), beside=controls)
     sample = reader.chosen_sample()
     if sample is not None and reader.read(pool, sample, kept):
         keep.decide(run, sample)
+    if shown.any():
+        bulk.act(pool, wanted, shown)
     if 0 < shown.sum() <= min(probes.MOST_ROWS, len(pool) - 1):
         with st.expander(f"Use these {words.count(int(shown.sum()), 'example')} as a set"):
             probes.offer(pool, pool.scores.sample_id[shown].tolist())

@@ -4,16 +4,17 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Run, RunConfig
-from studio import cost, frame, intake, job, probes, setup, words
+from studio import cost, frame, intake, job, probes, setup, url, words
+
+WATCH, NEW = "Watch", "New run"
 
 
 def fields() -> RunConfig:
     """Four fields, the rest folded."""
-    setup.take_over()
     data, model, warmup, longest = st.columns([3, 2, 2, 1])
     values = {
         "dataset": setup.text("dataset", data, placeholder="data/train.jsonl"),
-        "model": setup.text("model", model, value="demo"),
+        "model": setup.text("model", model, "demo"),
         "warmup": setup.widget("warmup", warmup),
         "max_length": setup.widget("max_length", longest),
     }
@@ -49,7 +50,7 @@ def new_run() -> None:
     if status.state != "finished":
         intake.failed(checked, settings)
         st.stop()
-    cost.price(settings)
+    cost.price(settings, checked)
     others = api.busy()
     at_once = False
     if others:
@@ -59,15 +60,14 @@ def new_run() -> None:
         at_once = st.toggle("Start at once all the same (both will be slower)")
     # Not a callback, whose arguments would be those of the last drawing, not of the screen.
     if st.button("Start", type="primary", icon=":material/play_arrow:"):
-        st.query_params["run"] = api.start_new(settings, at_once=at_once).id
-        st.session_state["started"] = True
+        url.put("run", api.start_new(settings, at_once=at_once).id)
+        url.put("view", WATCH)
         st.rerun()
 
 
 def watch_run(run: Run) -> None:
     """The run's job."""
     status = api.observe(run)
-    state, icon, colour = words.STATES[status.state]
     config = run.config()
     counts = run.read_manifest().counts
     size = words.count(counts.usable - counts.heldout, "example") if counts.rows else "data"
@@ -78,36 +78,31 @@ def watch_run(run: Run) -> None:
         "interrupted": "This run was interrupted; nothing finished is lost",
     }.get(status.state, "This run is at work")
     frame.headline(sentence)
-    st.markdown(
-        f":{colour}[{icon} **{state}**] · {words.literal(config.dataset)} ·"
-        f" {words.literal(config.model)} · {setup.CHOICES['warmup'][config.warmup]}"
-    )
+    about = (config.dataset, config.model, setup.CHOICES["warmup"][config.warmup])
+    st.markdown(" · ".join(map(words.literal, about)))
     if status.error:
         st.error(words.error(status.error), icon=":material/error:")
     if status.state == "finished":
         cost.taken(run)
         icon = ":material/arrow_forward:"
         frame.next_link("pages/Explore.py", "Explore what the model found", icon, frame.link())
-    job.live(run)
     job.controls(run)
+    job.live(run)
     with st.expander("Settings"):
         st.json(run.config_values())
 
 
 with frame.page("Run"):
-    views = ["Watch", "New run"]
-    if st.session_state.pop("started", False):
-        st.session_state["view"] = views[0]
-    view = st.segmented_control(
+    view = url.choose(
+        st.segmented_control,
         "View",
-        views,
-        default=views[0 if "run" in st.query_params else 1],
-        key="view",
-        bind="query-params",
+        [WATCH, NEW],
+        "view",
+        default=WATCH if url.get("run") else NEW,
         required=True,
         label_visibility="collapsed",
     )
-    if view == "Watch":
+    if view == WATCH:
         watch_run(frame.chosen_run())
     else:
         new_run()

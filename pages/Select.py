@@ -14,31 +14,39 @@ with frame.page("Select"):
         frame.headline("Which examples to keep?")
     moves, result = st.columns([3, 7], gap="large")
     with moves:
-        chosen = api.with_decisions(run, options.chosen(pool))
-    shown = preview(pool, chosen)
-    with title.container():
-        frame.headline(f"Keep {shown.count:,} of {words.count(len(pool), 'example')}")
-        st.caption(
-            "What a setting picks is shown here; whether it helps, only the page Evaluate tells."
-        )
-    with result:
-        choice.numbers(pool, shown)
-        choice.remarks(shown)
-        choice.picture(pool, shown)
-        choice.covered(pool, shown)
+        chosen = options.chosen(pool)
+    shown = None
+    with result, frame.telling():
+        if chosen is not None:
+            shown = preview(pool, api.with_decisions(run, chosen))
+    if shown is not None:
+        with title.container():
+            frame.headline(f"Keep {shown.count:,} of {words.count(len(pool), 'example')}")
+            st.caption(
+                "What a setting picks is shown here; whether it helps, only the page Evaluate"
+                " tells."
+            )
+        with result:
+            choice.numbers(pool, shown)
+            choice.remarks(shown)
+            choice.picture(pool, shown)
+            choice.covered(pool, shown)
     with moves:
-        keep.save(pool, chosen, shown.count)
+        if shown is not None:
+            keep.save(pool, shown)
         with st.expander("Examples of what I want, and of what must stay"):
             probes.offer(pool)
         keep.decided(run)
         with st.expander("Export a saved selection", expanded=True):
             keep.export(run)
     heading, go = st.columns([5, 1], vertical_alignment="bottom")
-    heading.markdown("#### Who enters, who leaves")
+    heading.markdown("#### Example by example")
     reader.go_to(go)
-    choice.changes(pool, shown)
+    if shown is not None:
+        choice.lists(pool, shown)
+    kept = None if shown is None else shown.kept
     sample = reader.chosen_sample()
-    if sample is not None and reader.read(pool, sample, shown.kept):
+    if sample is not None and reader.read(pool, sample, kept):
         keep.decide(run, sample)
     with st.expander("Compare two saved selections"):
         keep.compare(pool)

@@ -15,6 +15,12 @@ from scipy.stats import rankdata
 KEPT, ASIDE, NEUTRAL, SHOWN = "#3a86d8", "#e07b1f", "#8b919c", "#2a9d78"
 GROUPS = ("#3a86d8", "#e07b1f", "#2a9d78", "#c565a5", "#b8a31c", "#7a6fd0", "#56b4e9", "#9c6b4a")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
+LEFT_OUT, DIMMED = "filtered out", "rgba(139,145,156,0.22)"
+BRUSHED = {
+    "fillcolor": "rgba(58,134,216,0.10)",
+    "line": {"color": KEPT, "width": 1, "dash": "dot"},
+    "layer": "below",
+}
 BINS = 60
 CELLS = 60  # along each axis of a plane
 # Points of a plane that go to the browser: as SVG, which also draws at once without a GPU.
@@ -31,6 +37,7 @@ def layout(figure: go.Figure, x: str, y: str, height: int, **more: Any) -> go.Fi
         xaxis_title=x,
         yaxis_title=y,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        uirevision=f"{x}, {y}",  # what a person has zoomed to stays
         **more,
     )
     figure.update_xaxes(automargin=True)
@@ -56,12 +63,18 @@ def spread(values: np.ndarray) -> tuple[float, float]:
 
 
 def distribution(
-    values: np.ndarray, shown: np.ndarray, label: str, kept: np.ndarray | None = None
+    values: np.ndarray,
+    shown: np.ndarray,
+    label: str,
+    kept: np.ndarray | None = None,
+    brush: tuple[float, float] | None = None,
 ) -> go.Figure:
     """Counts of a column in bins, split by kept and set aside where a subset is given.
 
-    values (n,), shown and kept (n,) bool. The line is the density of what is shown, smoothed with
-    Scott's bandwidth and scaled to the counts. Values beyond the drawn range count in the last bin.
+    values (n,), shown and kept (n,) bool. Bars and axes are of all samples, whatever is shown:
+    the others are dimmed. The line is the density of all, smoothed with Scott's bandwidth and
+    scaled to the counts. Values beyond the drawn range count in the last bin. `brush` is a range
+    to mark.
     """
     low, high = spread(values)
     edges = np.linspace(low, high, BINS + 1)
@@ -71,6 +84,8 @@ def distribution(
     parts = [("shown", shown, NEUTRAL, "")]
     if kept is not None:
         parts = [("kept", shown & kept, KEPT, ""), ("set aside", shown & ~kept, ASIDE, "/")]
+    if not shown.all():
+        parts.append((LEFT_OUT, ~shown, DIMMED, ""))
     for name, member, colour, hatch in parts:
         counts = np.histogram(inside[member], edges)[0]
         figure.add_bar(
@@ -81,7 +96,7 @@ def distribution(
             marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": hatch, "size": 4}},
             hovertemplate=f"{label} %{{x:.3g}}: %{{y:,}} {name}<extra></extra>",
         )
-    x, y = density_curve(inside[shown], low, high)
+    x, y = density_curve(inside, low, high)
     figure.add_scatter(
         x=x,
         y=y * (high - low) / BINS,
@@ -90,6 +105,9 @@ def distribution(
         line={"color": SHOWN, "width": 2},
         hoverinfo="skip",
     )
+    figure.update_xaxes(range=[low, high])
+    if brush is not None:
+        mark_range(figure, *brush)
     return layout(
         figure,
         label,
@@ -100,6 +118,21 @@ def distribution(
         dragmode="select",
         selectdirection="h",
     )
+
+
+def mark_range(figure: go.Figure, low: float, high: float, axis: str = "x") -> None:
+    """Mark a range of an axis that something is limited to, as far as it is drawn."""
+    first, last = figure.layout[f"{axis}axis"].range
+    ends = {f"{axis}0": max(low, first), f"{axis}1": min(high, last)}
+    add = figure.add_vrect if axis == "x" else figure.add_hrect
+    if ends[f"{axis}0"] <= ends[f"{axis}1"]:
+        add(**ends, **BRUSHED)
+
+
+def mark_shape(figure: go.Figure, corners: Sequence[tuple[float, float]]) -> None:
+    """Mark a polygon that something is limited to."""
+    path = " L ".join(f"{x:.6g},{y:.6g}" for x, y in corners)
+    figure.add_shape(type="path", path=f"M {path} Z", **BRUSHED)
 
 
 def brushed_range(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
@@ -160,15 +193,16 @@ def plane(
     sample_id: np.ndarray,
     labels: tuple[str, str],
 ) -> tuple[go.Figure, int]:
-    """Two columns against each other; returns the figure and how many points it holds.
+    """Two columns against each other; returns the figure and how many of what is shown it holds.
 
-    names (k,) are those of the groups, code (n,) the group of each sample. The background is the
-    density of everything shown, the points a stratified sample of it, one colour and symbol a
-    group. Sample ids travel as customdata.
+    names (k,) are those of the groups, code (n,) the group of each sample. Axes, background and
+    colours are of all samples, whatever is shown. The background is their density, the points a
+    stratified sample of what is shown, one colour and symbol a group, and dimmed some of the rest.
+    Sample ids travel as customdata.
     """
-    reach = [_widened(*spread(values[shown])) for values in (x, y)]
-    counts, x_edges, y_edges = np.histogram2d(x[shown], y[shown], CELLS, reach)
-    width = CELLS * max(int(shown.sum()), 2) ** (-1 / 6) / 6  # Scott's bandwidth, in cells
+    reach = [_widened(*spread(values)) for values in (x, y)]
+    counts, x_edges, y_edges = np.histogram2d(x, y, CELLS, reach)
+    width = CELLS * max(len(x), 2) ** (-1 / 6) / 6  # Scott's bandwidth, in cells
     counts = gaussian_filter(counts, width, mode="constant")
     figure, labels = go.Figure(), (plain(labels[0]), plain(labels[1]))
     figure.add_heatmap(
@@ -179,8 +213,18 @@ def plane(
         showscale=False,
         hoverinfo="skip",
     )
+    if not shown.all():
+        rest = sample_points(~shown, code, MOST_POINTS // 2)
+        figure.add_scatter(
+            x=x[rest],
+            y=y[rest],
+            mode="markers",
+            name=LEFT_OUT,
+            marker={"color": DIMMED, "size": 5},
+            hoverinfo="skip",
+        )
     points = sample_points(shown, code)
-    for number, (name, codes) in enumerate(_legend(names, np.bincount(code[shown]))):
+    for number, (name, codes) in enumerate(_legend(names, np.bincount(code))):
         member = points[np.isin(code[points], codes)]
         colour, symbol = group_style(name, number)
         figure.add_scatter(
@@ -193,6 +237,8 @@ def plane(
             hovertemplate="sample %{customdata}<br>"
             + f"{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{plain(name)}</extra>",
         )
+    for axis, ends in zip("xy", reach, strict=True):
+        figure.update_layout({f"{axis}axis_range": ends})
     return layout(figure, *labels, 640, dragmode="lasso"), len(points)
 
 
@@ -246,35 +292,55 @@ def group_style(name: str, number: int) -> tuple[str, str]:
 def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> go.Figure:
     """Size of each topic, and how much of it is shown."""
     figure = go.Figure()
+    labels = [plain(name) for name in names]
     figure.add_bar(
-        y=[plain(name) for name in names],
-        x=list(shown),
+        y=labels,
+        x=list(total),
         orientation="h",
-        marker={"color": SHOWN},
+        marker={"color": DIMMED},
         text=[f"{s:,} of {t:,}" if s != t else f"{t:,}" for s, t in zip(shown, total, strict=True)],
         textposition="outside",
         textangle=0,
         cliponaxis=False,
+        hovertemplate="%{y}: %{x:,} in all<extra></extra>",
+    )
+    figure.add_bar(
+        y=labels,
+        x=list(shown),
+        orientation="h",
+        marker={"color": SHOWN},
         hovertemplate="%{y}: %{x:,}<extra></extra>",
     )
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(range=[0, 1.3 * max(shown, default=1)])
-    return layout(figure, "examples", "", 80 + 22 * len(names), showlegend=False)
+    figure.update_xaxes(range=[0, 1.3 * max(total, default=1)])
+    height = 80 + 22 * len(names)
+    return layout(figure, "examples", "", height, barmode="overlay", showlegend=False)
 
 
 def coverage(
-    names: Sequence[str], pool: Sequence[float], kept: Sequence[float], random: Sequence[float]
+    names: Sequence[str],
+    pool: Sequence[float],
+    kept: Sequence[float],
+    random: Sequence[tuple[float, float]],
 ) -> go.Figure:
-    """Share of each category, in percent, in the pool, the subset and a random subset."""
+    """Share of each category, in percent, in pool and subset, and its range in random subsets."""
     figure = go.Figure()
+    labels = [plain(name) for name in names]
+    figure.add_scatter(
+        x=[end for low, high in random for end in (low, high, None)],
+        y=[label for label in labels for _ in range(3)],
+        mode="lines",
+        name="random subsets",
+        line={"color": "rgba(139,145,156,0.55)", "width": 8},
+        hovertemplate="%{y}: %{x:.1f}%, an end of the range of random subsets<extra></extra>",
+    )
     for name, values, colour, symbol, size in (
         ("all examples", pool, NEUTRAL, "line-ns-open", 16),
-        ("random subset", random, NEUTRAL, "circle-open", 10),
         ("kept", kept, KEPT, "diamond", 11),
     ):
         figure.add_scatter(
             x=list(values),
-            y=[plain(name) for name in names],
+            y=labels,
             mode="markers",
             name=name,
             marker={"color": colour, "symbol": symbol, "size": size, "line": {"width": 2}},
@@ -286,11 +352,11 @@ def coverage(
 
 
 def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:
-    """Tokens of the samples, questions and answers stacked, with the longest that is read."""
+    """Tokens of the samples, before and in the answer, with the longest that is read."""
     figure = go.Figure()
     edges = np.linspace(0, max(int((prompt + response).max()), 8), 41)
     for name, values, colour, hatch in (
-        ("question (read only)", prompt, NEUTRAL, "/"),
+        ("before the answer (read only)", prompt, NEUTRAL, "/"),
         ("answer (learned)", response, KEPT, ""),
     ):
         figure.add_bar(

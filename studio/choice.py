@@ -3,15 +3,37 @@
 import numpy as np
 import streamlit as st
 
-from grads.api import Pool, Preview, SelectionConfig, coverage, emptied
-from studio import charts, filters, keep, options, reader, words
+from grads.api import (
+    Band,
+    Filter,
+    Pool,
+    Preview,
+    SelectionConfig,
+    coverage,
+    emptied,
+    reasons,
+)
+from studio import charts, filters, keep, listing, options, url, words
 
-LISTED = 50  # rows of a table of those that enter or leave
+LISTS = {
+    "kept": "Kept",
+    "aside": "Set aside",
+    "entering": "Entering",
+    "leaving": "Leaving",
+    "decided": "Decided",
+}
+NOBODY = {
+    "kept": "Nothing is kept.",
+    "aside": "Everything is kept.",
+    "entering": "No example enters.",
+    "leaving": "No example leaves.",
+    "decided": "Nobody has decided about an example yet: open one and say so.",
+}
 
 
 def numbers(pool: Pool, shown: Preview) -> None:
     """Count, tokens, share of the signal, price."""
-    tokens, price = shown.response_tokens, shown.price
+    tokens, luck, price = shown.response_tokens, shown.random_tokens, shown.price
     kept, length, signal, time = st.columns(4)
     kept.metric(
         "Examples",
@@ -23,20 +45,22 @@ def numbers(pool: Pool, shown: Preview) -> None:
     length.metric(
         "Answer tokens",
         f"{tokens['kept']:,}",
-        f"random: {tokens['random']:,}",
+        f"random: {luck.low:,.0f} to {luck.high:,.0f}",
         delta_color="off",
         delta_arrow="off",
-        help=f"A random subset of as many examples holds {tokens['random']:,}, all examples hold"
-        f" {tokens['pool']:,}.",
+        help=f"Random subsets of as many examples hold {luck.mean:,.0f} on average; 95% of them lie"
+        f" in the range. All examples hold {tokens['pool']:,}.",
     )
     signal.metric(
         "Signal share",
         words.share(shown.signal_share, 1),
-        f"random: {words.share(shown.random_signal_share, 1)}",
+        f"random: {percents(shown.random_signal_share)}",
         delta_color="off",
         delta_arrow="off",
-        help="Of the summed gradient norms of all examples, before any correction for length.",
+        help="Of the summed gradient norms of all examples, before any correction for length. The"
+        " range holds 95% of random subsets of as many.",
     )
+    stable(shown, len(pool))
     if price.epoch_kept is None or price.epoch_all is None:
         time.metric("Training time", "unknown", help="This run trained no warm-up to measure by.")
         return
@@ -59,6 +83,20 @@ def numbers(pool: Pool, shown: Preview) -> None:
         )
 
 
+def percents(band: Band) -> str:
+    """A range of shares: `8.1% to 11%`."""
+    return f"{words.share(band.low, 1)} to {words.share(band.high, 1)}"
+
+
+def stable(shown: Preview, pool: int) -> None:
+    """How much of the choice is the seed's."""
+    if shown.stability is not None:
+        st.caption(
+            f"Drawn at random: another seed would keep **{words.share(shown.stability, 1)}** of"
+            f" these examples again, of a random subset {words.share(shown.count, pool)}."
+        )
+
+
 def remarks(shown: Preview) -> None:
     """Warnings, and what the ranking had to assume."""
     for warning in shown.warnings:
@@ -72,7 +110,11 @@ def picture(pool: Pool, shown: Preview) -> None:
     column = goes_by(pool, shown.options)
     st.plotly_chart(
         charts.distribution(
-            pool.numbers[column], np.ones(len(pool), bool), words.label(column), shown.kept
+            pool.numbers[column],
+            np.ones(len(pool), bool),
+            words.label(column),
+            shown.kept,
+            brush=filters.range_of(Filter(bounds=shown.options.bounds), column),
         ),
         key="choice",
         on_select=filters.brushed(
@@ -81,7 +123,13 @@ def picture(pool: Pool, shown: Preview) -> None:
         selection_mode="box",
         alt=f"Distribution of {words.label(column)}, {shown.count:,} examples kept",
     )
-    st.caption("Drag across the picture to choose only from that range.")
+    ranges = filters.bounds(options.BOUND)
+    if not ranges:
+        st.caption("Drag across the picture to choose only from that range.")
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("Chosen only from:", width="content")
+        filters.chips(ranges, options.BOUND)
 
 
 def goes_by(pool: Pool, options: SelectionConfig) -> str:
@@ -101,7 +149,7 @@ def covered(pool: Pool, shown: Preview) -> None:
     """How the subset spreads over topics or another column, beside pool and random."""
     if not pool.categories:
         return
-    by = st.selectbox("Coverage of", list(pool.categories), key="by", bind="query-params")
+    by = url.choose(st.selectbox, "Coverage of", list(pool.categories), "by")
     rows = coverage(pool, shown, by)
     gone = emptied(rows)
     if gone:
@@ -117,37 +165,42 @@ def covered(pool: Pool, shown: Preview) -> None:
             [row.name for row in rows],
             [100 * row.pool / whole[0] for row in rows],
             [100 * row.kept / whole[1] for row in rows],
-            [100 * row.random / whole[1] for row in rows],
+            [(100 * row.random.low / whole[1], 100 * row.random.high / whole[1]) for row in rows],
         ),
         key="coverage",
-        alt=f"Share of each {by} among all, kept and randomly chosen examples",
+        alt=f"Share of each {by} among all and kept examples, and the range of random subsets",
     )
+    st.caption("The grey line holds 95% of the random subsets of this size.")
 
 
-def changes(pool: Pool, shown: Preview) -> None:
-    """Which examples enter and leave, against a saved selection."""
+def lists(pool: Pool, shown: Preview) -> None:
+    """Who is kept and who is not, who enters and leaves, each with the reason."""
     names = pool.run.selection_names()
-    if not names:
+    which, against = st.columns([3, 2], vertical_alignment="bottom")
+    found = {"kept": shown.kept, "aside": ~shown.kept}
+    if names:
+        base = url.choose(
+            against.selectbox, "Entering and leaving, against the saved", names, "base"
+        )
+        saved = pool.kept(base)
+        found |= {"entering": shown.kept & ~saved, "leaving": saved & ~shown.kept}
+    found["decided"] = np.isin(pool.scores.sample_id, sorted(shown.options.by_hand))
+    chosen = url.choose(
+        which.segmented_control,
+        "List",
+        list(found),
+        "show",
+        format_func=lambda name: f"{LISTS[name]} {int(found[name].sum()):,}",
+        required=True,
+        label_visibility="collapsed",
+    )
+    if names:
+        keep.warn_of_stale(pool.run, [base])
+    else:
         st.caption("Save this selection; later moves will then show who enters and leaves.")
+    if not found[chosen].any():
+        st.caption(NOBODY[chosen])
         return
-    base = st.selectbox("Compared with the saved selection", names, key="base", bind="query-params")
-    keep.warn_of_stale(pool.run, [base])
-    saved = pool.kept(base)
-    entering, leaving = shown.kept & ~saved, saved & ~shown.kept
-    if not entering.any() and not leaving.any():
-        st.caption("The same examples.")
-        return
-    titles = [f"{entering.sum():,} enter", f"{leaving.sum():,} leave"]
-    enter, leave = st.tabs(titles, default=titles[0 if entering.any() else 1])
-    with enter:
-        _table(pool, shown, entering, "enter")
-    with leave:
-        _table(pool, shown, leaving, "leave")
-
-
-def _table(pool: Pool, shown: Preview, member: np.ndarray, key: str) -> None:
-    index = np.flatnonzero(member)
-    index = index[np.argsort(-shown.ranking.score[index], kind="stable")]
-    if len(index) > LISTED:
-        st.caption(f"The {LISTED} with the best scores:")
-    reader.listing(pool, index[:LISTED], key)
+    told = {"reason": lambda positions: reasons(pool, shown, positions)}
+    told |= listing.fate(shown.kept) if chosen == "decided" else {}
+    listing.table(pool, found[chosen], "list", ranks={"score": shown.ranking.score}, told=told)

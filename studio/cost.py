@@ -7,14 +7,21 @@ from grads.api import ACTIVE, Run, RunConfig, RunCost
 from studio import job, words
 
 
-def price(settings: RunConfig) -> None:
-    """The estimate of these settings, measured on demand."""
+def price(settings: RunConfig, data: Run) -> None:
+    """The estimate of these settings: a rough one at once, a measured one on demand."""
     draft = api.draft(settings, "cost")
     status = api.observe(draft)
     if draft.estimate_file.exists():
         st.markdown(sentence(draft.read_estimate()))
         st.caption("Measured on this machine with a few of your own examples.")
-    elif status.state in ACTIVE:
+        return
+    rough = api.rough_cost(settings, data)
+    if rough is not None:
+        name, seconds = rough
+        st.markdown(
+            f"Roughly **{words.duration(seconds)}**, at the speed of {words.literal(name)}."
+        )
+    if status.state in ACTIVE:
         job.wait_for(draft, "Measuring with your model and data")
     else:
         if status.state == "failed":

@@ -10,7 +10,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, GradsError, Overlap, Run, list_runs, runs_root
-from studio import words
+from studio import url, words
 
 PAGES = {
     "Start": ("app.py", ":material/home:"),
@@ -32,6 +32,9 @@ STYLE = """<style>
   [data-testid="stColumn"]:has([data-testid="stColumn"], [data-testid="stPlotlyChart"],
     [data-testid="stSlider"], .turn, [data-testid="stDataFrame"]) {min-width: 100%}
 }
+@media (pointer: coarse) {  /* a finger that moves over a picture scrolls the page */
+  .js-plotly-plot .nsewdrag {pointer-events: none; touch-action: auto}
+}
 .st-key-fetch {display: none}
 .st-key-next a {background: #2f7ed8; border-radius: .5rem; padding: .45rem .9rem}
 .st-key-next a:hover {background: #2468b4}
@@ -51,7 +54,7 @@ def page(name: str) -> Iterator[None]:
     st.set_page_config(page_title=f"{name} · GrADS Studio", page_icon=str(ICON), layout="wide")
     st.html(STYLE)
     _keep_traces()
-    with guard():
+    with url.opened(name), guard():
         _navigation(name)
         yield
 
@@ -75,6 +78,15 @@ def guard() -> Iterator[None]:
             icon=":material/error:",
         )
         st.stop()
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Around one part of a page: an expected error is said in its place, and the rest stands."""
+    try:
+        yield
+    except GradsError as error:
+        st.error(words.error(str(error)), icon=":material/error:")
 
 
 class _LogFile(logging.Handler):
@@ -123,29 +135,29 @@ def _run_box() -> None:
     names = [run.id for run in list_runs(runs_root())]
     if not names:
         return
-
-    def write() -> None:
-        st.query_params["run"] = st.session_state["run-choice"]
-
-    asked = st.query_params.get("run")
-    if asked is not None and asked not in names:
+    asked = url.get("run")
+    if asked and asked not in names:
         st.toast(f"There is no run {words.literal(asked)} here; this is {words.literal(names[0])}.")
-    st.session_state["run-choice"] = asked if asked in names else names[0]
-    chosen = st.selectbox(
-        "Run", names, key="run-choice", on_change=write, label_visibility="collapsed", width=280
+    url.choose(
+        st.selectbox,
+        "Run",
+        names,
+        "run",
+        always=True,
+        on_change=url.forget_run,
+        label_visibility="collapsed",
+        width=280,
     )
-    st.query_params["run"] = chosen
 
 
 def link(**more: str) -> dict[str, str]:
     """Query parameters that keep the run and the open example when the page changes."""
-    kept = {name: st.query_params[name] for name in ("run", "sample") if name in st.query_params}
-    return kept | more
+    return {name: url.get(name) for name in ("run", "sample") if url.get(name)} | more
 
 
 def chosen_run() -> Run:
     """The run of the URL, or the newest; ends the page with a hint where there is none."""
-    run_id = st.query_params.get("run")
+    run_id = url.get("run")
     if run_id not in {run.id for run in list_runs(runs_root())}:
         headline("There is no run yet")
         st.info("Start with your data.", icon=":material/info:")

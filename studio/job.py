@@ -1,23 +1,28 @@
 """A job as people watch it: its steps, progress, speed, machine, log, and stopping it."""
 
+import time
 from pathlib import Path
 
 import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, JobFolder, Run, Status
-from studio import charts, frame, words
+from studio import charts, frame, url, words
 
 MARKS = {
     "done": ":green[:material/check_circle:]",
     "now": ":blue[:material/play_circle:]",
+    "broken off": ":orange[:material/pause_circle:]",
     "waiting": ":gray[:material/radio_button_unchecked:]",
     "skipped": ":gray[:material/remove:]",
 }
 
 
-def progress(status: Status) -> None:
-    """A bar with the stage, how far it is, and the time it still takes."""
+def progress(status: Status, left: float | None = None) -> None:
+    """A bar with the stage, how far it is, and the time that it and all still take.
+
+    Where the end of all is foreseen, the bar is of all, and moves while a stage only begins.
+    """
     known = api.watch.STAGES.get(status.stage)
     stage = known.label if known else words.literal(status.stage) or "Starting"
     text = words.literal(status.message.capitalize()) or stage
@@ -25,7 +30,18 @@ def progress(status: Status) -> None:
         text += f": {status.done:,} of {status.total:,} {words.literal(status.unit)}"
     if status.eta_s is not None:
         text += f", about {words.duration(status.eta_s)} left"
-    st.progress(status.done / status.total if status.total else 0.0, text=text)
+    share = status.done / status.total if status.total else 0.0
+    if left is not None:
+        text += f"; about {words.duration(left)} to the end of the run"
+        spent = max(time.time() - (status.process_started or time.time()), 0.0)
+        share = spent / max(spent + left, 1e-9)
+    st.progress(min(share, 1.0), text=text)
+
+
+def state(status: Status) -> None:
+    """The state of a job, as it is now."""
+    word, icon, colour = words.STATES[status.state]
+    st.markdown(f":{colour}[{icon} **{word}**]")
 
 
 def live(run: Run) -> None:
@@ -34,7 +50,9 @@ def live(run: Run) -> None:
     if status.state in ACTIVE:
         _live(run)
     else:
+        state(status)
         _picture(run, status)
+        log(run)
 
 
 @st.fragment(run_every=1.0)
@@ -43,8 +61,10 @@ def _live(run: Run) -> None:
         status = api.observe(run)
         if status.state not in ACTIVE:
             st.rerun()
-        progress(status)
+        state(status)
+        progress(status, api.watch.left(run, status))
         _picture(run, status)
+        log(run)
 
 
 def _picture(run: Run, status: Status) -> None:
@@ -86,7 +106,7 @@ def _numbers(status: Status, lines: dict[str, list[dict[str, float]]]) -> None:
 
 
 def controls(run: Run) -> None:
-    """Stop, resume, delete (with a question), and the end of the log."""
+    """Stop, resume, and delete with a question."""
     status = api.observe(run)
     with st.container(horizontal=True):
         if status.state in ACTIVE:
@@ -105,7 +125,6 @@ def controls(run: Run) -> None:
             st.rerun()
         if status.state not in ACTIVE and st.button("Delete", icon=":material/delete:"):
             _delete(run)
-    log(run)
 
 
 def log(folder: JobFolder) -> None:
@@ -129,7 +148,7 @@ def _delete(run: Run) -> None:
     with frame.guard():
         if st.button("Delete it", type="primary"):
             api.delete_run(run)
-            st.query_params.pop("run", None)
+            url.put("run")
             st.rerun()
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.api import FORMATS, WEIGHTS, Pool, Run, SelectionConfig, overlap
-from studio import words
+from grads.api import FORMATS, WEIGHTS, Pool, Preview, Run, overlap
+from studio import frame, url, words
 
 WEIGHTED = {
     None: "the chosen ones",
@@ -62,19 +62,21 @@ def decided(run: Run) -> None:
         st.dataframe(table, hide_index=True, alt="Decisions by people")
 
 
-def save(pool: Pool, options: SelectionConfig, count: int) -> None:
+def save(pool: Pool, shown: Preview) -> None:
     """Save the choice under a name."""
     name = st.text_input("Save as", key="name", placeholder="a name, such as first-try")
     if name in pool.run.selection_names():
         st.caption(words.literal(f"{name} is saved already and would be replaced."))
-    if st.button(
-        f"Save these {count:,}",
+    if not st.button(
+        f"Save these {shown.count:,}",
         type="primary",
         icon=":material/save:",
         disabled=not name,
         width="stretch",
     ):
-        record = api.select_samples(pool.run, name, options, pool)
+        return
+    with frame.telling():
+        record = api.select_samples(pool.run, name, shown.options, pool)
         st.session_state["saved"] = name
         st.toast(f"Saved {record.samples.kept:,} examples as {words.literal(name)}")
         st.rerun()
@@ -162,8 +164,8 @@ def compare(pool: Pool) -> None:
         st.caption("Two saved selections can be compared here.")
         return
     left, right = st.columns(2)
-    one = left.selectbox("First", names, key="first", bind="query-params")
-    two = right.selectbox("Second", names, index=1, key="second", bind="query-params")
+    one = url.choose(left.selectbox, "First", names, "first")
+    two = url.choose(right.selectbox, "Second", names, "second", default=names[1])
     if one == two:
         st.caption("The same selection.")
         return

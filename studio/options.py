@@ -39,6 +39,12 @@ DIRECTIONS = {
         " that pull the same way, and so support them. 0: no preference.",
     ),
 }
+FOCUS = (
+    "To the right: examples the model would still learn much from. To the left: examples it nearly"
+    " knows. 0: no preference. Where it stands at first did best in our study, on medical answers;"
+    " Evaluate tells what does best on yours."
+)
+TYPICALITY = "How much to prefer examples that are like many others. 0: outliers count as much."
 COSINES = {"embed": "input words", "head": "output words", "both": "both"}
 LENGTHS = {
     "residual": "compare with answers of the same length",
@@ -49,30 +55,21 @@ LENGTHS = {
 
 def budget() -> dict[str, Any]:
     """Presets and slider; the budget they make."""
-    presets = st.container()  # drawn last: what a link sets is known once the widgets stand
+    presets = st.container(horizontal=True, gap="xsmall")  # drawn last: they show what stands
 
-    def apply() -> None:
-        preset = st.session_state["preset"]
-        st.session_state["auto"] = preset == AUTO
-        if preset not in (None, AUTO):
-            st.session_state["budget"] = preset
+    def apply(preset: float | str) -> None:
+        url.put("auto", *(["true"] if preset == AUTO else []))
+        if preset != AUTO:
+            url.put("budget", f"{preset:g}")
 
-    automatic = st.toggle(
+    automatic = url.flag(
+        st.toggle,
         "Let the data decide",
-        key="auto",
-        bind="query-params",
+        "auto",
         help="Keeps every example near the peak: needs GrADS or typical, and the best scores.",
     )
-    percent = st.slider(
-        "Budget",
-        0.5,
-        100.0,
-        10.0,
-        0.5,
-        format="%g%%",
-        key="budget",
-        bind="query-params",
-        disabled=automatic,
+    percent = url.slide(
+        "Budget", (0.5, 100.0), 10.0, 0.5, key="budget", format="%g%%", disabled=automatic
     )
     unit = url.choose(
         st.radio,
@@ -84,60 +81,35 @@ def budget() -> dict[str, Any]:
         disabled=automatic,
         label_visibility="collapsed",
     )
-    st.session_state["preset"] = AUTO if automatic else percent if percent in PRESETS else None
-    presets.segmented_control(
-        "Keep",
-        [*PRESETS, AUTO],
-        key="preset",
-        format_func=lambda p: p if p == AUTO else f"{p:g}%",
-        on_change=apply,
-        wrap=True,
-    )
+    stands = AUTO if automatic else percent
+    for preset in (*PRESETS, AUTO):
+        # Buttons: they hold nothing that could disagree with the slider.
+        presets.button(
+            preset if preset == AUTO else f"{preset:g}%",
+            key=f"preset-{preset}",
+            type="secondary" if preset == stands else "tertiary",
+            on_click=apply,
+            args=(preset,),
+        )
     return {"auto": True} if automatic else {"ratio": percent / 100, "budget_unit": unit}
 
 
 def taste(pool: Pool) -> dict[str, Any]:
     """Focus, typicality, towards and away, which only the default criterion knows."""
-    unused = st.query_params.get("criterion", "grads") != "grads"
-    focus = st.slider(
-        "Focus",
-        -3.0,
-        3.0,
-        DEFAULTS["focus"].default,
-        0.1,
-        key="focus",
-        bind="query-params",
-        disabled=unused,
-        help="To the right: examples the model would still learn much from. To the left: examples"
-        " it nearly knows. 0: no preference. Where it stands at first did best in our study, on"
-        " medical answers; Evaluate tells what does best on yours.",
-    )
-    typicality = st.slider(
-        "Typicality",
-        0.0,
-        3.0,
-        DEFAULTS["typicality"].default,
-        0.1,
-        key="typicality",
-        bind="query-params",
-        disabled=unused,
-        help="How much to prefer examples that are like many others. 0: outliers count as much.",
-    )
-    found = {"focus": focus, "typicality": typicality}
+    unused = url.get("criterion", "grads") != "grads"
+
+    def weight(name: str, label: str, low: float, help_text: str) -> float:
+        ends, default = (low, 3.0), DEFAULTS[name].default
+        return url.slide(label, ends, default, 0.1, key=name, disabled=unused, help=help_text)
+
+    found = {
+        "focus": weight("focus", "Focus", -3.0, FOCUS),
+        "typicality": weight("typicality", "Typicality", 0.0, TYPICALITY),
+    }
     roles = {one.role for one in pool.probes.values()}
     for name, (role, label, help_text) in DIRECTIONS.items():
         if role in roles:
-            found[name] = st.slider(
-                label,
-                -3.0,
-                3.0,
-                DEFAULTS[name].default,
-                0.1,
-                key=name,
-                bind="query-params",
-                disabled=unused,
-                help=help_text,
-            )
+            found[name] = weight(name, label, -3.0, help_text)
     return found
 
 
@@ -153,10 +125,8 @@ def method(pool: Pool, automatic: bool) -> dict[str, Any]:
     signal = _choice("signal", "Learning signal from", SIGNALS)
     length = _choice("length_control", "Correct for answer length", LENGTHS)
     cosine = _choice("cosine", "Compare with my examples", COSINES) if pool.probes else "embed"
-    once = st.toggle(
-        "Keep one of each group of near-duplicates", key="deduplicate", bind="query-params"
-    )
-    seed = st.number_input("Seed of random draws", 0, value=0, key="seed", bind="query-params")
+    once = url.flag(st.toggle, "Keep one of each group of near-duplicates", "deduplicate")
+    seed = url.whole_number(st.number_input, "Seed of random draws", 0, key="seed")
     return {
         "criterion": criterion,
         "draw": draw,
@@ -178,14 +148,17 @@ def ranges(pool: Pool) -> dict[str, Any]:
     limited = {b.column: b for b in filters.bounds(BOUND) if b.column in pool.numbers}
 
     def change() -> None:
+        if url.outdated("limited"):
+            return
         wanted = st.session_state["limited"]
         for column in set(limited) - set(wanted):
             filters.drop_bound(column, BOUND)
         for column in set(wanted) - set(limited):
-            low, high = extent(pool, column)
-            filters.set_bound(column, low, high, BOUND)
+            filters.set_bound(column, *extent(pool, column), BOUND)
 
-    st.session_state["limited"] = list(limited)
+    follow, state = url.follows(BOUND), st.session_state
+    if follow or "limited" not in state:
+        url.show("limited", list(limited))
     st.multiselect(
         "Limit to a range of",
         [name for name, values in pool.numbers.items() if np.isfinite(values).any()],
@@ -199,11 +172,15 @@ def ranges(pool: Pool) -> dict[str, Any]:
         key = f"range-{column}"
 
         def drag(column: str = column, key: str = key) -> None:
-            low, high = st.session_state[key]
-            filters.set_bound(column, low, high, BOUND)
+            if not url.outdated(key):
+                url.hold(BOUND, filters.with_bound(BOUND, column, *st.session_state[key]))
 
-        ends = (low if bound.low is None else bound.low, high if bound.high is None else bound.high)
-        st.session_state[key] = tuple(float(np.clip(end, low, high)) for end in ends)
+        if follow or key not in state:
+            ends = (
+                low if bound.low is None else bound.low,
+                high if bound.high is None else bound.high,
+            )
+            url.show(key, tuple(float(np.clip(end, low, high)) for end in ends))
         st.slider(words.literal(words.label(column)), low, high, key=key, on_change=drag)
     return {"bounds": [b.model_dump() for b in limited.values()]}
 
@@ -216,8 +193,8 @@ def extent(pool: Pool, column: str) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def chosen(pool: Pool) -> SelectionConfig:
-    """All options, as the widgets stand."""
+def chosen(pool: Pool) -> SelectionConfig | None:
+    """All options, as the widgets stand; None, and why, where they do not go together."""
     values = budget() | taste(pool)
     with st.expander("More: criterion, draw, ranges"):
         values |= method(pool, values.get("auto", False)) | ranges(pool)
@@ -229,4 +206,4 @@ def chosen(pool: Pool) -> SelectionConfig:
             + " Switch off “Let the data decide”, or choose another criterion or draw.",
             icon=":material/warning:",
         )
-        st.stop()
+        return None

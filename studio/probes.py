@@ -6,7 +6,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Pool, ProbeConfig, ProbeRequest, Run
-from studio import job, uploads, words
+from studio import job, uploads, url, words
 
 ROLES = {"targets": "like what I want", "protected": "of what must not be lost"}
 MOST_ROWS = 500  # of a pool that are offered as a set
@@ -25,10 +25,10 @@ def given() -> dict[str, Any]:
     for place, role, name in ((target, "targets", "good"), (protect, "protected", "keep")):
         file = _file(place, f"Examples {ROLES[role]}", f"new-{role}")
         found[role] = {name: file} if file else {}
-    gain = st.checkbox(
+    gain = url.flag(
+        st.checkbox,
         "Measure how much each question helps with its answer",
-        key="question_gain",
-        bind="query-params",
+        "question_gain",
         help="Finds answers that do not belong to their questions; reads the answers once more.",
     )
     return found | {"extras": ["question_gain"] if gain else []}

@@ -9,7 +9,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Pool, Run, TokenRequest
-from studio import frame, words
+from studio import frame, url, words
 
 WHO = {
     "system": "Instruction to the model",
@@ -59,13 +59,13 @@ def tokens(pieces: list[str], trained: list[bool], heat: np.ndarray | None = Non
 
 def chosen_sample() -> int | None:
     """The sample that the URL opens."""
-    text = st.query_params.get("sample", "")
+    text = url.get("sample")
     return int(text) if text.isdecimal() else None
 
 
 def open_sample(sample_id: int) -> None:
     """Put a sample into the URL."""
-    st.query_params["sample"] = str(sample_id)
+    url.put("sample", str(sample_id))
 
 
 def go_to(place: Any) -> None:
@@ -80,54 +80,8 @@ def go_to(place: Any) -> None:
     )
 
 
-def listing(pool: Pool, positions: np.ndarray, key: str, **more: Any) -> None:
-    """A table of samples; choosing a row opens it. `more` are extra columns, one value a row."""
-    samples = pool.run.read_samples(pool.scores.sample_id[positions].tolist())
-    turns = [samples[int(i)]["turns"] for i in pool.scores.sample_id[positions]]
-    table = pd.DataFrame(
-        {
-            "row": pool.scores.sample_id[positions],
-            **more,
-            "signal": pool.numbers["signal"][positions],
-            "loss": pool.scores.loss[positions],
-            "tokens": pool.scores.response_tokens[positions],
-            "question": [_first(t, "user") for t in turns],
-            "answer": [_first(t, "assistant") for t in turns],
-        }
-    )
-    ids = pool.scores.sample_id[positions].tolist()
-
-    def chosen() -> None:
-        rows = st.session_state[key].selection.rows
-        if rows:
-            open_sample(ids[rows[0]])
-
-    st.dataframe(
-        table,
-        hide_index=True,
-        height=min(38 + 35 * max(len(table), 1), 360),
-        key=key,
-        on_select=chosen,
-        selection_mode="single-row",
-        alt="Examples; choose a row to read it",
-        column_config={
-            "row": st.column_config.NumberColumn("row", width=60, format="%d"),
-            "signal": st.column_config.NumberColumn(
-                "signal", width=70, format="%.2f", help=words.meaning("signal")
-            ),
-            "loss": st.column_config.NumberColumn(
-                "surprise", width=75, format="%.2f", help=words.meaning("loss")
-            ),
-            "tokens": st.column_config.NumberColumn(
-                "tokens", width=70, format="%d", help=words.meaning("response_tokens")
-            ),
-            "question": st.column_config.TextColumn("question", width=330),
-            "answer": st.column_config.TextColumn("answer", width="large"),
-        },
-    )
-
-
-def _first(turns: list[dict[str, Any]], role: str) -> str:
+def first(turns: list[dict[str, Any]], role: str) -> str:
+    """The beginning of what a role first says, as one line."""
     return words.shorten(next((t["content"] for t in turns if t["role"] == role), ""), 160)
 
 
@@ -216,7 +170,7 @@ def _neighbours(pool: Pool, position: int, kept: np.ndarray | None) -> None:
         ids = [int(pool.scores.sample_id[p]) for p in positions]
         samples = pool.run.read_samples(ids)
         for sample in ids:
-            question = words.literal(words.shorten(_first(samples[sample]["turns"], "user"), 70))
+            question = words.literal(words.shorten(first(samples[sample]["turns"], "user"), 70))
             st.button(
                 f"{sample}: {question}",
                 key=f"near-{title}-{sample}",

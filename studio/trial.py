@@ -7,7 +7,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ARM_KINDS, ARMS, EvaluationConfig, EvaluationCost, GradsError, Run, TuneConfig
-from studio import keep, uploads, words
+from studio import keep, uploads, url, words
 
 
 def recipe(run: Run, key: str) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def offer(run: Run, what: str, make: Any) -> None:
         f"Start the {what}", type="primary", icon=":material/play_arrow:", key=f"start-{what}"
     ):
         name = f"{what}-{datetime.now():%m%d-%H%M%S}"
-        st.query_params["evaluation"] = api.start_evaluation(run, name, config).id
+        url.put("evaluation", api.start_evaluation(run, name, config).id)
         st.rerun()
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 
 from grads import api
+from studio import words
 
 KINDS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]
 
@@ -14,15 +15,29 @@ def offer(place: Any, label: str, field: str, several: bool = False, **more: Any
 
     Of `several` files, semicolons stand between the paths.
     """
-    key = f"{field}-upload"
+    key, refused = f"{field}-upload", f"{field}-refused"
 
     def keep() -> None:
         found = st.session_state[key]
         files: list[Any] = found if isinstance(found, list) else [found] if found else []
+        files, st.session_state[refused] = _usable(files)
         paths = [api.save_upload(file.name, file.getvalue()) for file in files]
         if paths:
             st.session_state[field] = "; ".join(paths)
 
-    place.file_uploader(
-        label, KINDS, key=key, on_change=keep, accept_multiple_files=several, **more
-    )
+    # Of any kind: what is refused here is told in words, and not by an icon alone.
+    place.file_uploader(label, key=key, on_change=keep, accept_multiple_files=several, **more)
+    if told := st.session_state.get(refused):
+        place.error(words.literal(told), icon=":material/error:")
+
+
+def _usable(files: list[Any]) -> tuple[list[Any], str]:
+    """The files that can be data, and what is wrong with the others."""
+    wrong = [file.name for file in files if file.name.rsplit(".", 1)[-1].lower() not in KINDS]
+    if not wrong:
+        return files, ""
+    excel = any(name.lower().endswith((".xlsx", ".xls", ".ods")) for name in wrong)
+    told = f"{', '.join(wrong)} cannot be read: give JSONL, JSON, CSV, TSV or Parquet."
+    if excel:
+        told += " A table of Excel is saved as one by “Save as”, “CSV UTF-8”."
+    return [file for file in files if file.name not in wrong], told

@@ -314,9 +314,9 @@ def test_brush_list_sample(page, server):
 def test_budget_save_export_and_the_files_rows(page, server, tmp_path):
     """The number on the screen is the file's row count."""
     page.goto(f"{server.url}/Select?run=demo")
-    page.get_by_role("radio", name="5%", exact=True).click()
+    page.get_by_role("button", name="5%", exact=True).click()
     expect(headline(page)).to_have_text("Keep 15 of 300 examples")
-    page.get_by_role("radio", name="50%", exact=True).click()
+    page.get_by_role("button", name="50%", exact=True).click()
     expect(headline(page)).to_have_text("Keep 150 of 300 examples")
     page.get_by_label("Save as").fill("half")
     page.get_by_label("Save as").press("Enter")
@@ -332,6 +332,55 @@ def test_budget_save_export_and_the_files_rows(page, server, tmp_path):
         shutil.unpack_archive(target, tmp_path / "files")
         (target,) = (tmp_path / "files").rglob("*.jsonl")
     assert len(target.read_bytes().splitlines()) == 150
+
+
+def held_down(page: Page, slider: str, key: str, times: int) -> str:
+    """Press a key on a slider ten times a second; what it says once the page is at rest."""
+    thumb = page.locator(f".st-key-{slider} input[type=range]").first
+    thumb.focus()
+    for _ in range(times):
+        page.keyboard.press(key)
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(1_000)  # the last one is on its way
+    settle(page)
+    return str(thumb.get_attribute("aria-valuetext"))
+
+
+def test_a_slider_that_is_held_down_agrees_with_page_and_link(page, server):
+    page.goto(f"{server.url}/Select?run=demo")
+    expect(headline(page)).to_have_text("Keep 30 of 300 examples")
+    settle(page)
+    for key, times, percent in (("ArrowRight", 30, 25), ("ArrowLeft", 10, 20)):
+        assert held_down(page, "budget", key, times) == f"{percent}%"
+        expect(headline(page)).to_have_text(f"Keep {3 * percent} of 300 examples")
+        page.wait_for_url(re.compile(f"budget={percent}(&|$)"))
+    assert held_down(page, "focus", "ArrowRight", 15) == "0.50"
+    page.wait_for_url(re.compile(r"focus=0\.5(&|$)"))
+    page.get_by_label("Save as").fill("held")
+    page.get_by_label("Save as").press("Enter")
+    page.get_by_role("button", name="Save these 60").click()
+    expect(page.get_by_text("Saved 60 examples as held")).to_be_visible()
+    options = api.read_record(Run.open(server.runs / "demo"), "held").options
+    assert (options.ratio, options.focus) == (0.2, 0.5)
+
+
+def test_back_takes_back_one_step(page, server):
+    """Of options, of what is open, and of pages; a link keeps all of it."""
+    page.goto(f"{server.url}/Select?run=demo")
+    expect(headline(page)).to_have_text("Keep 30 of 300 examples")
+    page.get_by_role("button", name="50%", exact=True).click()
+    expect(headline(page)).to_have_text("Keep 150 of 300 examples")
+    page.get_by_role("button", name="5%", exact=True).click()
+    expect(headline(page)).to_have_text("Keep 15 of 300 examples")
+    page.get_by_role("link", name="Explore", exact=True).click()
+    expect(headline(page)).to_have_text("What the model finds in 300 examples")
+    for expected in (15, 150, 30):
+        settle(page)
+        page.go_back()
+        expect(headline(page)).to_have_text(f"Keep {expected} of 300 examples")
+    expect(page.locator(".st-key-budget input[type=range]").first).to_have_value("10")
+    page.go_forward()
+    expect(headline(page)).to_have_text("Keep 150 of 300 examples")
 
 
 def test_deep_links_on_a_fresh_server(browser, place):
@@ -385,7 +434,6 @@ def test_settings_go_from_data_to_run_at_the_first_drawing(page, server, place):
     field = page.locator('input[aria-label="Data: file, folder or hub id"]')
     expect(field).to_have_value(str(place / "mapped.jsonl"))
     expect(page.locator('input[aria-label="Longest, in tokens"]')).to_have_value("48")
-    assert "given" not in page.url
 
 
 def test_upload_of_a_broken_file_shows_the_line(page, server, place, tmp_path):
@@ -397,6 +445,42 @@ def test_upload_of_a_broken_file_shows_the_line(page, server, place, tmp_path):
     expect(headline(page)).to_have_text("This data cannot be used yet", timeout=SLOW)
     expect(page.get_by_test_id("stAlert")).to_contain_text("line 17")
     expect(page.get_by_role("link", name="Continue: what will it cost?")).to_have_count(0)
+
+
+def test_a_refused_upload_is_told_in_a_sentence(page, server, tmp_path):
+    table = tmp_path / "answers.xlsx"
+    table.write_bytes(b"PK\x03\x04")
+    page.goto(f"{server.url}/Data")
+    expect(headline(page)).to_have_text("Which examples do you have?")
+    page.locator('input[type="file"]').set_input_files(table)
+    expect(page.get_by_test_id("stAlert")).to_contain_text("answers.xlsx cannot be read")
+    expect(page.get_by_test_id("stAlert")).to_contain_text("CSV UTF-8")
+
+
+def test_a_swipe_on_a_phone_draws_nothing(browser, server):
+    """It scrolls the page, wherever the finger lies."""
+    phone = {"has_touch": True, "is_mobile": True}
+    with tab(browser, **phone) as page:
+        page.set_viewport_size({"width": 400, "height": 800})
+        page.goto(f"{server.url}/Explore?run=demo")
+        expect(headline(page)).to_have_text("What the model finds in 300 examples")
+        area = page.locator(".st-key-plane .nsewdrag").first
+        expect(area).to_be_attached()
+        settle(page)
+        page.locator(".st-key-plane").scroll_into_view_if_needed()
+        box = area.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        touch = page.context.new_cdp_session(page)
+        found = page.evaluate("([x, y]) => document.elementFromPoint(x, y)?.className", [x, y])
+        assert "nsewdrag" not in str(found)
+        for kind, moved in (("touchStart", 0), ("touchMove", -60), ("touchMove", -140)):
+            points = [{"x": x + moved / 3, "y": y + moved}]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        settle(page)
+        page.wait_for_timeout(1_000)
+        assert "shape=" not in page.url
+        expect(headline(page)).to_have_text("What the model finds in 300 examples")
 
 
 def test_text_with_html_shows_as_text(page, server, place):

@@ -55,7 +55,7 @@ def test_sampled_points_are_many_spread_and_the_same_each_time(limit):
 
 
 def test_a_plane_labels_what_it_leaves_out():
-    """The points say how many they are; hidden ones are not sent; ids travel with them."""
+    """The points say how many they are, and their ids travel with them; the rest is dimmed."""
     shown = VALUES > 0.5
     figure, points = charts.plane(
         VALUES,
@@ -66,9 +66,49 @@ def test_a_plane_labels_what_it_leaves_out():
         sample_id=np.arange(5000),
         labels=("x", "y"),
     )
-    sent = np.concatenate([t.customdata for t in figure.data if t.type == "scatter"])
+    dimmed, *groups = [t for t in figure.data if t.type == "scatter"]
+    assert dimmed.name == charts.LEFT_OUT
+    assert (dimmed.x <= 0.5).all()
+    assert 0 < len(dimmed.x) <= charts.MOST_POINTS
+    sent = np.concatenate([t.customdata for t in groups])
     assert points == len(sent) == shown.sum()
     assert shown[sent.astype(int)].all()
+
+
+@pytest.mark.parametrize("part", [0.5, 0.01])
+def test_colours_and_axes_are_those_of_all_whatever_is_shown(part):
+    """Of the plane, the distribution and the topics."""
+    code = np.minimum(RNG.geometric(0.4, 5000), 7) - 1
+    names = [f"group {i}" for i in range(7)]
+    named = {"names": names, "code": code, "sample_id": np.arange(5000), "labels": ("x", "y")}
+    few = (RNG.random(5000) < part) & (VALUES > 0)
+
+    def looks(shown):
+        figure, _ = charts.plane(VALUES, 3 * VALUES, shown, **named)
+        groups = {t.name: t.marker.color for t in figure.data if t.type == "scatter"}
+        groups.pop(charts.LEFT_OUT, None)
+        return groups, (figure.layout.xaxis.range, figure.layout.yaxis.range)
+
+    assert looks(few) == looks(EVERYTHING)
+    heights = [
+        sum(np.array(t.y) for t in charts.distribution(VALUES, shown, "x").data if t.type == "bar")
+        for shown in (few, EVERYTHING)
+    ]
+    np.testing.assert_array_equal(*heights)
+    ranges = [
+        charts.topics(
+            names, np.bincount(code[shown]).tolist(), np.bincount(code).tolist()
+        ).layout.xaxis.range
+        for shown in (few, EVERYTHING)
+    ]
+    assert ranges[0] == ranges[1]
+
+
+def test_what_a_brush_covers_is_marked():
+    figure = charts.distribution(VALUES, EVERYTHING, "x", brush=(-1.0, 1e9))
+    (shape,) = figure.layout.shapes
+    assert (shape.x0, shape.x1) == (-1.0, figure.layout.xaxis.range[1])
+    assert not charts.distribution(VALUES, EVERYTHING, "x", brush=(1e8, 1e9)).layout.shapes
 
 
 def test_more_groups_than_colours_are_joined():
@@ -76,7 +116,7 @@ def test_more_groups_than_colours_are_joined():
     code, few = np.arange(5000) % 20, np.arange(5000) < 1000
     named = {"names": names, "code": code, "sample_id": np.arange(5000), "labels": ("x", "y")}
     figure, _ = charts.plane(VALUES, VALUES, few, **named)
-    traces = [t for t in figure.data if t.type == "scatter"]
+    traces = [t for t in figure.data if t.type == "scatter" and t.name != charts.LEFT_OUT]
     assert len(traces) == len(charts.GROUPS)
     assert traces[-1].name == charts.OTHERS
     assert sum(len(t.x) for t in traces) == 1000

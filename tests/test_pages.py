@@ -49,7 +49,8 @@ from grads.export.write import FORMATS
 from grads.jobs import processes as jobs
 from grads.selection import preview
 from grads.selection import select as selection
-from grads.selection.options import SelectionConfig
+from grads.selection.filters import Filter
+from grads.selection.options import Bound, SelectionConfig
 from grads.selection.pool import Pool
 from grads.store.folders import Evaluation
 from grads.store.runs import ACTIVE, Run, Status, list_runs
@@ -444,9 +445,12 @@ def test_search_narrows_to_what_a_plain_search_finds(run, pool, text):
     }
     at = open_page("Explore", search=text)
     assert matching(at) == len(found)
-    assert len(found) <= 200, "the list would show no more"
+    rows_of_a_page = 50
     assert ("Take a filter off" in messages(at)) == (not found)
-    assert (set(listed(at)) if found else set()) == found
+    if len(found) <= rows_of_a_page:
+        assert set(listed(at)) == found
+    else:
+        assert set(listed(at)) < found
 
 
 def test_a_range_in_the_link_narrows(run, pool):
@@ -545,6 +549,11 @@ def test_the_heat_of_a_sample_is_drawn(run, page):
         {"topics": "no such topic"},
         {"column": "nope", "x": "nope", "y": "nope", "colour": "nope"},
         {"within": "signal:1:0"},
+        {"shape": "no shape"},
+        {"shape": '["nope","signal",0,0,1,1,0,1]'},
+        {"shape": '["loss","signal",0,0,1]'},
+        {"shape": '{"a":1}'},
+        {"x": ""},
     ],
     ids=str,
 )
@@ -740,7 +749,7 @@ def test_no_name_is_a_language_of_plotly(figure):
     made = {
         "distribution": lambda: charts.distribution(ones, yes, name),
         "topics": lambda: charts.topics([name], [1], [1]),
-        "coverage": lambda: charts.coverage([name], [1.0], [1.0], [1.0]),
+        "coverage": lambda: charts.coverage([name], [1.0], [1.0], [(0.5, 1.5)]),
         "curves": lambda: evaluation_charts.training_curves({name: [(1, 1.0)]}, ["selection"]),
         "overlap": lambda: evaluation_charts.overlap([name], [[1.0]]),
     }[figure]()
@@ -779,23 +788,31 @@ def test_the_budget_in_the_link_is_kept(run, percent):
     assert at.slider(key="budget").value == percent
 
 
+def pressed_preset(at) -> list[str]:
+    """The presets that are marked as what stands."""
+    presets = [b for b in at.button if (b.key or "").startswith("preset-")]
+    assert [b.label for b in presets] == [*(f"{p:g}%" for p in PERCENTS), "auto"]
+    return [b.label for b in presets if b.proto.type == "secondary"]
+
+
 @pytest.mark.parametrize("percent", PERCENTS)
 def test_presets_set_the_budget(run, percent):
     at = open_page("Select", budget="7.5")
-    at.button_group(key="preset").set_value(percent).run()
+    assert pressed_preset(at) == []
+    at.button(key=f"preset-{percent}").click().run()
     assert headline(at) == f"Keep {round(percent / 100 * 300)} of 300 examples"
     assert at.slider(key="budget").value == percent
-    assert at.button_group(key="preset").value == percent
+    assert pressed_preset(at) == [f"{percent:g}%"]
 
 
 def test_the_preset_auto_lets_the_data_decide(run, pool):
     expected = preview.preview(pool, SelectionConfig(auto=True)).count
     at = open_page("Select")
-    at.button_group(key="preset").set_value("auto").run()
+    at.button(key="preset-auto").click().run()
     assert shown_count(at) == expected
     assert at.toggle(key="auto").value
     assert at.slider(key="budget").disabled
-    at.button_group(key="preset").set_value(25.0).run()
+    at.button(key="preset-25.0").click().run()
     assert shown_count(at) == 75
     assert not at.toggle(key="auto").value
 
@@ -806,10 +823,74 @@ def test_auto_in_the_link(run, pool):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "preset"), [({"budget": "25.0"}, 25.0), ({"auto": "true"}, "auto")], ids=str
+    ("parameters", "preset"), [({"budget": "25.0"}, "25%"), ({"auto": "true"}, "auto")], ids=str
 )
 def test_a_link_marks_its_own_preset(run, parameters, preset):
-    assert open_page("Select", **parameters).button_group(key="preset").value == preset
+    assert pressed_preset(open_page("Select", **parameters)) == [preset]
+
+
+def test_what_is_chosen_is_held_whatever_the_address_still_says(run):
+    """The next interaction may come with an address from before the last: nothing goes back."""
+    at = open_page("Select")
+    at.slider(key="budget").set_value(50.0).run()
+    at.selectbox(key="criterion").set_value("magnitude").run()
+    at.query_params.clear()
+    at.query_params["run"] = "demo"
+    at.slider(key="budget").set_value(25.0).run()
+    assert shown_count(at) == 75
+    assert at.selectbox(key="criterion").value == "magnitude"
+    assert at.query_params["criterion"] in ("magnitude", ["magnitude"])
+    assert at.query_params["budget"] in ("25", ["25"])
+
+
+def test_options_that_do_not_go_together_leave_page_and_sliders_standing(run):
+    at = open_page("Select")
+    at.slider(key="focus").set_value(0.5).run()
+    at.selectbox(key="criterion").set_value("magnitude").run()
+    at.toggle(key="auto").set_value(True).run()
+    assert "auto needs a density" in messages(at)
+    assert has_button(at, "Make the files")
+    assert "#### Example by example" in everything(at)
+    at.toggle(key="auto").set_value(False).run()
+    at.selectbox(key="criterion").set_value("grads").run()
+    assert at.slider(key="focus").value == 0.5
+    assert at.query_params["focus"] in ("0.5", ["0.5"])
+
+
+def test_a_bad_name_leaves_the_page_standing(run):
+    at = save_as(open_page("Select", sample="5"), "a b")
+    assert "is no name for a selection" in messages(at)
+    assert has_button(at, "Make the files")
+    assert "#### Example in row 5" in everything(at)
+
+
+def test_another_run_takes_no_filter_and_no_example_along(run, root):
+    demo_run(root, "other")
+    link = {"within": "signal:0:1", "search": "pain", "topics": "1", "sample": "5", "x": "loss"}
+    link |= {"selection": "grads-10", "shape": '["loss","signal",1,-9,9,-9,9,9,1,9]'}
+    at = open_page("Explore", run="demo", **link)
+    assert 0 < matching(at) < 300
+    at.selectbox(key="run").set_value("other").run()
+    assert headline(at) == "What the model finds in 300 examples"
+    assert at.query_params.keys() == {"run", "x"}
+    assert at.text_input(key="search").value == ""
+    assert "#### Example in row" not in everything(at)
+    at = open_page("Select", run="demo", bound="loss:2:3", budget="50", sample="5")
+    at.selectbox(key="run").set_value("other").run()
+    assert at.query_params.keys() == {"run", "budget"}
+    assert shown_count(at) == 150
+
+
+def test_a_drawn_shape_is_in_the_link(run, pool):
+    corners = ((1.0, -9.0), (2.5, -9.0), (2.5, 9.0), (1.0, 9.0))
+    inside = pool.matching(Filter(lassos=(("loss", "signal", corners),)))
+    assert 0 < inside.sum() < 300
+    text = json.dumps(["loss", "signal", *(end for corner in corners for end in corner)])
+    at = open_page("Explore", shape=text)
+    assert matching(at) == inside.sum()
+    press(at, "Drawn shape")
+    assert headline(at) == "What the model finds in 300 examples"
+    assert "shape" not in at.query_params
 
 
 LINKS = [
@@ -880,19 +961,85 @@ def test_moving_a_slider_moves_the_choice(run, pool):
 
 
 def listed_changes(at) -> list[int]:
-    """Rows of those that enter and that leave."""
-    tables = [t.value for t in at.dataframe if "question" in t.value.columns]
-    return [row for table in tables for row in table["row"].tolist()]
+    """Rows of the list that is shown."""
+    (table,) = [t.value for t in at.dataframe if "question" in t.value.columns]
+    return table["row"].tolist()
 
 
-def test_who_enters_and_leaves_against_a_saved_selection(run, pool):
-    at = open_page("Select", budget="10.0", base="random-10")
-    kept = set(pool.scores.sample_id[pool.select(SelectionConfig(ratio=0.1)).kept].tolist())
-    saved = set(kept_ids(run, "random-10"))
-    assert sorted(listed_changes(at)) == sorted(kept ^ saved)
-    labels = [tab.label for tab in at.tabs]
-    assert labels == [f"{len(kept - saved)} enter", f"{len(saved - kept)} leave"]
-    assert "The same examples." in everything(open_page("Select", base="grads-10"))
+def test_lists_of_who_is_kept_and_who_enters_and_leaves_against_a_saved_selection(run, pool):
+    """Each example once, with its reason; all of them, page by page, the best scores first."""
+    shown = preview.preview(pool, SelectionConfig(ratio=0.1))
+    ids = pool.scores.sample_id
+    kept, saved = set(ids[shown.kept].tolist()), set(kept_ids(run, "random-10"))
+    expected = {
+        "kept": kept,
+        "entering": kept - saved,
+        "leaving": saved - kept,
+        "decided": set(),
+    }
+    at = open_page("Select", base="random-10")
+    (box,) = [group for group in at.button_group if group.label == "List"]
+    told = ["Kept 30", "Set aside 270", f"Entering {len(kept - saved)}"]
+    assert box.options[:3] == told
+    for name, rows in expected.items():
+        at = open_page("Select", base="random-10", show=name)
+        if rows:
+            assert sorted(listed_changes(at)) == sorted(rows)
+        else:
+            assert "Nobody has decided" in everything(at)
+    aside: list[int] = []
+    at = open_page("Select", show="aside")
+    for page in range(1, 7):
+        at.number_input(key="page").set_value(page).run()
+        aside += listed_changes(at)
+        (table,) = [t.value for t in at.dataframe if "reason" in t.value.columns]
+        places = pool.positions(np.array(table["row"]))
+        assert table["reason"].tolist() == api.reasons(pool, shown, places)
+    scores = shown.ranking.score[pool.positions(np.array(aside))]
+    assert (np.diff(scores) <= 0).all()
+    assert sorted(aside) == sorted(set(ids.tolist()) - kept)
+    assert "No example enters." in everything(open_page("Select", base="grads-10", show="entering"))
+
+
+def test_any_column_sorts_all_rows_and_pages_go_on(run, pool):
+    """Also the data's own; a page beyond the last is the first."""
+    set_source_columns(run, note=pa.array([f"n{i * 7 % 300:03}" for i in range(300)]))
+    at = open_page("Explore", sort="loss", up="true")
+    order = np.argsort(pool.numbers["loss"], kind="stable")
+    assert listed_changes(at) == pool.scores.sample_id[order][:50].tolist()
+    at.number_input(key="page").set_value(6).run()
+    assert listed_changes(at) == pool.scores.sample_id[order][250:].tolist()
+    at.text_input(key="search").set_value("insulin").run()
+    assert 0 < len(listed_changes(at)) < 50, "a filter that leaves fewer pages shows the first"
+    at = open_page("Explore", sort="note")
+    (table,) = [t.value for t in at.dataframe if "question" in t.value.columns]
+    assert table["note"].tolist() == [f"n{i:03}" for i in range(299, 249, -1)]
+
+
+def test_columns_of_the_data_filter(run, pool):
+    kinds = pool.categories["kind"]
+    names = kinds.names[:2]
+    at = open_page("Explore", only=[json.dumps(["kind", name]) for name in names])
+    assert matching(at) == np.isin(kinds.code, [0, 1]).sum()
+    (table,) = [t.value for t in at.dataframe if "question" in t.value.columns]
+    assert set(table["kind"]) <= set(names)
+    (box,) = [box for box in at.multiselect if box.label == "Columns of your data"]
+    box.set_value([]).run()
+    assert headline(at) == "What the model finds in 300 examples"
+
+
+def test_random_is_a_range_and_the_seeds_part_is_said(run, pool):
+    """Not one draw: what random subsets hold, and how much another seed would keep again."""
+    shown = preview.preview(pool, SelectionConfig(ratio=0.1))
+    at = open_page("Select")
+    deltas = {metric.label: metric.delta for metric in at.metric}
+    luck = shown.random_tokens
+    assert luck.low < luck.mean < luck.high
+    assert deltas["Answer tokens"] == f"random: {luck.low:,.0f} to {luck.high:,.0f}"
+    again = words.share(shown.stability, 1)
+    assert f"another seed would keep **{again}** of these" in everything(at)
+    assert 0.1 < shown.stability < 0.9
+    assert "another seed" not in everything(open_page("Select", draw="top"))
 
 
 def test_what_becomes_empty_is_said(run, pool):
@@ -923,14 +1070,14 @@ def test_a_draw_that_a_criterion_cannot_make_says_what_to_do(run):
 def test_the_draw_follows_what_counts_until_it_is_chosen(run):
     """What a criterion cannot draw is never its default, and the address stays short."""
     at = open_page("Select")
-    assert at.selectbox(key="draw-choice").value == "sample"
-    at.selectbox(key="criterion-choice").set_value("magnitude").run()
+    assert at.selectbox(key="draw").value == "sample"
+    at.selectbox(key="criterion").set_value("magnitude").run()
     assert_sound(at)
-    assert at.selectbox(key="draw-choice").value == "top"
+    assert at.selectbox(key="draw").value == "top"
     assert "draw" not in at.query_params
-    at.selectbox(key="draw-choice").set_value("stratified").run()
-    at.selectbox(key="criterion-choice").set_value("grads").run()
-    assert at.selectbox(key="draw-choice").value == "stratified"
+    at.selectbox(key="draw").set_value("stratified").run()
+    at.selectbox(key="criterion").set_value("grads").run()
+    assert at.selectbox(key="draw").value == "stratified"
     assert at.query_params["draw"] == "stratified"
 
 
@@ -1119,7 +1266,7 @@ def test_the_export_holds_as_many_rows_as_shown(run, kind):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["rows"] == 150 == len(kept_ids(run, "density-50"))
     (button,) = at.get("download_button")
-    assert button.proto.label == f"Download {kind}.zip"
+    assert button.proto.label == f"Download demo-density-50-{kind}.zip"
 
 
 def test_the_export_is_the_sources_own_lines(run):
@@ -1435,6 +1582,54 @@ def test_a_person_decides_wherever_an_example_is_open(root, page):
     assert "sample=7" in explore.proto.query_string
     at = press(at, "Undo")
     assert api.decisions(run) == {}
+
+
+def test_a_brushed_range_is_seen_on_select_and_taken_off(run):
+    at = open_page("Select", bound="loss:2:3")
+    (chip,) = [b for b in at.button if b.key == "drop-loss"]
+    assert words.label("loss").split()[0] in chip.label
+    at = chip.click().run()
+    assert "bound" not in at.query_params
+    assert at.multiselect(key="limited").value == []
+
+
+def test_all_that_is_filtered_is_decided_about_and_taken_back(run, pool):
+    """At once, with one reason; undo leaves what had been decided before."""
+    found = pool.scores.sample_id[pool.matching(Filter(text="insulin"))].tolist()
+    assert 2 < len(found) < 50
+    api.decide(run, found[0], "pin", "a rare case", reviewer="Ada")
+    at = open_page("Explore", search="insulin")
+    at.text_input(key="bulk-reason").set_value("outdated")
+    at = press(at, "Exclude all of them")
+    assert f"{len(found)} examples will be never kept" in messages(at)
+    made = api.decisions(run)
+    assert {sample: one.decision for sample, one in made.items()} == dict.fromkeys(found, "exclude")
+    assert {one.reason for one in made.values()} == {"outdated"}
+    at.button(key="bulk-undo").click().run()
+    assert_sound(at)
+    (left,) = api.decisions(run).values()
+    assert (left.sample_id, left.decision, left.reason) == (found[0], "pin", "a rare case")
+    assert "will be never kept" not in messages(at)
+
+
+@pytest.mark.parametrize(
+    ("link", "wanted"),
+    [
+        ({"search": "insulin"}, Filter(text="insulin")),
+        ({"topics": ["0", "2"]}, Filter(clusters=(0, 2))),
+        ({"within": "signal:0:1"}, Filter(bounds=(Bound(column="signal", low=0, high=1),))),
+    ],
+    ids=str,
+)
+def test_all_that_is_filtered_is_saved_as_a_selection_without_what_people_veto(
+    run, pool, link, wanted
+):
+    found = pool.scores.sample_id[pool.matching(wanted)].tolist()
+    api.decide(run, found[1], "exclude")
+    at = open_page("Explore", **link)
+    at.text_input(key="bulk-name").set_value("mine").run()
+    press(at, "Save these")
+    assert kept_ids(run, "mine") == [sample for sample in found if sample != found[1]]
 
 
 def test_what_fails_in_a_callback_goes_to_the_log(root, monkeypatch):

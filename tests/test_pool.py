@@ -22,7 +22,8 @@ from grads.errors import DataError, ExportError, ModelError, RunError, Selection
 from grads.jobs import processes as jobs
 from grads.jobs import watch
 from grads.selection import select as selection
-from grads.selection.filters import Filter, inside_polygon
+from grads.selection.filters import Filter, inside_polygon, outline
+from grads.selection.luck import random_count
 from grads.selection.options import Bound, SelectionConfig
 from grads.selection.pool import MOST_CATEGORIES, TOPIC, Pool
 from grads.selection.preview import Coverage, coverage, emptied, overlap, preview
@@ -316,24 +317,32 @@ def test_a_line_and_a_missing_number_hold_nothing():
 # -- numbers of one sample
 
 
-@pytest.mark.parametrize("count", [1, 7, 200])
-def test_the_highest_by_sorting_them_all(pool, count):
-    """The same samples in the same order, ties by id."""
+@pytest.mark.parametrize("highest_first", [True, False])
+def test_the_order_of_all_by_sorting_them_plainly(pool, highest_first):
+    """Ties by id, whichever way; of numbers, topics and texts."""
     among = pool.scores.response_tokens > 20
-    for column in ("signal", "response_tokens"):
-        values = pool.numbers[column].astype(float)
-        order = [i for i in np.argsort(-values, kind="stable") if among[i]]
-        assert pool.highest(column, among, count).tolist() == order[:count]
+    values = {name: pool.numbers[name].tolist() for name in ("signal", "response_tokens")}
+    topics = pool.categories[TOPIC]
+    values[TOPIC] = [topics.names[code] for code in topics.code]
+    kinds = pool.categories["kind"]
+    values["kind"] = [kinds.names[code] for code in kinds.code]
+    assert set(values) <= set(pool.sortable)
+    for column, found in values.items():
+        order = sorted(range(len(pool)), key=found.__getitem__, reverse=highest_first)
+        expected = [i for i in order if among[i]]
+        for _ in range(2):
+            assert pool.ordered(column, among, highest_first).tolist() == expected
 
 
-def test_a_missing_number_is_never_the_highest(pool):
+@pytest.mark.parametrize("highest_first", [True, False])
+def test_a_missing_number_comes_last(pool, highest_first):
     values = pool.scores.loss.copy()
     values[::2] = np.nan
     pool = Pool(pool.run)
     pool.numbers["holes"] = values
-    everything = np.ones(len(pool), bool)
-    found = values[pool.highest("holes", everything, 5)]
-    assert found.tolist() == sorted(values[1::2], reverse=True)[:5]
+    found = values[pool.ordered("holes", np.ones(len(pool), bool), highest_first)]
+    assert found[:150].tolist() == sorted(values[1::2], reverse=highest_first)
+    assert np.isnan(found[150:]).all()
 
 
 def test_percentile_counts_ties_half(pool):
@@ -390,15 +399,6 @@ def test_near_duplicates_are_each_others(pool):
 # -- choosing
 
 
-@pytest.mark.parametrize("seed", [0, 1, 7])
-@pytest.mark.parametrize("count", [1, 30, 150, 300])
-def test_random_subset_is_criterion_random(pool, count, seed):
-    chosen = pool.select(
-        SelectionConfig.parse({"criterion": "random", "count": count, "seed": seed})
-    )
-    np.testing.assert_array_equal(pool.random(count, seed), chosen.kept)
-
-
 @pytest.mark.parametrize(
     "values",
     [
@@ -429,16 +429,20 @@ def test_preview_numbers_by_hand(pool, percent):
     shown = preview(pool, options(ratio=percent / 100))
     table = pq.read_table(pool.run.scores_file).to_pandas()
     norm = np.sqrt(table["embed_grad_norm"] ** 2 + table["head_grad_norm"] ** 2)
-    random = pool.random(shown.count, 0)
     assert shown.count == round(percent / 100 * 300)
     assert shown.response_tokens == {
         "kept": table["response_tokens"][shown.kept].sum(),
-        "random": table["response_tokens"][random].sum(),
         "pool": table["response_tokens"].sum(),
     }
-    assert random.sum() == shown.count
     assert shown.signal_share == pytest.approx(norm[shown.kept].sum() / norm.sum())
-    assert shown.random_signal_share == pytest.approx(norm[random].sum() / norm.sum())
+    share = shown.count / 300
+    assert shown.random_tokens.mean == pytest.approx(share * table["response_tokens"].sum())
+    assert shown.random_signal_share.mean == pytest.approx(share)
+
+
+def test_a_saved_selection_holds_what_random_subsets_have_on_average(run, pool):
+    record = api.select_samples(run, "numbers", options(ratio=0.25))
+    assert record.response_tokens.random == round(pool.scores.response_tokens.sum() / 4)
 
 
 def test_price_by_hand(pool):
@@ -481,7 +485,8 @@ def test_coverage_sums_to_the_subsets(pool, by):
     shown = preview(pool, options(ratio=0.2))
     found = coverage(pool, shown, by)
     assert sum(row.pool for row in found) == len(pool)
-    assert sum(row.kept for row in found) == sum(row.random for row in found) == shown.count
+    assert sum(row.kept for row in found) == shown.count
+    assert sum(row.random.mean for row in found) == pytest.approx(shown.count)
     assert [row.pool for row in found] == sorted((row.pool for row in found), reverse=True)
     names = [pool.categories[by].names[code] for code in pool.categories[by].code[shown.kept]]
     assert {row.name: row.kept for row in found if row.kept} == dict(Counter(names))
@@ -489,7 +494,10 @@ def test_coverage_sums_to_the_subsets(pool, by):
 
 def test_emptied_says_how_many_a_random_subset_would_keep():
     """5 of 20 are kept, so a random subset would hold a quarter of each on average."""
-    found = [Coverage("a", 10, 5, 3), Coverage("b", 6, 0, 2), Coverage("c", 4, 0, 0)]
+    found = [
+        Coverage(name, mine, kept, random_count(mine, 20, 5))
+        for name, mine, kept in (("a", 10, 5), ("b", 6, 0), ("c", 4, 0))
+    ]
     assert emptied(found) == {"b": 1.5, "c": 1.0}
 
 
@@ -831,18 +839,19 @@ def test_a_folder_is_bundled_as_a_zip(run):
     manifest = api.export_selection(run, "grads-10", "llamafactory")
     place = Path(manifest["path"])
     name, content = api.bundle(place)
-    assert name == "llamafactory.zip"
+    called = f"{run.id}-grads-10-llamafactory"
+    assert name == f"{called}.zip", "it tells what it is among other downloads"
     with zipfile.ZipFile(BytesIO(content)) as archive:
         assert archive.testzip() is None
         files = {n for n in archive.namelist() if not n.endswith("/")}
-        assert {n for n in files if not n.startswith("llamafactory/tokens/")} == {
-            f"llamafactory/{n}"
+        assert {n for n in files if not n.startswith(f"{called}/tokens/")} == {
+            f"{called}/{n}"
             for n in ("train.jsonl", "dataset_info.json", "llamafactory.yaml", "manifest.json")
         }
         members = (path for path in place.rglob("*") if path.is_file())
-        assert files == {path.relative_to(place.parent).as_posix() for path in members}
-        lines = archive.read("llamafactory/train.jsonl").splitlines()
-        stored = json.loads(archive.read("llamafactory/manifest.json"))
+        assert files == {f"{called}/{path.relative_to(place).as_posix()}" for path in members}
+        lines = archive.read(f"{called}/train.jsonl").splitlines()
+        stored = json.loads(archive.read(f"{called}/manifest.json"))
     assert len(lines) == stored["rows"] == manifest["rows"] == 30
 
 
@@ -875,9 +884,37 @@ def test_stages_of_a_finished_run(run):
 
 @pytest.mark.parametrize("state", ["running", "stopping", "stopped", "failed", "interrupted"])
 def test_stages_before_the_end(run, state):
-    """What lies before the stage is done, what lies behind it waits."""
+    """What lies before the stage is done, what lies behind it waits; only a live one runs."""
     set_state(run, state, stage="self-check")
-    assert marks(run, run.read_status()) == [*["done"] * 3, "now", *["waiting"] * 3]
+    now = "now" if state in ("running", "stopping") else "broken off"
+    assert marks(run, jobs.observe(run)) == [*["done"] * 3, now, *["waiting"] * 3]
+
+
+def test_the_end_of_the_whole_run_is_foreseen_from_the_estimate(run):
+    set_state(run, "running", stage="warm-up", eta_s=30.0)
+    assert watch.left(run, jobs.observe(run)) is None
+    expected = {"warm-up": 100.0, "self-check": 5.0, "score": 200.0}
+    run.estimate_file.write_text(json.dumps({"seconds": expected}))
+    assert watch.left(run, jobs.observe(run)) == 235.0
+    set_state(run, "running", stage="score")
+    assert watch.left(run, jobs.observe(run)) == 200.0
+    set_state(run, "stopped", stage="score")
+    assert watch.left(run, jobs.observe(run)) is None
+
+
+def test_a_rough_price_at_once_by_the_speed_of_an_earlier_run(run):
+    """As many tokens at the rates of the newest run of the same model; else none."""
+    seconds, config = run.read_manifest().seconds, run.config()
+    same = api.rough_cost(config, run, str(run.root))
+    assert same == (run.id, pytest.approx(seconds["score"] + seconds["warm-up"]))
+    twice = config.model_copy(update={"epochs": 2 * config.epochs})
+    assert api.rough_cost(twice, run, str(run.root))[1] == pytest.approx(
+        seconds["score"] + 2 * seconds["warm-up"]
+    )
+    none = config.model_copy(update={"warmup": "none"})
+    assert api.rough_cost(none, run, str(run.root))[1] == pytest.approx(seconds["score"])
+    other = config.model_copy(update={"model": "another"})
+    assert api.rough_cost(other, run, str(run.root)) is None
 
 
 def test_stages_that_only_some_runs_have(run):
@@ -948,3 +985,19 @@ def test_a_run_from_before_a_column_opens_without_it(tmp_path, monkeypatch):
     numbers = Pool(demo_run(tmp_path)).numbers
     assert "later" not in numbers
     assert {"signal", "loss", "prompt_tokens"} <= numbers.keys()
+
+
+def test_an_outline_holds_nearly_what_the_drawn_shape_holds():
+    """A hand-drawn shape of 600 corners, as 40 of them that fit into a link."""
+    angle = np.linspace(0, 2 * np.pi, 600, endpoint=False)
+    radius = 1 + 0.3 * np.sin(3 * angle) + 0.01 * np.random.default_rng(0).normal(size=600)
+    drawn = tuple(zip(3000 * radius * np.cos(angle), radius * np.sin(angle), strict=True))
+    short = outline(drawn, 40)
+    assert len(short) == 40
+    assert set(short) <= set(drawn)
+    x, y = np.random.default_rng(1).uniform(-1.5, 1.5, (2, 5000)) * [[3000], [1]]
+    whole = inside_polygon(x, y, np.array(drawn))
+    assert 0.2 < whole.mean() < 0.8
+    assert (whole == inside_polygon(x, y, np.array(short))).mean() > 0.99
+    assert outline(drawn[:40], 40) == drawn[:40]
+    assert outline(((0.0, 0.0),) * 50, 40)[0] == (0.0, 0.0), "a click that moved nowhere"

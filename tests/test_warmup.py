@@ -347,6 +347,21 @@ def test_a_missing_sample_is_noticed(pool, tmp_path, monkeypatch):
         Parts(run.parts, other, batch_tokens=60, made_from="").merged()
 
 
+def test_a_stop_is_heard_between_the_samples_of_the_self_check(pool, monkeypatch):
+    """Each can take long by plain autograd: the first that ends after the wish is the last."""
+    scorer = GradientScorer(tiny.make_model("llama-tied"))
+    honest, computed = self_check.autograd_norms, []
+
+    def counted(*args):
+        computed.append(args)
+        return honest(*args)
+
+    monkeypatch.setattr(self_check, "autograd_norms", counted)
+    with pytest.raises(Stopped):
+        self_check.self_check(scorer, pool, "cpu", should_stop=lambda: len(computed) == 2)
+    assert len(computed) == 2
+
+
 def test_self_check_stops_a_model_whose_gradients_differ(pool, monkeypatch):
     scorer = GradientScorer(tiny.make_model("llama-tied"))
     found = self_check.self_check(scorer, pool, "cpu")

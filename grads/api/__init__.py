@@ -41,6 +41,7 @@ from grads.api.runs import (
     load_pool,
     place_demo,
     resume_run,
+    rough_cost,
     start_new,
     start_probe,
     start_run,
@@ -86,12 +87,14 @@ from grads.jobs.processes import observe
 from grads.selection.agreement import SCORE, Ranks, highest
 from grads.selection.criteria import Criterion, criteria
 from grads.selection.decisions import decide, decide_all, decisions, stale, with_decisions
-from grads.selection.filters import Filter
+from grads.selection.filters import Filter, outline
+from grads.selection.luck import Band
 from grads.selection.options import Bound, SelectionConfig, usual_draw
-from grads.selection.pool import SIGNALS, Categories, Pool
+from grads.selection.pool import SIGNALS, TOPIC, Categories, Pool
 from grads.selection.preview import Preview, coverage, emptied, overlap, preview
+from grads.selection.reasons import reasons
 from grads.selection.record import Decision, SelectionRecord, read_record, read_selection
-from grads.selection.subsets import select_samples
+from grads.selection.subsets import all_matching, select_samples
 from grads.store.bundled import APP
 from grads.store.columns import DURING, EXTRAS, SCORES, towards_column
 from grads.store.cost import RunCost
@@ -120,13 +123,16 @@ __all__ = [
     "FORGETTING",
     "FORMATS",
     "LEARNING",
+    "METRICS",
     "SCHEDULERS",
     "SCORE",
+    "TOPIC",
     "WEIGHTS",
     "Agreement",
     "Answers",
     "ArmKind",
     "ArmResult",
+    "Band",
     "Bound",
     "BudgetPoint",
     "Categories",
@@ -171,6 +177,7 @@ __all__ = [
     "TuneConfig",
     "TuneResult",
     "agree",
+    "all_matching",
     "allowed_roots",
     "ask_token_signals",
     "bench",
@@ -212,6 +219,7 @@ __all__ = [
     "observe",
     "of_the_machine",
     "open_folder",
+    "outline",
     "overlap",
     "place_demo",
     "preview",
@@ -219,8 +227,10 @@ __all__ = [
     "read_record",
     "read_selection",
     "read_yaml",
+    "reasons",
     "repetition",
     "resume_run",
+    "rough_cost",
     "row_place",
     "runs_root",
     "save_upload",

@@ -183,6 +183,32 @@ def start_new(config: RunConfig, root: str | None = None, at_once: bool = False)
         return run
 
 
+def rough_cost(config: RunConfig, data: Run, root: str | None = None) -> tuple[str, float] | None:
+    """What a run of these settings on checked data would take, without measuring anything: at the
+    speed of the newest finished run of the same model here. Its name and the seconds, if any.
+    """
+    model = config.absolute().model
+    for run in list_runs(runs_root(root)):
+        with suppress(RunError):
+            known, spent = run.config(), run.read_manifest().seconds
+            if known.model != model or not spent.get("score") or not run.scores_file.exists():
+                continue
+            ratio = _tokens(data) / _tokens(run)
+            seconds = spent["score"] * ratio
+            if config.warmup != "none" and known.warmup == config.warmup:
+                seconds += spent.get("warm-up", 0.0) * ratio * config.epochs / known.epochs
+            return run.id, seconds
+    return None
+
+
+def _tokens(run: Run) -> int:
+    """All tokens of a run's pool."""
+    table = run.read_table(run.samples_file, ["prompt_tokens", "response_tokens", "heldout"])
+    inside = ~table["heldout"].to_numpy(zero_copy_only=False)
+    tokens = table["prompt_tokens"].to_numpy() + table["response_tokens"].to_numpy()
+    return max(int(tokens[inside].sum()), 1)
+
+
 def busy(root: str | None = None) -> list[JobFolder]:
     """Runs, evaluations and requests whose job is at work or waits."""
     folders = [folder for run in list_runs(runs_root(root)) for folder in _folders(run)]

@@ -1,6 +1,6 @@
 """A run's own test of its gradients: a few samples scored both ways, fast and by plain autograd."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from grads.engine.autograd import autograd_gradients, autograd_norms, inner
 from grads.engine.during import TrainingTap
 from grads.engine.gradients import GradientScorer
 from grads.engine.probing import mean_gradient
-from grads.errors import ScoringError
+from grads.errors import ScoringError, Stopped
 from grads.store.manifest import SelfCheck
 
 SAMPLES = 4
@@ -20,20 +20,28 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 
 
 def self_check(
-    scorer: GradientScorer | TrainingTap, pool: TokenPool, device: str, directions: bool = False
+    scorer: GradientScorer | TrainingTap,
+    pool: TokenPool,
+    device: str,
+    directions: bool = False,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> SelfCheck:
     """Score a few samples, spread over the lengths, both ways; the differences, for the manifest.
 
     With `directions`, inner products with a mean gradient too. Raises ScoringError if they differ
-    by more than the tolerance.
+    by more than the tolerance, and Stopped between samples when asked to.
     """
     order = np.argsort(pool.lengths, kind="stable")
     # The longest samples cost most by autograd and show nothing more: stop at the 90th percentile.
     places = np.linspace(0, 0.9 * (len(order) - 1), SAMPLES).astype(int)
     chosen = order[np.unique(places)]
-    worst = max(_norms_off(scorer, pool, chosen, device))
+    worst = 0.0
+    for off in _norms_off(scorer, pool, chosen, device):
+        worst = _worse(worst, off, should_stop)
     if directions:
-        worst = max(worst, *_dots_off(scorer, pool, chosen[:2], device))
+        for off in _dots_off(scorer, pool, chosen[:2], device):
+            worst = _worse(worst, off, should_stop)
     dtype = next(scorer.model.parameters()).dtype
     tolerance = TOLERANCE[dtype]
     if not worst <= tolerance:
@@ -47,6 +55,13 @@ def self_check(
         largest_relative_difference=worst,
         tolerance=tolerance,
     )
+
+
+def _worse(worst: float, off: float, should_stop: Callable[[], bool]) -> float:
+    """The larger of two differences, of which one that is no number is the largest."""
+    if should_stop():
+        raise Stopped
+    return worst if worst >= off or np.isnan(worst) else off
 
 
 def _norms_off(

@@ -127,8 +127,16 @@ def _tokens(run: Run, samples: pa.Table) -> pa.Table | None:
 
 
 def bundle_name(path: Path) -> str:
-    """What `bundle` calls its file."""
-    return path.name if path.is_file() else f"{path.name}.zip"
+    """What `bundle` calls its file: of an export in a run, RUN-SELECTION-FORMAT.zip."""
+    return path.name if path.is_file() else f"{_called(path)}.zip"
+
+
+def _called(path: Path) -> str:
+    """A folder's name, with those of its run and selection where it lies in a run's exports."""
+    selection = path.parent
+    if selection.parent.name != "exports":
+        return path.name
+    return "-".join((selection.parent.parent.name, selection.name, path.name))
 
 
 def bundle(path: Path) -> tuple[str, bytes]:
@@ -140,5 +148,5 @@ def bundle(path: Path) -> tuple[str, bytes]:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for member in sorted(path.rglob("*")):
-            archive.write(member, Path(path.name) / member.relative_to(path))
+            archive.write(member, Path(_called(path)) / member.relative_to(path))
     return bundle_name(path), buffer.getvalue()

@@ -8,10 +8,11 @@ import psutil
 from grads.jobs.identity import process_of
 from grads.store import pipeline
 from grads.store.pipeline import STAGES
-from grads.store.runs import JobFolder, Run, Status
+from grads.store.runs import ACTIVE, JobFolder, Run, Status
 
-__all__ = ["STAGES", "Machine", "Step", "log_tail", "machine", "metrics", "stages"]
+__all__ = ["STAGES", "Machine", "Step", "left", "log_tail", "machine", "metrics", "stages"]
 LOG_BYTES = 20_000
+StepState = Literal["done", "now", "broken off", "waiting", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Step:
 
     name: str
     label: str
-    state: Literal["done", "now", "waiting", "skipped"]
+    state: StepState
     seconds: float | None
 
 
@@ -42,15 +43,27 @@ def stages(run: Run, status: Status) -> list[Step]:
     at = names.index(status.stage) if status.stage in names else -1
     rows: list[Step] = []
     for place, name in enumerate(names):
-        state: Literal["done", "now", "waiting", "skipped"] = "waiting"
+        state: StepState = "waiting"
         if name not in wanted:
             state = "skipped"
         elif status.state == "finished" or place < at:
             state = "done"
         elif place == at:
-            state = "now"
+            state = "now" if status.state in ACTIVE else "broken off"
         rows.append(Step(name, STAGES[name].label, state, spent.get(name)))
     return rows
+
+
+def left(run: Run, status: Status) -> float | None:
+    """Seconds to the end of the whole run: of this stage by its own speed, of later ones by the
+    estimate from before the start; None where one of the two is not known."""
+    if status.state not in ACTIVE or not run.estimate_file.exists():
+        return None
+    expected = run.read_estimate().seconds
+    steps = [step for step in stages(run, status) if step.state in ("now", "waiting")]
+    now = next((step.name for step in steps if step.state == "now"), "")
+    later = sum(expected.get(step.name, 0.0) for step in steps if step.name != now)
+    return later + (expected.get(now, 0.0) if status.eta_s is None else status.eta_s)
 
 
 def metrics(folder: JobFolder) -> dict[str, list[dict[str, Any]]]:

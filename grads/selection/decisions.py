@@ -1,10 +1,12 @@
 """What people decided about single samples: kept or left out, why, and by whom."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
 from grads.errors import RunError
 from grads.selection.options import SelectionConfig
@@ -24,15 +26,7 @@ def decide(
 
     Raises RunError where the sample is held out, or the run has none of this id.
     """
-    _refuse_unknown(run, sample_id)
-    made = {
-        "sample_id": sample_id,
-        "decision": decision,
-        "reason": reason.strip(),
-        "reviewer": reviewer.strip(),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    run.decide(Decision.checked(made, run.decisions_file).as_json())
+    decide_all(run, [(decision, sample_id)], reason, reviewer=reviewer)
 
 
 def decide_all(
@@ -44,19 +38,27 @@ def decide_all(
 ) -> None:
     """Several decisions (pin, exclude or clear, and a sample) with one reason.
 
-    Raises as `decide` does, before the first is noted, and where a sample is named twice.
+    All are noted or none. Raises as `decide` does, and where a sample is named twice.
     """
-    for _, sample in wanted:
-        _refuse_unknown(run, sample)
-        if [named for _, named in wanted].count(sample) > 1:
+    samples = [sample for _, sample in wanted]
+    for sample, times in Counter(samples).items():
+        if times > 1:
             raise RunError(f"sample {sample} is named twice: decide one thing about it")
-    for decision, sample in wanted:
-        decide(run, sample, decision, reason, reviewer=reviewer)
-
-
-def _refuse_unknown(run: Run, sample_id: int) -> None:
-    if run.read_sample(sample_id)["heldout"]:
-        raise RunError(f"sample {sample_id} is held out: it is in no subset")
+    table = run.read_table(run.samples_file, ["sample_id", "heldout"])
+    inside = table.filter(pc.invert(table["heldout"]))["sample_id"].to_numpy()
+    for sample in sorted(set(samples) - set(inside.tolist())):
+        run.read_sample(sample)  # says so where there is none
+        raise RunError(f"sample {sample} is held out: it is in no subset")
+    same = {
+        "reason": reason.strip(),
+        "reviewer": reviewer.strip(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    made = [
+        Decision.checked({"sample_id": sample, "decision": decision} | same, run.decisions_file)
+        for decision, sample in wanted
+    ]
+    run.decide(*(one.as_json() for one in made))
 
 
 def decisions(run: Run) -> dict[int, Decision]:

@@ -1,6 +1,7 @@
 """Which samples to look at or choose from: ranges, drawn shapes, topics, words."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -18,6 +19,8 @@ class Filter:
     clusters: tuple[int, ...] = ()
     text: str = ""
     """Words that must occur together, upper or lower case alike."""
+    categories: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(column, names) of which a sample has one."""
 
 
 def within_bound(columns: dict[str, np.ndarray], bound: Bound) -> np.ndarray:
@@ -39,3 +42,34 @@ def inside_polygon(x: np.ndarray, y: np.ndarray, corners: np.ndarray) -> np.ndar
         if y1 != y2:
             inside ^= crosses & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
     return inside
+
+
+def outline(corners: tuple[tuple[float, float], ...], most: int) -> tuple[tuple[float, float], ...]:
+    """A polygon of at most `most` of these corners, those that its form needs most.
+
+    From two corners far apart on, the one farthest from the line between its kept neighbours is
+    added (Ramer 1972, Douglas and Peucker 1973), each axis in its own extent.
+    """
+    if len(corners) <= most:
+        return corners
+    points = np.array(corners)
+    points = (points - points.min(axis=0)) / np.maximum(np.ptp(points, axis=0), 1e-300)
+    far = int(np.argmax(((points - points[0]) ** 2).sum(axis=1)))
+    closed = np.vstack([points, points[:1]])
+    kept = sorted({0, far, len(points)})
+    while len(kept) - 1 < most:
+        found = [_farthest(closed, a, b) for a, b in pairwise(kept) if b - a > 1]
+        kept = sorted({*kept, max(found)[1]})
+    return tuple(corners[i] for i in kept[:-1])
+
+
+def _farthest(points: np.ndarray, first: int, last: int) -> tuple[float, int]:
+    """How far the farthest point between two lies from the line through them, and which it is."""
+    along = points[last] - points[first]
+    inner = points[first + 1 : last] - points[first]
+    length = float(np.hypot(*along))
+    if length:
+        distance = np.abs(along[0] * inner[:, 1] - along[1] * inner[:, 0]) / length
+    else:
+        distance = np.hypot(inner[:, 0], inner[:, 1])
+    return float(distance.max()), first + 1 + int(np.argmax(distance))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from grads.selection.filters import Filter, inside_polygon, within_bound
 from grads.selection.options import SelectionConfig
 from grads.selection.record import kept_ids
 from grads.selection.scores import Scores, Towards
-from grads.selection.select import Selection, gumbel, needs_signal, select
+from grads.selection.select import Selection, descending, needs_signal, select
 from grads.selection.signal import Signal, measure_signal, unitless_signal
 from grads.store.columns import DURING, SCORES, TOWARDS, towards_name
 from grads.store.files import matrix, open_table
@@ -25,6 +25,7 @@ from grads.store.runs import Run
 from grads.store.topics import Topic
 
 MOST_CATEGORIES = 40  # distinct values up to which a column of the source counts as categories
+MOST_ORDERS = 8  # that are remembered of one pool
 TOPIC = "found topic"  # the name of the clusters among the columns of categories
 
 
@@ -58,6 +59,17 @@ SIGNALS = {
 }
 
 
+def _has_order(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_boolean(kind)
+        or types.is_string(kind)
+        or types.is_large_string(kind)
+    )
+
+
 @dataclass(frozen=True)
 class Categories:
     """A column of few distinct values: k names, and which of them each sample has."""
@@ -84,7 +96,7 @@ class Pool:
         self._values: dict[str, np.ndarray] = {}
         self._signals: dict[tuple[Any, ...], Signal] = {}
         self._found: dict[str, np.ndarray] = {}
-        self._random: dict[int, np.ndarray] = {}
+        self._orders: dict[tuple[str, bool], np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -281,15 +293,6 @@ class Pool:
             self._values[criterion.name] = np.asarray(criterion.value(scores), dtype=float)
         return self._values[criterion.name]
 
-    def random(self, count: int, seed: int) -> np.ndarray:
-        """(n,) bool: the random subset of `count` samples, as criterion `random` draws it."""
-        if seed not in self._random:
-            keys = gumbel(self.scores.sample_id, seed)
-            self._random[seed] = np.argsort(-keys, kind="stable")
-        mask = np.zeros(len(self), bool)
-        mask[self._random[seed][:count]] = True
-        return mask
-
     def kept(self, name: str) -> np.ndarray:
         """(n,) bool: what a saved selection keeps."""
         mask = np.zeros(len(self), bool)
@@ -313,6 +316,10 @@ class Pool:
             mask &= inside_polygon(self.numbers[x], self.numbers[y], np.array(corners))
         if wanted.clusters and self.cluster is not None:
             mask &= np.isin(self.cluster, wanted.clusters)
+        for column, names in wanted.categories:
+            found = self.categories[column]
+            places = [place for place, name in enumerate(found.names) if name in names]
+            mask &= np.isin(found.code, places)
         return mask & self._with_text(wanted.text) if wanted.text.strip() else mask
 
     def _with_text(self, text: str) -> np.ndarray:
@@ -334,14 +341,41 @@ class Pool:
             contents = pc.struct_field(pc.list_flatten(turns), "content")
             yield batch["sample_id"].to_numpy(), contents, pc.list_parent_indices(turns)
 
-    def highest(self, column: str, among: np.ndarray, count: int) -> np.ndarray:
-        """Positions of the samples of a mask with the highest numbers; ties in order of id."""
-        index = np.flatnonzero(among)
-        values = np.nan_to_num(self.numbers[column][index], nan=-np.inf)
-        if len(index) > count:  # without sorting them all
-            best = values >= np.partition(values, -count)[-count]
-            index, values = index[best], values[best]
-        return np.asarray(index[np.argsort(-values, kind="stable")][:count])
+    @property
+    def own_columns(self) -> list[str]:
+        """The names of the source's own columns that nothing else uses."""
+        return [name for name, _ in self._source_columns]
+
+    @property
+    def sortable(self) -> list[str]:
+        """Columns to sort by: numbers, categories, and the source's own of numbers or text."""
+        own = [name for name, values in self._source_columns if _has_order(values.type)]
+        return list(dict.fromkeys([*self.numbers, *self.categories, *own]))
+
+    def ordered(self, column: str, among: np.ndarray, highest_first: bool = True) -> np.ndarray:
+        """Positions of a mask's samples by a column; missing ones last, ties in order of id."""
+        key = (column, highest_first)
+        if key not in self._orders:
+            if len(self._orders) >= MOST_ORDERS:
+                self._orders.pop(next(iter(self._orders)))
+            self._orders[key] = self._order(column, highest_first)
+        order = self._orders[key]
+        return np.asarray(order[among[order]])
+
+    def _order(self, column: str, highest_first: bool) -> np.ndarray:
+        if column in self.numbers:
+            values = self.numbers[column]
+            return descending(values if highest_first else -values).astype(np.int32)
+        if column == TOPIC:
+            found = self.categories[column]
+            texts = pa.array(np.array(found.names)[found.code])
+        else:
+            texts = dict(self._source_columns)[column]
+        direction: Literal["ascending", "descending"] = (
+            "descending" if highest_first else "ascending"
+        )
+        found_order = pc.array_sort_indices(texts, order=direction, null_placement="at_end")
+        return np.asarray(found_order.to_numpy(), dtype=np.int32)
 
     def percentile(self, column: str, position: int) -> float:
         """Share of the pool, in percent, that lies below a sample's number; ties count half."""

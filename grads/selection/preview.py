@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from grads.selection.luck import Band, kept_again, random_count, random_sum
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.selection.select import Ranking
@@ -12,12 +13,12 @@ from grads.store.pipeline import STAGES
 
 @dataclass(frozen=True)
 class Coverage:
-    """A category's samples in the pool, in the subset, and in a random subset of its size."""
+    """A category's samples in the pool, in the subset, and in random subsets of its size."""
 
     name: str
     pool: int
     kept: int
-    random: int
+    random: Band
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ class Preview:
     options: SelectionConfig
     kept: np.ndarray  # (n,) bool
     ranking: Ranking
-    random: np.ndarray  # (n,) bool: a random subset of as many samples
-    response_tokens: dict[str, int]  # kept, random, pool
+    response_tokens: dict[str, int]  # kept, pool
+    random_tokens: Band  # of random subsets of as many samples
     signal_share: float  # of the summed root sum of squares of the gradient norms
-    random_signal_share: float
+    random_signal_share: Band
+    again: np.ndarray | None  # (n,) chance to be kept under another seed; None if none has a say
     price: Price
     warnings: list[str]
 
@@ -56,26 +58,33 @@ class Preview:
         """Samples kept."""
         return int(self.kept.sum())
 
+    @property
+    def stability(self) -> float | None:
+        """Share of the kept that another seed would keep too; None where no seed has a say."""
+        return None if self.again is None else float(self.again[self.kept].mean())
+
 
 def preview(pool: Pool, options: SelectionConfig) -> Preview:
     """Choose under these options and say what the choice amounts to."""
     chosen = pool.select(options)
     kept = chosen.kept
-    random = pool.random(int(kept.sum()), options.seed)
-    tokens = pool.scores.response_tokens
+    count, tokens = int(kept.sum()), pool.scores.response_tokens
     total = float(pool.l2.sum()) or 1.0
     return Preview(
         options=options,
         kept=kept,
         ranking=chosen.ranking,
-        random=random,
-        response_tokens={
-            "kept": int(tokens[kept].sum()),
-            "random": int(tokens[random].sum()),
-            "pool": int(tokens.sum()),
-        },
+        response_tokens={"kept": int(tokens[kept].sum()), "pool": int(tokens.sum())},
+        random_tokens=random_sum(tokens, count),
         signal_share=float(pool.l2[kept].sum() / total),
-        random_signal_share=float(pool.l2[random].sum() / total),
+        random_signal_share=random_sum(pool.l2, count).of(total),
+        again=kept_again(
+            pool.scores,
+            options,
+            chosen,
+            cluster=pool.cluster if options.draw == "stratified" else None,
+            duplicate_group=pool.duplicate_group if options.deduplicate else None,
+        ),
         price=price(pool, kept),
         warnings=chosen.warnings,
     )
@@ -97,20 +106,22 @@ def price(pool: Pool, kept: np.ndarray) -> Price:
 
 
 def coverage(pool: Pool, shown: Preview, by: str) -> list[Coverage]:
-    """Each category of a column in pool, subset and random subset, largest first."""
+    """Each category of a column in pool, subset and random subsets, largest first."""
     column = pool.categories[by]
-    counts = [
+    whole, kept = (
         np.bincount(column.code[mask], minlength=len(column.names)).tolist()
-        for mask in (slice(None), shown.kept, shown.random)
+        for mask in (slice(None), shown.kept)
+    )
+    rows = [
+        Coverage(name, mine, kept_, random_count(mine, len(pool), shown.count))
+        for name, mine, kept_ in zip(column.names, whole, kept, strict=True)
     ]
-    rows = [Coverage(name, *row) for name, *row in zip(column.names, *counts, strict=True)]
     return sorted(rows, key=lambda row: -row.pool)
 
 
 def emptied(rows: list[Coverage]) -> dict[str, float]:
     """Categories of which the subset keeps nothing, with how many a random one would on average."""
-    share = sum(row.kept for row in rows) / max(sum(row.pool for row in rows), 1)
-    return {row.name: row.pool * share for row in rows if row.kept == 0 and row.pool}
+    return {row.name: row.random.mean for row in rows if row.kept == 0 and row.pool}
 
 
 @dataclass(frozen=True)

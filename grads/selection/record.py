@@ -33,7 +33,7 @@ class SampleCounts(Part):
 
 
 class TokenCounts(Part):
-    """Response tokens of what is kept, of a random subset of as many samples, and of the pool."""
+    """Response tokens of what is kept, of as many random samples on average, and of the pool."""
 
     kept: int
     random: int

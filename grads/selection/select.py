@@ -130,8 +130,19 @@ def _best_first(keys: np.ndarray, above_floor: np.ndarray, allowed: np.ndarray) 
     parts = []
     for member in (allowed & above_floor, allowed & ~above_floor):
         index = np.flatnonzero(member)
-        parts.append(index[np.argsort(-keys[index], kind="stable")])
+        parts.append(index[descending(keys[index])])
     return np.concatenate(parts)
+
+
+def descending(keys: np.ndarray) -> np.ndarray:
+    """Places of the keys from the highest on, missing ones last; equal ones in their order.
+
+    The stable sort takes five times as long, and only equal keys need it.
+    """
+    order = np.argsort(-keys)
+    found = keys[order]
+    equal = (found[1:] == found[:-1]).any() or np.isnan(found[-1:]).any()
+    return np.argsort(-keys, kind="stable") if equal else order
 
 
 def needs_signal(options: SelectionConfig) -> bool:

@@ -10,6 +10,7 @@ from grads import __version__
 from grads.errors import SelectionError
 from grads.selection import preview
 from grads.selection.decisions import decisions, with_decisions
+from grads.selection.filters import Filter
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.selection.record import SampleCounts, SelectionRecord, TokenCounts, write_selection
@@ -41,7 +42,9 @@ def select_samples(
         version=__version__,
         scores_sha256=digest(run.scores_file),
         samples=SampleCounts(kept=chosen.count, pool=len(pool)),
-        response_tokens=TokenCounts(**chosen.response_tokens),
+        response_tokens=TokenCounts(
+            **chosen.response_tokens, random=round(chosen.random_tokens.mean)
+        ),
         decisions=[d for d in decisions(run).values() if d.sample_id in followed[d.decision]],
         notes=ranking.notes,
         warnings=chosen.warnings,
@@ -57,6 +60,21 @@ def select_samples(
     )
     write_selection(run, record, table)
     return record
+
+
+def all_matching(pool: Pool, wanted: Filter) -> SelectionConfig:
+    """Options that keep every sample which passes a filter, but for those that people veto.
+
+    Ranges and topics stay as they are; what options cannot say is a list of samples.
+    """
+    if wanted == Filter(bounds=wanted.bounds, clusters=wanted.clusters):
+        same = {"bounds": wanted.bounds, "clusters": wanted.clusters}
+        return SelectionConfig.parse({"criterion": "random", "ratio": 1.0, **same})
+    vetoed = [row.sample_id for row in decisions(pool.run).values() if row.decision == "exclude"]
+    ids = np.setdiff1d(pool.scores.sample_id[pool.matching(wanted)], vetoed).tolist()
+    if not ids:
+        raise SelectionError("nothing is left to save: widen the filter")
+    return SelectionConfig.parse({"criterion": "random", "count": len(ids), "pins": ids})
 
 
 def check_name(name: str) -> None:

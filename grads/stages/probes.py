@@ -129,7 +129,7 @@ def _hold_against(
 ) -> None:
     run = job.folder.run
     job.stage("self-check")
-    self_check(scorer, pool, device, directions=True)
+    self_check(scorer, pool, device, directions=True, should_stop=job.should_stop)
     job.stage("score", "samples")
     scoring.hold_against(job, run, scorer, pool, names=names, folder=job.folder.parts)
     pipeline.grown(run, ("probes",))

@@ -62,7 +62,8 @@ def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> 
         with staged(job, "self-check"):
             directed = bool(run.read_manifest().probes)
             checked = TrainingTap(scorer.model) if run.config().when == "during" else scorer
-            run.update_manifest(self_check=self_check(checked, pool, device, directed))
+            found = self_check(checked, pool, device, directed, should_stop=job.should_stop)
+            run.update_manifest(self_check=found)
         with staged(job, "score"):
             _score(job, scorer, pool, device)
             pipeline.record(run, pipeline.STAGES["score"])

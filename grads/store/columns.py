@@ -29,8 +29,9 @@ SCORES = {
         ),
         Column(
             "prompt_tokens",
-            "Question length",
-            "Tokens of the question and everything before it.",
+            "Length before the answer",
+            "Tokens that are read before what is learned: the question, what comes before it, and"
+            " what the chat template adds, such as an instruction that the data do not show.",
             pa.int32(),
         ),
         Column(

@@ -33,16 +33,21 @@ def read_lines(path: Path) -> Lines:
 
 
 def append_line(path: Path, value: dict[str, Any], lasting: bool = False) -> None:
-    """Add a line, which outlasts a power failure where it is to be lasting.
+    """Add a line; as `append_lines` does."""
+    append_lines(path, [value], lasting)
 
-    Raises OSError where it cannot be written, and leaves the file as it was. A half line of a
-    killed writer gets its end first, so that it takes nothing of this one with it.
+
+def append_lines(path: Path, values: list[dict[str, Any]], lasting: bool = False) -> None:
+    """Add lines, all of them or none, which outlast a power failure where they are to be lasting.
+
+    Raises OSError where they cannot be written, and leaves the file as it was. A half line of a
+    killed writer gets its end first, so that it takes nothing of these with it.
     """
-    line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()
     with path.open("ab+", buffering=0) as file:  # what a buffer holds would be written at closing
         end = file.seek(0, os.SEEK_END)
         try:
-            _write(file, (b"" if _ends_whole(file, end) else b"\n") + line)
+            _write(file, (b"" if _ends_whole(file, end) else b"\n") + lines)
             if lasting:
                 sync(path)
                 sync(path.parent)

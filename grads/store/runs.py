@@ -32,7 +32,7 @@ from grads.store.files import (
     replacing,
     write_json,
 )
-from grads.store.lines import append_line, read_lines
+from grads.store.lines import append_line, append_lines, read_lines
 from grads.store.manifest import Manifest
 from grads.store.topics import Topic, Topics
 from grads.text import brief
@@ -302,15 +302,15 @@ class Run(JobFolder):
         """Per-token gradient norms of a sample, where the run keeps them."""
         return self._rows(self.token_signal_file, [sample_id]).get(sample_id)
 
-    def decide(self, decision: dict[str, Any]) -> None:
-        """Note down what a person decided about a sample; the last word on a sample counts.
+    def decide(self, *decisions: dict[str, Any]) -> None:
+        """Note down what a person decided about samples; the last word on a sample counts.
 
         Raises RunError where it cannot be kept; then nothing is.
         """
         self._refuse_lost_decisions()
         try:
             with FileLock(self.path / ".decisions.lock"):
-                append_line(self.decisions_file, decision, lasting=True)
+                append_lines(self.decisions_file, list(decisions), lasting=True)
         except OSError as error:
             raise RunError(
                 f"the decision could not be kept in {self.decisions_file}"

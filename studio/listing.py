@@ -1,0 +1,131 @@
+"""A table of samples: sorted and cut into pages on the server; choosing a row opens its sample."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from grads.api import Pool
+from studio import reader, url, words
+
+ROWS = 50  # of a page
+SORTED = {"row": "sample_id", "tokens": "response_tokens"}  # what other headings sort by
+Told = dict[str, Callable[[np.ndarray], list[str]]]
+
+
+def table(
+    pool: Pool,
+    member: np.ndarray,
+    key: str,
+    *,
+    ranks: dict[str, np.ndarray] | None = None,
+    told: Told | None = None,
+    beside: Any = st,
+) -> None:
+    """The samples of a mask (n,) bool.
+
+    `ranks` (n,) are further numbers to show and to sort by, the first of them at first; `told` are
+    further columns of text, made for the positions of a page. Controls are drawn `beside`.
+    """
+    ranks, told = ranks or {}, told or {}
+    names = [*ranks, *(name for name in pool.sortable if name not in ranks)]
+    sort, way, place = beside.columns([3, 2, 2], vertical_alignment="bottom")
+    by = url.choose(
+        sort.selectbox,
+        "Sort all by",
+        names,
+        "sort",
+        default=names[0] if ranks else "signal",
+        format_func=words.label,
+    )
+    lowest = url.flag(way.toggle, "Lowest first", "up")
+    if by in ranks:
+        index = np.flatnonzero(member)
+        order = index[np.argsort(ranks[by][index] * (1 if lowest else -1), kind="stable")]
+    else:
+        order = pool.ordered(by, member, not lowest)
+    pages = max(-(-len(order) // ROWS), 1)
+    if int(url.get("page") or 1) > pages:
+        url.put("page")
+    page = url.whole_number(
+        place.number_input, f"Page of {pages:,}", 1, key="page", low=1, high=pages
+    )
+    start = ((page or 1) - 1) * ROWS
+    _show(pool, order[start : start + ROWS], key, ranks=ranks, told=told)
+
+
+def fate(kept: np.ndarray | None) -> Told:
+    """A column that tells kept from set aside, where a subset (n,) bool is given."""
+    if kept is None:
+        return {}
+    return {"fate": lambda positions: np.where(kept[positions], "kept", "set aside").tolist()}
+
+
+def _show(
+    pool: Pool, positions: np.ndarray, key: str, *, ranks: dict[str, np.ndarray], told: Told
+) -> None:
+    ids = pool.scores.sample_id[positions].tolist()
+    samples = pool.run.read_samples(ids)
+    turns = [samples[i]["turns"] for i in ids]
+    columns: dict[str, Any] = {"row": ids}
+    columns |= {name: tell(positions) for name, tell in told.items()}
+    columns |= {name: values[positions] for name, values in ranks.items()}
+    columns |= {
+        "signal": pool.numbers["signal"][positions],
+        "loss": pool.scores.loss[positions],
+        "tokens": pool.scores.response_tokens[positions],
+        "question": [reader.first(one, "user") for one in turns],
+        "answer": [reader.first(one, "assistant") for one in turns],
+    }
+    heads = dict(SORTED)
+    for name in pool.own_columns:
+        head = f"{name} (own)" if name in columns else name
+        values = [(samples[i].get("columns") or {}).get(name) for i in ids]
+        columns[head] = [v if isinstance(v, bool | int | float | None) else str(v) for v in values]
+        heads[head] = name
+    state = f"{key}-{url.get('sort')}-{url.get('up')}-{url.get('page')}"
+
+    def chosen() -> None:
+        picked = st.session_state[state].selection
+        if picked.columns:
+            _sort_by(heads.get(picked.columns[0], picked.columns[0]), pool, ranks)
+        elif picked.rows:
+            reader.open_sample(ids[picked.rows[0]])
+
+    with st.container(key=key):
+        st.dataframe(
+            pd.DataFrame(columns),
+            hide_index=True,
+            height=min(38 + 35 * max(len(ids), 1), 360),
+            key=state,
+            on_select=chosen,
+            selection_mode=["single-row", "single-column"],
+            alt="Examples; choose a row to read it, a heading to sort all by it",
+            column_config=_config(ranks, told),
+        )
+
+
+def _sort_by(name: str, pool: Pool, ranks: dict[str, np.ndarray]) -> None:
+    """Sort by a heading; by the same once more, the other way round."""
+    if name not in ranks and name not in pool.sortable:
+        return
+    again = name == st.session_state["sort"]
+    url.put("sort", name)
+    url.put("up", *(["true"] if again and not st.session_state["up"] else []))
+    url.put("page")
+
+
+def _config(ranks: dict[str, np.ndarray], told: Told) -> dict[str, Any]:
+    number, text = st.column_config.NumberColumn, st.column_config.TextColumn
+    found: dict[str, Any] = {
+        "row": number("row", width=60, format="%d"),
+        "signal": number("signal", width=70, format="%.2f", help=words.meaning("signal")),
+        "loss": number("surprise", width=75, format="%.2f", help=words.meaning("loss")),
+        "tokens": number("tokens", width=70, format="%d", help=words.meaning("response_tokens")),
+        "question": text("question", width=330),
+        "answer": text("answer", width="large"),
+    }
+    found |= {name: number(name, width=70, format="%.2f") for name in ranks}
+    return found | {name: text(name, width=540 if name == "reason" else 90) for name in told}
