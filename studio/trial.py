@@ -57,11 +57,30 @@ def _places(text: str) -> list[str]:
 
 
 def new_evaluation(run: Run) -> None:
-    """Compare saved selections with random, everything and the untrained model."""
-    names = run.selection_names()
-    if not names:
+    """Compare saved selections, or criteria over several sizes, with random and everything."""
+    way = st.segmented_control(
+        "What to test",
+        ["selections", "sizes"],
+        default="selections",
+        required=True,
+        format_func={"selections": "Saved selections", "sizes": "Several sizes"}.__getitem__,
+        key="way",
+        help="Several sizes train each criterion, and random subsets, at every size: a curve of"
+        " what is learned and forgotten.",
+    )
+    subsets = _sizes() if way == "sizes" else _selections(run)
+    if subsets is None:
         st.info("Save a selection on the page Select first.", icon=":material/info:")
         return
+    settings = recipe(run, "evaluate") | subsets | _more()
+    offer(run, "evaluation", lambda: EvaluationConfig.parse(settings))
+
+
+def _selections(run: Run) -> dict[str, Any] | None:
+    """Saved selections and what they are compared with; None where there are none."""
+    names = run.selection_names()
+    if not names:
+        return None
     chosen = st.multiselect(
         "Saved selections to test",
         names,
@@ -77,21 +96,73 @@ def new_evaluation(run: Run) -> None:
         format_func=lambda name: ARM_KINDS[name].label,
         key="arms",
     )
-    answers = st.number_input(
-        "Written answers to compare",
-        0,
-        500,
-        0,
-        key="written",
-        help="Every trained model answers so many held-out examples with a short reference, and the"
-        " two are compared. Slow.",
+    return {"selections": chosen, "arms": arms}
+
+
+def _sizes() -> dict[str, Any]:
+    """Criteria, and the sizes that each is tried at."""
+    known = {name: one.label for name, one in api.criteria().items() if name != "random"}
+    chosen = st.multiselect(
+        "Criteria",
+        list(known),
+        default=["grads"],
+        format_func=known.__getitem__,
+        key="sized",
+        help="Each with its usual options; random subsets are trained beside them.",
     )
-    settings = recipe(run, "evaluate") | {"answers": answers}
-    offer(
-        run,
-        "evaluation",
-        lambda: EvaluationConfig.parse(settings | {"selections": chosen, "arms": arms}),
+    sizes = st.text_input(
+        "Sizes, in percent of the pool",
+        "2.5, 5, 10, 25, 50, 100",
+        key="sizes",
+        help="Trainings that another size or evaluation shares are made once.",
     )
+    return {"criteria": chosen, "budgets": sizes, "arms": ["base", "full", "random"]}
+
+
+def _more() -> dict[str, Any]:
+    """What is measured or mixed in besides, folded away."""
+    with st.expander("General rows mixed in, written answers, tasks"):
+        file, shares = st.columns(2)
+        replay = file.text_input(
+            "General rows to mix in",
+            key="replay",
+            placeholder="a file: none are mixed in",
+            help="Every subset is trained on alone and with a share of these rows, so that less is"
+            " forgotten.",
+        )
+        uploads.offer(file, "or upload them", "replay")
+        mixed = shares.text_input("Their share of what is trained on, in percent", "5, 10, 25")
+        answers, tasks, place = st.columns(3)
+        written = answers.number_input(
+            "Written answers to compare",
+            0,
+            500,
+            0,
+            key="written",
+            help="Every trained model answers so many held-out examples with a short reference, and"
+            " the two are compared. Slow.",
+        )
+        named = tasks.text_input(
+            "Tasks of lm-evaluation-harness",
+            key="tasks",
+            placeholder="none",
+            help="Names with commas between them; needs the extra tasks.",
+        ).strip()
+        folder = place.text_input(
+            "Folder of your own tasks", key="tasks-dir", placeholder="none", help="Its YAML files."
+        ).strip()
+    more: dict[str, Any] = {"answers": written}
+    if replay.strip():
+        more |= {"replay": api.data_place(replay.strip()), "replay_share": _shares(mixed)}
+    if named:
+        more |= {"tasks": named, "tasks_dir": api.data_place(folder) if folder else None}
+    return more
+
+
+def _shares(text: str) -> list[float | str]:
+    """Percent as shares; what is no number is left for the settings to refuse."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return [float(p) / 100 if p.replace(".", "", 1).isdecimal() else p for p in parts]
 
 
 def new_search(run: Run) -> None:

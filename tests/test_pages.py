@@ -1524,6 +1524,60 @@ def test_tasks_stand_in_the_table_with_what_they_say(run):
     assert set(table["heart acc"]) == {"0.500 ± 0.250"}
 
 
+@pytest.fixture
+def started(monkeypatch):
+    """Settings of the evaluations that a page wants to start."""
+    wanted = []
+
+    def start(run, name, config):
+        wanted.append(config)
+        return Evaluation.open(run, "tenth")
+
+    monkeypatch.setattr(api, "start_evaluation", start)
+    return wanted
+
+
+def fill(at, label, value):
+    boxes = [box for box in (*at.text_input, *at.multiselect) if box.label == label]
+    boxes[0].set_value(value)
+    return at
+
+
+def test_several_sizes_and_general_rows_can_be_asked_for(run, started):
+    """The form's curve of budgets, with replay and tasks, as the command line has them."""
+    at = open_page("Evaluate", run="demo")
+    at.session_state["Test a selection"] = True
+    at.session_state["way"] = "sizes"
+    at.run()
+    general = "assets/demo/general.jsonl"
+    fill(at, "Held-out examples", "assets/demo/medical_qa_heldout.jsonl")
+    fill(at, "Sizes, in percent of the pool", "5, 20")
+    fill(at, "Criteria", ["grads", "magnitude"])
+    fill(at, "General rows to mix in", general)
+    fill(at, "Their share of what is trained on, in percent", "10")
+    at.run()
+    assert_sound(at)
+    press(at, "Start the evaluation")
+    (config,) = started
+    assert config.budgets == (5.0, 20.0)
+    assert config.criteria == ("grads", "magnitude")
+    assert config.replay.endswith(general)
+    assert config.replay_share == (0.1,)
+    fill(at, "Their share of what is trained on, in percent", "a lot").run()
+    assert "replay_share" in messages(at)
+    assert not has_button(at, "Start the evaluation")
+
+
+def test_tasks_that_are_not_there_are_named(run, started):
+    at = open_page("Evaluate", run="demo")
+    at.session_state["Test a selection"] = True
+    at.run()
+    fill(at, "Held-out examples", "assets/demo/medical_qa_heldout.jsonl")
+    fill(at, "Tasks of lm-evaluation-harness", "no_such_task").run()
+    assert "no_such_task" in messages(at)
+    assert not has_button(at, "Start the evaluation")
+
+
 def test_a_running_evaluation_shows_what_it_has_found_and_a_failed_one_its_log(run):
     evaluation = Evaluation.open(run, "tenth")
     result = json.loads(evaluation.result_file.read_text())
