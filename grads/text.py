@@ -7,6 +7,7 @@ VALUE, MESSAGE = 200, 2_000  # most characters that are repeated of a value, and
 # What moves the cursor, sets colours, ends a line, or turns the order of reading, and halves of
 # characters, which no file or terminal takes.
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a cell that spreadsheets obey begins with
 
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = VALUE
@@ -16,6 +17,17 @@ _brief.maxlevel = 3
 def visible(text: str) -> str:
     """One line, in which characters that are not to be seen stand as escapes: \\x1b, \\n."""
     return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def for_spreadsheet(cell: object) -> object:
+    """A cell that no spreadsheet takes for a formula: an apostrophe stands before what it would."""
+    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def brief(value: object) -> str:

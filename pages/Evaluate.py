@@ -63,7 +63,7 @@ def show(run: Run, name: str) -> None:
         alt="Every arm with its measurements",
     )
     with st.container(horizontal=True):
-        csv = table.to_csv(index=False)
+        csv = table.map(api.for_spreadsheet).to_csv(index=False)
         st.download_button("Download the table", csv, f"{name}.csv", on_click="ignore")
         st.download_button(
             "Download the figure",

@@ -4,6 +4,7 @@ import threading
 from contextlib import suppress
 
 import pandas as pd  # noqa: F401
+from streamlit import net_util
 from streamlit.web.cli import main
 
 from grads import api
@@ -20,7 +21,13 @@ def read_newest_run() -> None:
             _ = pool.numbers, pool.categories
 
 
+def stay_here() -> None:
+    """Have Streamlit ask nobody for this machine's address when a stranger knocks."""
+    net_util.get_external_ip = lambda: None
+
+
 if __name__ == "__main__":
+    stay_here()
     charts.loss_curve([0], [0], "step")  # Plotly loads most of itself with the first figure
     threading.Thread(target=read_newest_run, daemon=True).start()
     api.keep_warm()

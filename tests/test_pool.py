@@ -790,7 +790,11 @@ def test_the_same_upload_is_kept_once(folders):
 
 @pytest.mark.parametrize(
     "name",
-    ["../../evil.jsonl", "a b;rm -rf.jsonl", "/etc/passwd", "数据.jsonl", ".hidden", "a\x00b.csv"],
+    [
+        *["../../evil.jsonl", "a b;rm -rf.jsonl", "/etc/passwd", "数据.jsonl", ".hidden"],
+        *["a\x00b.csv", "a/../../x", "..", ".", "", "\0", "a\nb\x1b[2J.jsonl", "x" * 400],
+        *["<b>.csv", "=1+1.csv"],
+    ],
 )
 def test_odd_names_are_tamed(folders, name):
     place = Path(api.save_upload(name, b"x"))
@@ -799,7 +803,8 @@ def test_odd_names_are_tamed(folders, name):
     assert place.parent.parent == uploads
     assert place.is_file()
     assert place.read_bytes() == b"x"
-    assert not set(place.name) & set("/ ;\x00")
+    assert not set(place.name) & set("/ ;\x00\n\x1b<>=")
+    assert len(place.name) <= 100
 
 
 def test_old_drafts_are_removed_and_fresh_ones_stay(tmp_path, monkeypatch):

@@ -108,7 +108,7 @@ from grads.store.folders import (
 )
 from grads.store.manifest import Manifest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, runs_root
-from grads.text import visible
+from grads.text import for_spreadsheet, visible
 
 COLUMNS = (
     SIGNALS | SCORES | DURING | EXTRAS
@@ -206,6 +206,7 @@ __all__ = [
     "examples",
     "export_selection",
     "first_rows",
+    "for_spreadsheet",
     "give_up",
     "highest",
     "is_launched",

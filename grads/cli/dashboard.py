@@ -30,6 +30,9 @@ def main(port: int | None, runs_dir: str | None) -> int:
     roots = [str(Path.cwd()), *filter(None, [os.environ.get("GRADS_DATA_DIRS")])]
     environment["GRADS_DATA_DIRS"] = os.pathsep.join(roots)
     command = [sys.executable, "-m", "studio.serve", "run", str(APP), "--server.port", str(port)]
+    command += ["--server.address", HOST]  # whatever the environment says
+    for name in allowed_hosts():
+        command += ["--server.allowedHosts", name]
     server = subprocess.Popen(
         command, cwd=APP.parent, env=environment, stdout=subprocess.DEVNULL, stderr=None
     )
@@ -42,6 +45,14 @@ def main(port: int | None, runs_dir: str | None) -> int:
         server.wait()
         print("the dashboard is closed; running jobs go on: python -m grads list")
         return 0
+
+
+def allowed_hosts() -> list[str]:
+    """Names by which a browser may call the server: this machine's own, and GRADS_ALLOWED_HOSTS.
+
+    Else a page of another site, whose name leads to this machine, could open the dashboard.
+    """
+    return [HOST, "localhost", *os.environ.get("GRADS_ALLOWED_HOSTS", "").replace(",", " ").split()]
 
 
 def free_port() -> int:

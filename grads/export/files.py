@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from grads.config.run import RunConfig
 from grads.export.rows import SCORE_PREFIX, Format, Subset, count_lines, dump_lines
+from grads.text import for_spreadsheet
 
 csv.field_size_limit(2**31 - 1)  # the default of 128 KB is less than one long document
 
@@ -32,10 +33,10 @@ def _write_csv(subset: Subset, path: Path, config: RunConfig) -> None:
     rows = subset.scored_rows()
     names = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
+        writer = csv.writer(file)
+        writer.writerow([for_spreadsheet(name) for name in names])
         for row in rows:
-            writer.writerow({key: _cell(value) for key, value in row.items()})
+            writer.writerow([for_spreadsheet(_cell(row.get(name, ""))) for name in names])
 
 
 def _cell(value: Any) -> Any:
@@ -108,7 +109,8 @@ FORMATS = (
     Format(
         "csv",
         "CSV table",
-        "Every field of your file as a column, for a spreadsheet.",
+        "Every field of your file as a column, for a spreadsheet: an apostrophe stands before what"
+        " it would take for a formula. For training, JSONL and Parquet hold the rows as they were.",
         _write_csv,
         _count_csv,
         data_name="{name}.csv",
