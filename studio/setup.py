@@ -74,7 +74,7 @@ def widget(name: str, place: Any = st) -> Any:
             help=_help(name),
         )
     if bool in kinds:
-        answers = {"no": False, "yes": True}
+        answers: dict[str, bool | None] = {"no": False, "yes": True}
         if field.default is None:
             answers = {"by size": None, "yes": True, "no": False}
         return answers[place.selectbox(label, list(answers), **shared)]

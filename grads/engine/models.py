@@ -14,8 +14,8 @@ import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import is_flash_attn_2_available
 from transformers.utils.hub import cached_file
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from grads.config.base import DEMO_HUB_ID, DEMO_MODEL, is_path
 from grads.data.chat import PLAIN_TEMPLATE
