@@ -34,7 +34,7 @@ WARMUPS = {
 }
 ADVANCED = (
     "layout limit subsample subsample_seed heldout split dataset_config revision epochs lr"
-    " warmup_fraction lora_rank batch_size batch_tokens dtype device attention"
+    " warmup_fraction lora_rank batch_size batch_tokens dtype device quantize attention"
     " gradient_checkpointing clusters seed token_signals warmup_from"
 ).split()
 

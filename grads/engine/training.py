@@ -182,6 +182,8 @@ def train(
     """
     if should_stop():  # asked to while the model was loaded
         raise Stopped
+    if config.quantize != "none" and config.warmup == "full":
+        raise WarmupError("quantised layers cannot be trained themselves: train with lora")
     mixed = dtype == torch.bfloat16
     set_seed(config.seed)
     if config.warmup == "lora":
