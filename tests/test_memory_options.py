@@ -95,7 +95,9 @@ def test_the_chosen_way_is_loaded_and_kept_in_training(tmp_path, monkeypatch):
     """Plain products for short samples in bfloat16 are for who has not chosen."""
     tiny.make_model("llama-tied").save_pretrained(tmp_path / "model")
     for attention in ("eager", "sdpa"):
-        loaded = models.load_model(str(tmp_path / "model"), "cpu", torch.float32, attention)
+        loaded = models.load_model(
+            str(tmp_path / "model"), "cpu", torch.float32, attention=attention
+        )
         assert loaded.config._attn_implementation == attention
     seen = set()
     layer = type(tiny.make_model("llama-tied").model.layers[0].self_attn)

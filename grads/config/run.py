@@ -66,6 +66,9 @@ class RunConfig(ProbeConfig):
     2048 and, on a GPU, grows until memory says no. A pass that runs out of memory is halved."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the model; auto is bfloat16 where the GPU computes it, else float32."""
+    quantize: Literal["none", "4bit", "8bit"] = "none"
+    """Keep the layers between embedding and head in 4 or 8 bits (bitsandbytes), for models that do
+    not fit; with LoRA or without a warm-up."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     """How attention is computed, in training and scoring; auto is what Transformers takes, and
     plain products where they are faster. flash_attention_2 needs a GPU, bfloat16 and flash-attn."""
@@ -119,10 +122,15 @@ class RunConfig(ProbeConfig):
         return self
 
     @model_validator(mode="after")
-    def _warmup_is_one_thing(self) -> Self:
+    def _warmup_fits(self) -> Self:
         if self.warmup_from and self.warmup == "none":
             raise ValueError(
                 f"warmup_from is {self.warmup_from!r} but warmup is 'none': leave one of them out"
+            )
+        if self.quantize != "none" and self.warmup == "full":
+            raise ValueError(
+                f"quantize is {self.quantize!r} but warmup is 'full': quantised layers cannot be"
+                " trained themselves, use lora"
             )
         return self
 

@@ -108,9 +108,23 @@ def _load_tokenizer(model: str, source: str, gguf_file: str | None, stamp: tuple
     return tokenizer
 
 
-def load_model(model: str, device: str, dtype: torch.dtype, attention: str = "auto") -> Any:
-    """A causal language model on `device`, in `dtype`, in evaluation mode."""
+def load_model(
+    model: str,
+    device: str,
+    dtype: torch.dtype,
+    *,
+    attention: str = "auto",
+    quantize: str = "none",
+) -> Any:
+    """A causal language model on `device`, in `dtype`, in evaluation mode.
+
+    Quantised, all but its embedding and its head is in 4 or 8 bits.
+    """
     source, options = _resolve(model)
+    if quantize != "none":
+        if "gguf_file" in options:
+            raise ModelError(f"{model} is a GGUF file, which is not quantised again: give a folder")
+        options |= _quantised(quantize, device, dtype)
     if attention != "auto":
         options["attn_implementation"] = attention
     _refuse_adapter(model, source)
@@ -132,7 +146,13 @@ def load_model(model: str, device: str, dtype: torch.dtype, attention: str = "au
     _refuse_incomplete(model, type(loaded).__name__, report)
     refuse_non_finite(model, loaded)
     _drop_quantised_mark(loaded)
-    loaded.to(device)
+    if quantize == "none":
+        loaded.to(device)
+    for layer in loaded.modules():
+        # Some CPUs would have their 4 bits packed anew in a pass without gradients, and the
+        # gradients of the next pass, which reads them as before, would be wrong.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
     return loaded.eval()
 
 
@@ -170,6 +190,28 @@ def _refuse_weights_elsewhere(folder: Path) -> None:
             raise ModelError(f"{index} is damaged: get the model's files again") from None
         if wrong:
             raise ModelError(f"{index} names weights elsewhere, {wrong[0]}: save the model again")
+
+
+def _quantised(bits: str, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """What loads a model with its layers in few bits; Transformers leaves out the head by itself.
+
+    In 8 bits every token is rounded by its own largest number: what it says must not depend on
+    what else is in the batch, as it would with outliers found by column.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"quantize {bits} needs bitsandbytes: pip install '.[quantize]', in a checkout pip"
+            " install -r requirements-quantize.txt"
+        )
+    config = transformers.BitsAndBytesConfig(
+        load_in_4bit=bits == "4bit",
+        load_in_8bit=bits == "8bit",
+        llm_int8_threshold=0.0,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _refuse_incomplete(model: str, kind: str, report: dict[str, Any]) -> None:

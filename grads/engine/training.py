@@ -240,6 +240,8 @@ def train(
     mine = team.current()
     if mine.agreed(should_stop()):  # asked to while the model was loaded
         raise Stopped
+    if config.quantize != "none" and config.warmup == "full":
+        raise WarmupError("quantised layers cannot be trained themselves: train with lora")
     mixed = dtype == torch.bfloat16
     set_seed(config.seed)
     if config.warmup == "lora":

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import numpy as np
 from rensa import RMinHash
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 from scipy.sparse.csgraph import connected_components
 
 ALIKE = 0.7  # Jaccard overlap of character 5-grams from which two texts are near-duplicates
 GRAM, BITS = 5, 20
 FACTORS = np.random.default_rng(0).integers(0, 2**64, GRAM, dtype=np.uint64) | np.uint64(1)
 BANDS, ROWS = 42, 6  # of a signature
-TEXTS = 4_096  # whose signatures are made at once
+TEXTS = 1_024  # whose n-grams and signatures are made at once
 PAIRS = 65_536  # whose overlap is counted at once
 BESIDE = 8  # texts of a bucket that each is held against, so that no bucket costs its square
 Pairs = tuple[np.ndarray, np.ndarray]  # positions of their left and right texts
@@ -44,7 +44,8 @@ def near_duplicates(texts: list[str], seed: int) -> np.ndarray:
 
 def _alike(texts: list[str], keys: np.ndarray) -> np.ndarray:
     """(n,) a number of each text's group, below n."""
-    label, grams = np.arange(len(texts)), _grams(texts)
+    blocks = [_grams(texts[start : start + TEXTS]) for start in range(0, len(texts), TEXTS)]
+    label, grams = np.arange(len(texts)), csr_matrix(vstack(blocks))
     for left, right in _candidates(keys):
         apart = label[left] != label[right]
         left, right = left[apart], right[apart]

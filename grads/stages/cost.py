@@ -40,7 +40,8 @@ def measure(config: RunConfig, pool: TokenPool, stored: int) -> RunCost:
         config.model,
         device,
         torch.float32 if config.warmup == "full" else dtype,
-        config.attention,
+        attention=config.attention,
+        quantize=config.quantize,
     )
     loading = time.monotonic() - started
     batch = _typical_batch(pool, min(MEASURED_TOKENS, config.pass_tokens))

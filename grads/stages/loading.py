@@ -34,7 +34,10 @@ def refuse_other_model(run: Run) -> str:
 def load_base_model(run: Run, dtype: torch.dtype, device: str) -> Any:
     """The model before any training; raises ModelError where two loads of it differ."""
     started = time.monotonic()
-    model = models.load_model(run.config().model, device, dtype, run.config().attention)
+    config = run.config()
+    model = models.load_model(
+        config.model, device, dtype, attention=config.attention, quantize=config.quantize
+    )
     kept = dict(run.read_manifest().weights)
     name, found = str(dtype).removeprefix("torch."), models.fingerprint(model)
     if kept.setdefault(name, found) != found:
@@ -56,7 +59,7 @@ def load_pool(run: Run) -> TokenPool:
 def load_scoring_model(run: Run, dtype: torch.dtype, device: str) -> Any:
     """The base model with the run's warm-up in place."""
     if run.weights.exists():
-        return models.load_model(str(run.weights), device, dtype, run.config().attention)
+        return models.load_model(str(run.weights), device, dtype, attention=run.config().attention)
     model = load_base_model(run, dtype, device)
     return adapters.load_adapter(model, run.adapter) if run.adapter.exists() else model
 
