@@ -67,6 +67,7 @@ def distribution(
     shown: np.ndarray,
     label: str,
     kept: np.ndarray | None = None,
+    *,
     brush: tuple[float, float] | None = None,
 ) -> go.Figure:
     """Counts of a column in bins, split by kept and set aside where a subset is given.
