@@ -20,7 +20,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
 STAGES = ("evaluation", "probes", "run", "scoring", "tuning", "worker")
 LOADED = ("grads.cli.commands", *(f"grads.stages.{name}" for name in STAGES))
-SPIN_S = 120  # for a job of tiny things that gets no memory
+SPIN_S = 120  # a library that gets no memory may ask for it for ever
 PART_TOKENS = 200  # a tiny pool has several parts then
 
 
@@ -160,7 +160,7 @@ def _limit(more: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + more
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    signal.alarm(SPIN_S)  # OpenBLAS asks again for ever
+    signal.alarm(SPIN_S)
 
 
 def _command(request: dict[str, Any], kept: Path) -> dict[str, Any]:

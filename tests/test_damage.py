@@ -297,6 +297,23 @@ def test_jobs_are_told_of_damage_or_mend_it(place, sound, tmp_path, full):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("file", ["result.json", "answers.json", "arms/*.json"])
+def test_a_damaged_evaluation_is_mended_by_a_resume(place, tmp_path, file):
+    """From its arms; a damaged arm is trained again, and gives the same numbers."""
+    run = copy_of(place, tmp_path, None, "")
+    folder = run / "evaluations" / "one"
+    sound = result_of("resume an evaluation", run, "")
+    damaged = max(folder.glob(file))
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    code, _, error = place.call("resume an evaluation", run)
+    assert code == 0, error
+    assert result_of("resume an evaluation", run, "") == sound
+    assert json.loads(damaged.read_text())
+    code, _, error = place.call("resume an evaluation", run)
+    assert (code, is_told(error)) == (1, True)
+    assert "nothing to resume" in error
+
+
 @pytest.mark.full
 @pytest.mark.timeout(7200)
 def test_pages_tell_of_damage(place, tmp_path, monkeypatch, full):

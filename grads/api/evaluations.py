@@ -11,7 +11,7 @@ from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import EvaluationError, RunError
 from grads.evaluation import arms, cost, tasks, tuning
 from grads.evaluation.result import Answers, EvaluationResult, Overlap, TuneResult, read_result
-from grads.evaluation.trials import read_trials
+from grads.evaluation.trials import damaged, read_trials
 from grads.jobs import processes as jobs
 from grads.selection.subsets import NAME, check_name
 from grads.store.folders import Evaluation
@@ -132,6 +132,12 @@ class FoundEvaluation:
 def read_evaluation(run: Run, name: str) -> FoundEvaluation:
     """An evaluation by its name; raises RunError where there is none, or a file is damaged."""
     found = Evaluation.open(run, name)
+    broken = [path for path in damaged(found) if path.parent == found.path]  # arms are not read
+    if broken:
+        raise RunError(
+            f"{broken[0]} cannot be read: it is made anew by python -m grads resume --run-dir"
+            f" {found.path}"
+        )
     return FoundEvaluation(
         name=name,
         config=found.config_values(),

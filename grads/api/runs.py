@@ -14,6 +14,7 @@ from grads.api.drafts import draft
 from grads.config.probe import ProbeConfig, rows_of
 from grads.config.run import RunConfig
 from grads.errors import ConfigError, RunError
+from grads.evaluation import trials
 from grads.jobs import processes as jobs
 from grads.selection.pool import Pool
 from grads.store import pipeline
@@ -85,13 +86,19 @@ def start_run(run: JobFolder) -> bool:
 def resume_run(run: JobFolder) -> bool:
     """Go on from the last finished step or part.
 
-    A finished run goes on where files of it are damaged or gone, and makes them anew; raises
-    RunError where none are.
+    A finished run or evaluation goes on where files of it are damaged or gone, and makes them
+    anew; raises RunError where none are.
     """
-    finished = jobs.observe(run).state == "finished"
-    if finished and not (isinstance(run, Run) and pipeline.damaged(run)):
+    if jobs.observe(run).state == "finished" and not _damaged(run):
         raise RunError(f"{run.id} is finished and its files are whole: there is nothing to resume")
     return jobs.start(run)
+
+
+def _damaged(folder: JobFolder) -> bool:
+    """Whether a job would make anew what of a finished folder is damaged."""
+    if isinstance(folder, Evaluation):
+        return bool(trials.damaged(folder)) or not folder.result_file.exists()
+    return isinstance(folder, Run) and bool(pipeline.damaged(folder))
 
 
 def wait(run: JobFolder) -> Status:

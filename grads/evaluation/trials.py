@@ -1,12 +1,14 @@
 """The file of one finished training: its price, and what was measured, sample by sample."""
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field
 
 from grads.errors import RunError
 from grads.evaluation.metrics import SHOWN, Shown
+from grads.store.files import read_json
 from grads.store.folders import Evaluation
 from grads.store.records import Part, Stored
 
@@ -94,6 +96,27 @@ class TrialResult(Stored):
 def read_trials(evaluation: Evaluation) -> dict[str, TrialResult]:
     """Every finished arm and seed by the name of its file; raises RunError on a damaged one."""
     return {name: TrialResult.read(path) for name, path in evaluation.arm_files().items()}
+
+
+def damaged(evaluation: Evaluation) -> list[Path]:
+    """Files of finished arms, and of what they show, that hold no JSON any more."""
+    files = [*evaluation.arm_files().values(), evaluation.result_file, evaluation.answers_file]
+    return [path for path in files if path.exists() and not _is_json(path)]
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        read_json(path)
+    except RunError:
+        return False
+    return True
+
+
+def remove_damaged(evaluation: Evaluation) -> None:
+    """Remove such files, with a line each: their arms are trained again."""
+    for path in damaged(evaluation):
+        print(f"{path} is damaged: made anew")
+        path.unlink()
 
 
 def finished_elsewhere(evaluation: Evaluation, measured_on: str) -> dict[str, TrialResult]:

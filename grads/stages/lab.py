@@ -23,7 +23,12 @@ from grads.evaluation.asking import Answered, ask
 from grads.evaluation.measure import Probe, Reference, adapter_counts, measure, response_counts
 from grads.evaluation.metrics import SHOWN, Sums
 from grads.evaluation.tasks import Tasks
-from grads.evaluation.trials import TrialResult, finished_elsewhere, read_trials
+from grads.evaluation.trials import (
+    TrialResult,
+    finished_elsewhere,
+    read_trials,
+    remove_damaged,
+)
 from grads.jobs.job import Job
 from grads.stages import loading
 from grads.store.files import replacing
@@ -71,6 +76,7 @@ class Lab:
             for pool in (probe.samples, probe.options):
                 digest.update(pool.input_ids.tobytes() + pool.trained.tobytes())
         self.measured_on = digest.hexdigest()[:16]
+        remove_damaged(self.evaluation)
         self.elsewhere = finished_elsewhere(self.evaluation, self.measured_on)
 
     def _done(self) -> dict[str, TrialResult]:
