@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import StopException, get_script_run_ctx
+from streamlit.runtime.scriptrunner import RerunException, StopException, get_script_run_ctx
 
 HELD = "address"  # the key in the session
 # What names something of one run: it goes when another run is chosen.
@@ -47,7 +47,7 @@ def opened(page: str) -> Iterator[None]:
         st.session_state[HELD] = Address(page, _written())
     try:
         yield
-    except StopException:
+    except (StopException, RerunException):
         _write()
         raise
     _write()

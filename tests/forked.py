@@ -181,7 +181,8 @@ def _run_command(arguments: list[str]) -> None:
     from grads.jobs import processes
     from grads.jobs.identity import begun
 
-    def spawn(folder: Any, command: list[str]) -> None:
+    def spawn(folder: Any, command: list[str], *, processes: int = 1) -> None:
+        assert processes == 1
         folder.write_status(begun(None))
         pid = os.fork()
         if pid == 0:

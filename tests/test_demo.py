@@ -10,8 +10,8 @@ import pytest
 
 from grads import api
 from grads.errors import RunError
+from grads.selection.duplicates import ALIKE
 from grads.selection.options import SelectionConfig
-from grads.selection.topics import ALIKE
 from grads.store.runs import Run
 
 DEMO = Path(__file__).parents[1] / "assets" / "demo"

@@ -142,8 +142,8 @@ def test_two_loads_must_agree(copied, monkeypatch):
     loading.load_base_model(copied, torch.float32, "cpu")
     real = models.load_model
 
-    def made_up(*arguments):
-        model = real(*arguments)
+    def made_up(*arguments, **options):
+        model = real(*arguments, **options)
         torch.nn.init.normal_(model.model.layers[1].mlp.up_proj.weight)
         return model
 

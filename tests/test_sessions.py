@@ -122,7 +122,7 @@ class Session:
         await field.fill(self.name)
         await field.press("Enter")
         preset = PRESETS[(self.number + self.visits) % len(PRESETS)]
-        await self.page.get_by_role("radio", name=preset, exact=True).click()
+        await self.page.get_by_role("button", name=preset, exact=True).click()
         kept = round(POOL * int(preset[:-1]) / 100)
         await expect(self.page.locator("h2").first).to_have_text(f"Keep {kept} of {POOL} examples")
         await expect(field).to_have_value(self.name)

@@ -29,7 +29,10 @@ pytestmark = pytest.mark.wheel
 PATIENCE = 300  # seconds for a command, on a machine with other work
 BUNDLED = "grads/_bundled/"
 # They make what is bundled.
-TOOLS = {"assets/study.py", "assets/direction_study.py", "assets/demo/build.py"}
+TOOLS = {
+    *("assets/study.py", "assets/direction_study.py", "assets/when_study.py"),
+    *("assets/lock.py", "assets/licences.py", "assets/demo/build.py"),
+}
 # Draws every installed page, about the demo.
 DRAW = """
 import run_dirs
@@ -152,9 +155,10 @@ def test_what_it_says_of_itself_stands_in_one_place(wheel):
         ("grads", "grads.__main__:main", "console_scripts")
     ]
     assert {line for line in found.requires if ";" not in line} == required("requirements.txt")
-    assert found.metadata.get_all("Provides-Extra") == ["bench", "dev", "tasks"]
+    assert found.metadata.get_all("Provides-Extra") == ["bench", "dev", "quantize", "tasks"]
     bench, tasks = required("requirements-bench.txt"), required("requirements-tasks.txt")
     extras = {"bench": bench, "tasks": tasks}
+    extras["quantize"] = required("requirements-quantize.txt")
     extras["dev"] = bench | tasks | required("requirements-dev.txt")
     assert {line for line in found.requires if ";" in line} == {
         f"{line}; extra == '{extra}'" for extra, lines in extras.items() for line in lines

@@ -15,7 +15,8 @@ from grads.data.rows import Part
 from grads.errors import DataError
 
 # What Arrow raises of values that have no meaning: text of other bytes, a date of no calendar.
-UNREADABLE = (ValueError, OverflowError, pa.ArrowException, NotImplementedError)
+# A time zone that nobody knows is a LookupError where pytz is there, else one of Arrow's.
+UNREADABLE = (ValueError, LookupError, OverflowError, pa.ArrowException, NotImplementedError)
 
 
 def from_parquet(data: bytes, name: str, limit: int | None) -> Part:
