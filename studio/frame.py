@@ -33,7 +33,7 @@ STYLE = """<style>
     [data-testid="stSlider"], .turn, [data-testid="stDataFrame"]) {min-width: 100%}
 }
 @media (pointer: coarse) {  /* a finger that moves over a picture scrolls the page */
-  .js-plotly-plot .nsewdrag {pointer-events: none; touch-action: auto}
+  .js-plotly-plot .nsewdrag {pointer-events: none !important; touch-action: auto}
 }
 .st-key-fetch {display: none}
 .st-key-next a {background: #2f7ed8; border-radius: .5rem; padding: .45rem .9rem}

@@ -471,7 +471,9 @@ def test_a_swipe_on_a_phone_draws_nothing(browser, server):
         box = area.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         touch = page.context.new_cdp_session(page)
-        found = page.evaluate("([x, y]) => document.elementFromPoint(x, y)?.className", [x, y])
+        found = page.evaluate(
+            "([x, y]) => document.elementFromPoint(x, y)?.getAttribute('class')", [x, y]
+        )
         assert "nsewdrag" not in str(found)
         for kind, moved in (("touchStart", 0), ("touchMove", -60), ("touchMove", -140)):
             points = [{"x": x + moved / 3, "y": y + moved}]
