@@ -10,6 +10,7 @@ from grads import api
 from grads.api import ConfigError, RunConfig, SelectionConfig
 from grads.engine import models
 from grads.engine.gradients import GradientScorer
+from grads.engine.probing import without_questions
 from grads.jobs import processes as jobs
 from grads.selection.scores import Scores
 from grads.selection.select import rank
@@ -139,3 +140,22 @@ def test_the_drift_of_the_weights_is_no_signal():
     still, blind, told = (rank(scores, options).x for scores in drifting())
     assert np.corrcoef(still, told)[0, 1] > 0.99
     assert np.corrcoef(still, blind)[0, 1] < 0.9
+
+
+@pytest.mark.job
+def test_what_a_question_saves_is_of_one_set_of_weights(place):
+    """Those of the end, for the answer alone and with its question."""
+    settings = {"when": "during", "extras": ("question_gain",), "lr": 1e-2}
+    run = api.create_run(config_for(place, **settings), str(place / "runs" / "extras"))
+    api.start_run(run)
+    assert wait_for(run, "finished", "failed").error is None
+    scorer = GradientScorer(loading.scoring_model_again(run))
+    pool = loading.load_pool(run)
+    alone = without_questions(pool)
+    places = np.searchsorted(pool.sample_ids, alone.sample_ids)
+    expected = scorer.losses(*alone.collate(np.arange(len(alone))))
+    expected = expected - scorer.losses(*pool.collate(places))
+    found = open_table(run.extras_file).read()["question_gain"].to_numpy(zero_copy_only=False)
+    np.testing.assert_allclose(found[places], expected, atol=1e-5)
+    during = open_table(run.scores_file).read()["loss"].to_numpy()[places]
+    assert np.abs(during - scorer.losses(*pool.collate(places)).numpy()).max() > 0.01

@@ -74,7 +74,7 @@ def direct_pool(
     parts.write(measure, report=report, should_stop=should_stop)
 
 
-def score_answers_alone(
+def score_losses(
     parts: Parts,
     scorer: GradientScorer,
     *,
@@ -82,7 +82,7 @@ def score_answers_alone(
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """The loss of every answer in a pool of answers without their questions, in parts."""
+    """The loss of every sample of a pool, by forward passes alone, in parts."""
     pool = parts.pool
 
     def measure(batch: np.ndarray) -> pa.Table:

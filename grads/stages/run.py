@@ -25,7 +25,7 @@ from grads.jobs.job import Job
 from grads.jobs.turns import turn
 from grads.selection import duplicates, topics
 from grads.stages import cost, loading, probes, together
-from grads.stages.scoring import answers_alone, collector_of, measure, score_parts
+from grads.stages.scoring import collector_of, losses_for_extras, measure, score_parts
 from grads.stages.steps import making
 from grads.store import manifest
 from grads.store.files import SINGLE_SAMPLES, matrix, replacing, write_table
@@ -72,7 +72,7 @@ def _help_extras(job: together.Helper) -> None:
     run, (_, dtype, device) = job.folder, _loaded(job)
     folder, mine = run.parts / "extras", team.current()
     together.settled(
-        lambda: answers_alone(job, run, _scorer(job, dtype, device), folder, mine=mine)
+        lambda: losses_for_extras(job, run, _scorer(job, dtype, device), folder, mine=mine)
     )
 
 

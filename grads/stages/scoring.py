@@ -24,7 +24,7 @@ from grads.engine.room import Room
 from grads.engine.scoring import (
     direct_pool,
     has_set,
-    score_answers_alone,
+    score_losses,
     score_pool,
     scores_table,
     token_signals,
@@ -71,10 +71,10 @@ def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> 
         if work_left:
             together.call("extras")
             folder = run.parts / "extras"
-            parts = together.settled(
-                lambda: answers_alone(job, run, scorer, folder, mine=team.current())
+            made = together.settled(
+                lambda: losses_for_extras(job, run, scorer, folder, mine=team.current())
             )
-            _write_extras(run, parts)
+            _write_extras(run, made)
 
 
 def reporter(job: Job[Any]) -> Callable[[Progress], None]:
@@ -247,36 +247,45 @@ def read_answers_alone(job: Job[Any], run: Run, scorer: GradientScorer, folder: 
     stage = pipeline.STAGES["extras"]
     if not pipeline.holds(run, stage):
         job.stage(stage.name, stage.unit)
-        _write_extras(run, answers_alone(job, run, scorer, folder))
+        _write_extras(run, losses_for_extras(job, run, scorer, folder))
         pipeline.record(run, stage)
 
 
-def answers_alone(
+def losses_for_extras(
     job: Job[Any], run: Run, scorer: GradientScorer, folder: Path, *, mine: Team = ALONE
-) -> Parts:
-    """The parts of a pass over the answers without their questions, this process's share made."""
+) -> list[Parts]:
+    """The parts of a pass over the answers without their questions, this process's share made.
+
+    Where the scores are of other weights than these, a pass over the whole samples comes first.
+    """
+    pool = loading.load_pool(run)
     folder.parent.mkdir(exist_ok=True)
-    alone = without_questions(loading.load_pool(run))
-    parts = parts_of(run, scorer, folder, alone, sets=(), stage="extras")
-    parts = replace(parts, team=mine)
-    if len(alone):
-        score_answers_alone(
-            parts,
-            scorer,
-            device=models.pick_device(run.config().device),
-            report=reporter(job),
-            should_stop=job.should_stop,
-        )
-    return parts
+    wanted = {folder: without_questions(pool)}
+    if run.config().when == "during":
+        wanted = {folder.with_name(f"{folder.name}-whole"): pool} | wanted
+    made = []
+    for place, samples in wanted.items():
+        parts = parts_of(run, scorer, place, samples, sets=(), stage=place.name)
+        made.append(replace(parts, team=mine))
+        if len(samples):
+            score_losses(
+                made[-1],
+                scorer,
+                device=models.pick_device(run.config().device),
+                report=reporter(job),
+                should_stop=job.should_stop,
+            )
+    return made
 
 
-def _write_extras(run: Run, parts: Parts) -> None:
+def _write_extras(run: Run, made: list[Parts]) -> None:
     """extras.parquet: the loss that the question saves, null where there is no question."""
-    scores = run.read_table(run.scores_file, ["sample_id", "loss"])
+    *whole, alone = made
+    scores = whole[0].merged() if whole else run.read_table(run.scores_file, ["sample_id", "loss"])
     ids, loss = (scores[name].to_numpy() for name in ("sample_id", "loss"))
     gain = np.full(len(ids), np.nan, np.float32)
-    if len(parts.pool):
-        merged = parts.merged()
+    if len(alone.pool):
+        merged = alone.merged()
         place = np.searchsorted(ids, merged["sample_id"].to_numpy())
         gain[place] = merged["loss"].to_numpy() - loss[place]
     column = pa.array(gain, from_pandas=True)  # NaN becomes null
