@@ -62,6 +62,7 @@ def new_run() -> None:
     if st.button("Start", type="primary", icon=":material/play_arrow:"):
         url.put("run", api.start_new(settings, at_once=at_once).id)
         url.put("view", WATCH)
+        url.write()  # a reload while the next drawing is made shows the new run too
         st.rerun()
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import RerunException, StopException, get_script_run_ctx
+from streamlit.runtime.scriptrunner import StopException, get_script_run_ctx
 
 HELD = "address"  # the key in the session
 # What names something of one run: it goes when another run is chosen.
@@ -47,18 +47,18 @@ def opened(page: str) -> Iterator[None]:
         st.session_state[HELD] = Address(page, _written())
     try:
         yield
-    except (StopException, RerunException):
-        _write()
+    except StopException:
+        write()
         raise
-    _write()
+    write()
 
 
 def _written() -> dict[str, list[str]]:
     return {name: st.query_params.get_all(name) for name in st.query_params}
 
 
-def _write() -> None:
-    """Every change is a step that Back takes back."""
+def write() -> None:
+    """Write what is held to the address: every change is a step that Back takes back."""
     _held().before.clear()
     if _held().texts != _written():
         st.query_params.from_dict(_held().texts)
