@@ -52,7 +52,7 @@ with frame.page("Start"):
             query_params={"run": "demo"},
         )
     frame.fetch_pictures()
-    summaries, unreadable = api.summaries(), api.unreadable()
+    summaries, unreadable = api.listed()
     if summaries or unreadable:
         st.markdown("#### Runs")
         for summary in summaries:

@@ -118,7 +118,7 @@ with frame.page("Explore"):
     if 0 < shown.sum() <= min(probes.MOST_ROWS, len(pool) - 1):
         with st.expander(f"Use these {words.count(int(shown.sum()), 'example')} as a set"):
             probes.offer(pool, pool.scores.sample_id[shown].tolist())
-    with st.expander("Does another run find the same?", expanded="other" in st.query_params):
+    with st.expander("Does another run find the same?", expanded=bool(url.get("other"))):
         agreement.compare(run)
     with st.expander("Show the maths"):
         st.markdown(words.SIGNAL_MATHS)

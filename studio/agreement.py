@@ -21,12 +21,12 @@ def compare(run: Run) -> None:
         return
     seeds = {other.id: other for other in api.second_seeds(run)}
     places = st.columns(3)
-    chosen = places[0].selectbox(
+    chosen = url.choose(
+        places[0].selectbox,
         "Other run",
         list(others),
+        "other",
         index=None,
-        key="other",
-        bind="query-params",
         placeholder="choose",
         help="A run on the same data, with another model, other settings or another seed.",
     )

@@ -273,6 +273,7 @@ def test_explore_compares_with_another_run(three, monkeypatch):
     monkeypatch.setenv("GRADS_RUNS_DIR", str(first.root))
     at = choose(open_page("Explore", run="first"), "Other run", "second")
     assert_sound(at)
+    assert at.query_params["other"] == "second", "a copied link shows the same"
     found = api.agree(first, second)
     assert "300 examples with the same rows and texts" in everything(at)
     assert "The runs differ in model" in everything(at)

@@ -918,8 +918,12 @@ def test_a_rough_price_at_once_by_the_speed_of_an_earlier_run(run):
     )
     none = config.model_copy(update={"warmup": "none"})
     assert api.rough_cost(none, run, str(run.root))[1] == pytest.approx(seconds["score"])
-    other = config.model_copy(update={"model": "another"})
-    assert api.rough_cost(other, run, str(run.root)) is None
+    half = config.model_copy(update={"warmup_fraction": 0.5 * config.warmup_fraction})
+    assert api.rough_cost(half, run, str(run.root))[1] == pytest.approx(
+        seconds["score"] + 0.5 * seconds["warm-up"]
+    )
+    for change in ({"model": "another"}, {"when": "during"}):
+        assert api.rough_cost(config.model_copy(update=change), run, str(run.root)) is None
 
 
 def test_stages_that_only_some_runs_have(run):

@@ -11,6 +11,8 @@ from chain import ROOT, config_for, gone, save_tiny_model, until, wait_for, writ
 from test_probes import write_set
 
 from grads import api
+from grads.api import ConfigError, ProbeRequest
+from grads.cli.terminal import follow
 from grads.jobs import processes as jobs
 from grads.store.files import open_table
 
@@ -157,3 +159,11 @@ def test_a_launched_run_is_made_by_the_first(place):
     code, said = launch(TORCHRUN, 2, "run", "--dataset", data, "--run-dir", run_dir, *settings)
     assert code == 0, said
     assert (run_dir / "scores.parquet").exists()
+
+
+def test_only_a_run_is_made_by_several(place, monkeypatch):
+    """Other jobs say so at once, in every process."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    request = ProbeRequest(made(place, "asked"))
+    with pytest.raises(ConfigError, match="work at runs alone"):
+        follow(request)

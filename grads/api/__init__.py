@@ -38,6 +38,7 @@ from grads.api.runs import (
     create_run,
     delete_run,
     is_launched,
+    listed,
     load_pool,
     place_demo,
     resume_run,
@@ -49,7 +50,6 @@ from grads.api.runs import (
     summaries,
     summary,
     take_part,
-    unreadable,
     wait,
 )
 from grads.config.base import Flag, OneOf, Settings, read_yaml
@@ -214,6 +214,7 @@ __all__ = [
     "launch_script",
     "lengths",
     "list_runs",
+    "listed",
     "load_pool",
     "look",
     "model_place",
@@ -248,7 +249,6 @@ __all__ = [
     "summary",
     "take_part",
     "towards_column",
-    "unreadable",
     "usual_draw",
     "visible",
     "wait",

@@ -132,22 +132,18 @@ def summary(run: Run) -> RunSummary:
 
 def summaries(root: str | None = None) -> list[RunSummary]:
     """Every run under the root that can be read, newest first."""
-    found = []
-    for run in list_runs(runs_root(root)):
-        with suppress(RunError):  # damaged files: `unreadable` tells
-            found.append(summary(run))
-    return found
+    return listed(root)[0]
 
 
-def unreadable(root: str | None = None) -> dict[str, str]:
-    """Of each run under the root that `summaries` leaves out, by its name: what is wrong."""
-    found = {}
+def listed(root: str | None = None) -> tuple[list[RunSummary], dict[str, str]]:
+    """The same, and of each run that cannot be read, by its name, what is wrong."""
+    found, unreadable = [], {}
     for run in list_runs(runs_root(root)):
         try:
-            summary(run)
+            found.append(summary(run))
         except RunError as error:
-            found[run.id] = str(error)
-    return found
+            unreadable[run.id] = str(error)
+    return found, unreadable
 
 
 def load_pool(run: Run) -> Pool:
@@ -191,19 +187,24 @@ def start_new(config: RunConfig, root: str | None = None, at_once: bool = False)
 
 
 def rough_cost(config: RunConfig, data: Run, root: str | None = None) -> tuple[str, float] | None:
-    """What a run of these settings on checked data would take, without measuring anything: at the
-    speed of the newest finished run of the same model here. Its name and the seconds, if any.
+    """What a run of these settings on checked data would take, without measuring anything.
+
+    At the speed of the newest finished run here of the same model that takes gradients when this
+    one does: its name and the seconds, or None.
     """
     model = config.absolute().model
     for run in list_runs(runs_root(root)):
         with suppress(RunError):
             known, spent = run.config(), run.read_manifest().seconds
-            if known.model != model or not spent.get("score") or not run.scores_file.exists():
+            alike = known.model == model and known.when == config.when
+            if not alike or not spent.get("score") or not run.scores_file.exists():
                 continue
             ratio = _tokens(data) / _tokens(run)
             seconds = spent["score"] * ratio
             if config.warmup != "none" and known.warmup == config.warmup:
-                seconds += spent.get("warm-up", 0.0) * ratio * config.epochs / known.epochs
+                trained = config.epochs * config.warmup_fraction
+                before = known.epochs * known.warmup_fraction
+                seconds += spent.get("warm-up", 0.0) * ratio * trained / before
             return run.id, seconds
     return None
 

@@ -196,8 +196,8 @@ app.command()(tune)
 @app.command("list")
 def list_command(runs_dir: Root = None, as_json: Json = False) -> None:
     """List the runs with their states, newest first."""
-    rows = api.summaries(runs_dir)
-    for name, problem in api.unreadable(runs_dir).items():
+    rows, unreadable = api.listed(runs_dir)
+    for name, problem in unreadable.items():
         say(f"{name} is left out: {problem}")
     if as_json:
         print(json.dumps([row.as_dict() for row in rows]))

@@ -17,6 +17,7 @@ from grads.api import (
     ACTIVE,
     Agreement,
     BudgetPoint,
+    ConfigError,
     Evaluation,
     EvaluationCost,
     EvaluationResult,
@@ -56,6 +57,8 @@ def follow(folder: JobFolder) -> None:
     Ctrl-C stops the job. Raises GradsError if the job failed, and exits if it was stopped.
     """
     if api.is_launched():
+        if not isinstance(folder, Run):
+            raise ConfigError("several processes work at runs alone: call this without a launcher")
         api.take_part(folder)
     if api.observe(folder).state != "finished":
         api.start_run(folder)

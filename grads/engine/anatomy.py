@@ -43,15 +43,11 @@ class Tap:
 def tapped(embedding: nn.Module, head: nn.Module) -> Iterator[Tap]:
     """Within the block, a forward pass fills the tap and raises HeadReached."""
     tap = Tap()
-    hooks = [
+    with (
         embedding.register_forward_hook(tap.at_embedding),
         head.register_forward_pre_hook(tap.at_head),
-    ]
-    try:
+    ):
         yield tap
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def describe(model: Any) -> tuple[nn.Embedding, float, Head]:

@@ -32,10 +32,7 @@ class TrainingTap:
 
         Raises ModelError where no exact rule is known for its embedding or its head.
         """
-        self.scorer = GradientScorer.beside_training(model)
-        embedding = self.scorer.embedding
-        head = model.get_output_embeddings()
-        self._modules, self.model = (embedding, head), model
+        self.scorer, self.model = GradientScorer.beside_training(model), model
 
     @contextmanager
     def reading(
@@ -49,17 +46,13 @@ class TrainingTap:
         `share` is the factor of each response token's loss in what backward is called on.
         """
         reading = PassReading(self.scorer, batch, share, directions)
-        embedding, head = self._modules
-        hooks = [
-            embedding.register_forward_hook(reading.at_embedding),
+        head = self.model.get_output_embeddings()
+        with (
+            self.scorer.embedding.register_forward_hook(reading.at_embedding),
             head.register_forward_pre_hook(reading.before_head),
             head.register_forward_hook(reading.at_head),
-        ]
-        try:
+        ):
             yield reading
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def score(
         self,

@@ -27,9 +27,6 @@ def response_logits(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> tu
         return (args[0][sample, position][None],)
 
     inner = getattr(model, "module", model)  # of what is wrapped to train with others
-    hook = inner.get_output_embeddings().register_forward_pre_hook(responses_only)
-    try:
+    with inner.get_output_embeddings().register_forward_pre_hook(responses_only):
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0]
-    finally:
-        hook.remove()
     return logits, labels[sample, position + 1]
