@@ -48,7 +48,7 @@ ADVANCED = (
 
 def text(name: str, place: Any = st, default: str = "", **more: Any) -> str:
     """A text field whose value stands in the address."""
-    label = LABELS.get(name, name)
+    label = LABELS.get(name, name.replace("_", " "))
     return url.text(place.text_input, label, name, default, help=_help(name), **more).strip()
 
 
