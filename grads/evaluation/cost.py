@@ -88,9 +88,9 @@ def estimate(
     loading = run.read_manifest().load_seconds * len(unique)
     seconds = passes / rate + loading if rate else None
     return EvaluationCost(
-        seconds=seconds and round(seconds, 1),
-        low=seconds and round(seconds * low, 1),
-        high=seconds and round(seconds * high, 1),
+        seconds=seconds,
+        low=seconds and seconds * low,
+        high=seconds and seconds * high,
         tokens=round(training / TRAINED) + measured * len(unique),
         arms=len(unique),
         answers=answers.count * len(unique),
