@@ -6,7 +6,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Evaluation, Run
-from studio import frame, job, trial, url, verdict, words
+from studio import frame, job, rating, trial, url, verdict, words
 
 
 def progress(evaluation: Evaluation) -> None:
@@ -30,18 +30,19 @@ def progress(evaluation: Evaluation) -> None:
 
 
 def show(run: Run, name: str) -> None:
-    """One evaluation, as far as it has got."""
+    """One evaluation, as far as it has got: the decision, its picture, the rest folded."""
     found = api.read_evaluation(run, name)
     result = found.result
-    frame.headline(verdict.sentence(found))
     progress(Evaluation.open(run, name))
     if result is None or not result.arms:
         st.info("The first result will appear here.", icon=":material/hourglass_top:")
         return
     verdict.verdicts(result)
-    verdict.against(result)
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.columns(2, gap="large")
     with left:
+        verdict.against(result)
+        verdict.budgets(result)
+    with right:
         st.markdown("#### Learning against forgetting")
         figure = verdict.picture(result)
         st.plotly_chart(
@@ -50,46 +51,43 @@ def show(run: Run, name: str) -> None:
         st.caption(
             "Lines through a mark: 95% interval. Best is top left: more learned, less forgotten."
         )
-    with right:
-        st.markdown("#### While training")
-        st.plotly_chart(verdict.curves(result), key="curves", alt="Training loss by arm")
-        st.markdown("#### What it cost")
-        verdict.price(result)
-    table = verdict.table(result, result.arms, result.price.training)
-    st.dataframe(
-        table,
-        hide_index=True,
-        column_config=verdict.explained(result),
-        alt="Every arm with its measurements",
-    )
-    with st.container(horizontal=True):
-        csv = table.map(api.for_spreadsheet).to_csv(index=False)
-        st.download_button("Download the table", csv, f"{name}.csv", on_click="ignore")
-        st.download_button(
-            "Download the figure",
-            lambda: figure.to_html(include_plotlyjs=True),
-            f"{name}.html",
-            on_click="ignore",
-        )
-    verdict.by_file(result)
-    verdict.budgets(result)
     verdict.replay(result)
     verdict.second_test(result)
+    table = verdict.table(result, result.arms, result.price.training)
+    with st.expander("Every arm in numbers"):
+        st.dataframe(
+            table,
+            hide_index=True,
+            column_config=verdict.explained(result),
+            alt="Every arm with its measurements",
+        )
+        with st.container(horizontal=True):
+            csv = table.map(api.for_spreadsheet).to_csv(index=False)
+            st.download_button("Download the table", csv, f"{name}.csv", on_click="ignore")
+            st.download_button(
+                "Download the figure",
+                lambda: figure.to_html(include_plotlyjs=True),
+                f"{name}.html",
+                on_click="ignore",
+            )
+        verdict.by_file(result)
+    with st.expander("While training, and what it cost"):
+        st.plotly_chart(verdict.curves(result), key="curves", alt="Training loss by arm")
+        verdict.price(result)
     verdict.remarks(result)
     if found.answers and found.answers.prompts:
-        st.markdown("#### What they answer")
-        verdict.answers(found.answers)
+        asked = "Which answers are better? Rate them blind"
+        with st.expander(asked, on_change="rerun", key="rate") as blind:
+            if blind.open:
+                rating.rate(Evaluation.open(run, name), found.answers)
+        with st.expander("What they answer", expanded=not blind.open):
+            verdict.answers(found.answers)
 
 
 with frame.page("Evaluate"):
     run = frame.scored_run()
     names = [one.name for one in api.evaluations(run)]
-    if names:
-        # A copied link shows this one, not the newest.
-        chosen = url.choose(st.selectbox, "Evaluation", names, "evaluation", always=True)
-        show(run, chosen)
-    else:
-        frame.headline("Did it help?", "Nothing has been measured on this run yet.")
+    title = st.container()
     # What is folded is worked out once it is opened.
     folded: dict[str, Callable[[], None]] = {
         "Test a selection": lambda: trial.new_evaluation(run),
@@ -98,8 +96,17 @@ with frame.page("Evaluate"):
             frame.overlap(run)
         ),
     }
-    for title, draw in folded.items():
-        first = title == "Test a selection" and not names
-        with st.expander(title, first, on_change="rerun", key=title) as expander:
+    for name, draw in folded.items():
+        first = name == "Test a selection" and not names
+        with st.expander(name, first, on_change="rerun", key=name) as expander:
             if expander.open:
                 draw()
+    if names:
+        # A copied link shows this one, not the newest.
+        chosen = url.choose(st.selectbox, "Evaluation", names, "evaluation", always=True)
+        with title:
+            frame.headline(verdict.decision(api.read_evaluation(run, chosen)))
+        show(run, chosen)
+    else:
+        with title:
+            frame.headline("Did it help?", "Nothing has been measured on this run yet.")

@@ -1,7 +1,7 @@
 """Plotly figures from plain arrays. No Streamlit, no disk.
 
 Two colours carry meaning throughout, each with a second cue (symbol or hatching): kept is blue,
-set aside is orange; they stay apart under the common kinds of colour blindness.
+set aside is grey; they stay apart under the common kinds of colour blindness.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,10 @@ import plotly.graph_objects as go
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.stats import rankdata
 
-KEPT, ASIDE, NEUTRAL, SHOWN = "#3a86d8", "#e07b1f", "#8b919c", "#2a9d78"
+KEPT, NEUTRAL, SHOWN, AGAINST = "#3a86d8", "#8b919c", "#2a9d78", "#e07b1f"
 GROUPS = ("#3a86d8", "#e07b1f", "#2a9d78", "#c565a5", "#b8a31c", "#7a6fd0", "#56b4e9", "#9c6b4a")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
-LEFT_OUT, DIMMED = "filtered out", "rgba(139,145,156,0.22)"
-BRUSHED = {
-    "fillcolor": "rgba(58,134,216,0.10)",
-    "line": {"color": KEPT, "width": 1, "dash": "dot"},
-    "layer": "below",
-}
+DIMMED = "rgba(139,145,156,0.22)"
 BINS = 60
 CELLS = 60  # along each axis of a plane
 # Points of a plane that go to the browser: as SVG, which also draws at once without a GPU.
@@ -62,93 +57,6 @@ def spread(values: np.ndarray) -> tuple[float, float]:
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
 
 
-def distribution(
-    values: np.ndarray,
-    shown: np.ndarray,
-    label: str,
-    kept: np.ndarray | None = None,
-    *,
-    brush: tuple[float, float] | None = None,
-) -> go.Figure:
-    """Counts of a column in bins, split by kept and set aside where a subset is given.
-
-    values (n,), shown and kept (n,) bool. Bars and axes are of all samples, whatever is shown:
-    the others are dimmed. The line is the density of all, smoothed with Scott's bandwidth and
-    scaled to the counts. Values beyond the drawn range count in the last bin. `brush` is a range
-    to mark.
-    """
-    low, high = spread(values)
-    edges = np.linspace(low, high, BINS + 1)
-    inside = np.clip(values, low, high)
-    centres = (edges[:-1] + edges[1:]) / 2
-    figure, label = go.Figure(), plain(label)
-    parts = [("shown", shown, NEUTRAL, "")]
-    if kept is not None:
-        parts = [("kept", shown & kept, KEPT, ""), ("set aside", shown & ~kept, ASIDE, "/")]
-    if not shown.all():
-        parts.append((LEFT_OUT, ~shown, DIMMED, ""))
-    for name, member, colour, hatch in parts:
-        counts = np.histogram(inside[member], edges)[0]
-        figure.add_bar(
-            x=centres,
-            y=counts,
-            width=(high - low) / BINS,
-            name=name,
-            marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": hatch, "size": 4}},
-            hovertemplate=f"{label} %{{x:.3g}}: %{{y:,}} {name}<extra></extra>",
-        )
-    x, y = density_curve(inside, low, high)
-    figure.add_scatter(
-        x=x,
-        y=y * (high - low) / BINS,
-        mode="lines",
-        name="density",
-        line={"color": SHOWN, "width": 2},
-        hoverinfo="skip",
-    )
-    figure.update_xaxes(range=[low, high])
-    if brush is not None:
-        mark_range(figure, *brush)
-    return layout(
-        figure,
-        label,
-        "examples",
-        280,
-        barmode="stack",
-        bargap=0,
-        dragmode="select",
-        selectdirection="h",
-    )
-
-
-def mark_range(figure: go.Figure, low: float, high: float, axis: str = "x") -> None:
-    """Mark a range of an axis that something is limited to, as far as it is drawn."""
-    first, last = figure.layout[f"{axis}axis"].range
-    ends = {f"{axis}0": max(low, first), f"{axis}1": min(high, last)}
-    add = figure.add_vrect if axis == "x" else figure.add_hrect
-    if ends[f"{axis}0"] <= ends[f"{axis}1"]:
-        add(**ends, **BRUSHED)
-
-
-def mark_shape(figure: go.Figure, corners: Sequence[tuple[float, float]]) -> None:
-    """Mark a polygon that something is limited to."""
-    path = " L ".join(f"{x:.6g},{y:.6g}" for x, y in corners)
-    figure.add_shape(type="path", path=f"M {path} Z", **BRUSHED)
-
-
-def brushed_range(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """What a brush from low to high over the bars of `distribution` holds of the values (n,).
-
-    The outermost bars also count what lies beyond them, so a brush over one reaches to the end.
-    """
-    first, last = spread(values)
-    half = (last - first) / BINS / 2
-    least, most = float(np.nanmin(values)), float(np.nanmax(values))
-    margin = 1e-9 * max(abs(least), abs(most))  # ranges travel with ten digits
-    low = least - margin if low <= first + half else low
-    return low, most + margin if high >= last - half else high
-
-
 def density_curve(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """(256,) places and the Gaussian kernel density there, times the number of values."""
     edges, values = np.linspace(low, high, 257), values[np.isfinite(values)]
@@ -187,18 +95,16 @@ def sample_points(shown: np.ndarray, code: np.ndarray, limit: int = MOST_POINTS)
 def plane(
     x: np.ndarray,
     y: np.ndarray,
-    shown: np.ndarray,
     *,
     names: list[str],
     code: np.ndarray,
     sample_id: np.ndarray,
     labels: tuple[str, str],
 ) -> tuple[go.Figure, int]:
-    """Two columns against each other; returns the figure and how many of what is shown it holds.
+    """Two columns against each other; returns the figure and how many samples it holds as points.
 
-    names (k,) are those of the groups, code (n,) the group of each sample. Axes, background and
-    colours are of all samples, whatever is shown. The background is their density, the points a
-    stratified sample of what is shown, one colour and symbol a group, and dimmed some of the rest.
+    names (k,) are those of the groups, code (n,) the group of each sample. The background is the
+    density of all samples, the points are a stratified sample, one colour and symbol a group.
     Sample ids travel as customdata.
     """
     reach = [_widened(*spread(values)) for values in (x, y)]
@@ -214,18 +120,8 @@ def plane(
         showscale=False,
         hoverinfo="skip",
     )
-    if not shown.all():
-        rest = sample_points(~shown, code, MOST_POINTS // 2)
-        figure.add_scatter(
-            x=x[rest],
-            y=y[rest],
-            mode="markers",
-            name=LEFT_OUT,
-            marker={"color": DIMMED, "size": 5},
-            hoverinfo="skip",
-        )
-    points = sample_points(shown, code)
-    for number, (name, codes) in enumerate(_legend(names, np.bincount(code))):
+    points = sample_points(np.ones(len(x), bool), code)
+    for number, (name, codes) in enumerate(joined(names, np.bincount(code))):
         member = points[np.isin(code[points], codes)]
         colour, symbol = group_style(name, number)
         figure.add_scatter(
@@ -261,7 +157,6 @@ def ranks(
     return plane(
         x,
         y,
-        np.ones(len(first), bool),
         names=[OTHERS, f"{share} across alone", f"{share} up alone", f"{share} in both"],
         code=highest[0] + 2 * highest[1],
         sample_id=sample_id,
@@ -275,7 +170,7 @@ def _widened(low: float, high: float) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _legend(names: list[str], sizes: np.ndarray) -> list[tuple[str, list[int]]]:
+def joined(names: list[str], sizes: np.ndarray) -> list[tuple[str, list[int]]]:
     """Groups that are there, largest first, as many as there are colours; the last are joined."""
     order = [int(c) for c in np.argsort(-sizes, kind="stable") if sizes[c]]
     if len(order) <= len(GROUPS):
@@ -286,7 +181,7 @@ def _legend(names: list[str], sizes: np.ndarray) -> list[tuple[str, list[int]]]:
 
 def group_style(name: str, number: int) -> tuple[str, str]:
     """Colour and symbol; kept and set aside have theirs everywhere."""
-    fixed = {"kept": (KEPT, "circle"), "set aside": (ASIDE, "diamond"), OTHERS: (NEUTRAL, "x")}
+    fixed = {"kept": (KEPT, "circle"), "set aside": (NEUTRAL, "diamond"), OTHERS: (NEUTRAL, "x")}
     return fixed.get(name, (GROUPS[number % len(GROUPS)], SYMBOLS[number % len(SYMBOLS)]))
 
 
@@ -371,7 +266,7 @@ def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:
         )
     if limit <= edges[-1] * 1.05:
         figure.add_vline(
-            x=limit, line={"dash": "dash", "color": ASIDE}, annotation_text=f"cut at {limit}"
+            x=limit, line={"dash": "dash", "color": AGAINST}, annotation_text=f"cut at {limit}"
         )
     return layout(figure, "tokens", "examples", 260, barmode="overlay", bargap=0)
 

@@ -5,7 +5,6 @@ import streamlit as st
 
 from grads.api import (
     Band,
-    Filter,
     Pool,
     Preview,
     SelectionConfig,
@@ -13,9 +12,10 @@ from grads.api import (
     emptied,
     reasons,
 )
-from studio import charts, filters, keep, listing, options, url, words
+from studio import charts, keep, listing, url, words
 
 LISTS = {
+    "shown": "All",
     "kept": "Kept",
     "aside": "Set aside",
     "entering": "Entering",
@@ -23,6 +23,7 @@ LISTS = {
     "decided": "Decided",
 }
 NOBODY = {
+    "shown": "No example matches.",
     "kept": "Nothing is kept.",
     "aside": "Everything is kept.",
     "entering": "No example enters.",
@@ -60,7 +61,6 @@ def numbers(pool: Pool, shown: Preview) -> None:
         help="Of the summed gradient norms of all examples, before any correction for length. The"
         " range holds 95% of random subsets of as many.",
     )
-    stable(shown, len(pool))
     if price.epoch_kept is None or price.epoch_all is None:
         time.metric("Training time", "unknown", help="This run trained no warm-up to measure by.")
         return
@@ -72,6 +72,31 @@ def numbers(pool: Pool, shown: Preview) -> None:
         delta_arrow="off",
         help="At the speed of this run's warm-up on this machine.",
     )
+
+
+def percents(band: Band) -> str:
+    """A range of shares: `8.1% to 11%`."""
+    return f"{words.share(band.low, 1)} to {words.share(band.high, 1)}"
+
+
+def warn(shown: Preview) -> None:
+    """What is wrong with the choice."""
+    for warning in shown.warnings:
+        st.warning(words.literal(warning[0].upper() + warning[1:]), icon=":material/warning:")
+
+
+def remarks(pool: Pool, shown: Preview) -> None:
+    """What the ranking had to assume, what is the seed's, what choosing cost."""
+    for note in shown.ranking.notes:
+        st.caption(words.literal(f"Note: {note}."))
+    if shown.stability is not None:
+        st.caption(
+            f"Drawn at random: another seed would keep **{words.share(shown.stability, 1)}** of"
+            f" these examples again, of a random subset {words.share(shown.count, len(pool))}."
+        )
+    price = shown.price
+    if price.epoch_kept is None or price.epoch_all is None:
+        return
     cost = words.duration(price.choosing)
     if price.break_even is None:
         st.caption(f"Choosing took {cost}, and training on this subset saves no time.")
@@ -81,55 +106,6 @@ def numbers(pool: Pool, shown: Preview) -> None:
             f" **{price.break_even:.1f}** passes of training on this subset instead of all"
             " examples; with a larger model or several trainings, sooner."
         )
-
-
-def percents(band: Band) -> str:
-    """A range of shares: `8.1% to 11%`."""
-    return f"{words.share(band.low, 1)} to {words.share(band.high, 1)}"
-
-
-def stable(shown: Preview, pool: int) -> None:
-    """How much of the choice is the seed's."""
-    if shown.stability is not None:
-        st.caption(
-            f"Drawn at random: another seed would keep **{words.share(shown.stability, 1)}** of"
-            f" these examples again, of a random subset {words.share(shown.count, pool)}."
-        )
-
-
-def remarks(shown: Preview) -> None:
-    """Warnings, and what the ranking had to assume."""
-    for warning in shown.warnings:
-        st.warning(words.literal(warning[0].upper() + warning[1:]), icon=":material/warning:")
-    for note in shown.ranking.notes:
-        st.caption(words.literal(f"Note: {note}."))
-
-
-def picture(pool: Pool, shown: Preview) -> None:
-    """Where the kept examples lie on what they are chosen by; a brush limits them to a range."""
-    column = goes_by(pool, shown.options)
-    st.plotly_chart(
-        charts.distribution(
-            pool.numbers[column],
-            np.ones(len(pool), bool),
-            words.label(column),
-            shown.kept,
-            brush=filters.range_of(Filter(bounds=shown.options.bounds), column),
-        ),
-        key="choice",
-        on_select=filters.brushed(
-            "choice", column, parameter=options.BOUND, tails=pool.numbers[column]
-        ),
-        selection_mode="box",
-        alt=f"Distribution of {words.label(column)}, {shown.count:,} examples kept",
-    )
-    ranges = filters.bounds(options.BOUND)
-    if not ranges:
-        st.caption("Drag across the picture to choose only from that range.")
-        return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("Chosen only from:", width="content")
-        filters.chips(ranges, options.BOUND)
 
 
 def goes_by(pool: Pool, options: SelectionConfig) -> str:
@@ -173,34 +149,39 @@ def covered(pool: Pool, shown: Preview) -> None:
     st.caption("The grey line holds 95% of the random subsets of this size.")
 
 
-def lists(pool: Pool, shown: Preview) -> None:
-    """Who is kept and who is not, who enters and leaves, each with the reason."""
+def lists(pool: Pool, shown: Preview | None, matching: np.ndarray, *, first: str) -> None:
+    """Of what the filters show: who is kept and who is not, who enters and leaves, and why."""
     names = pool.run.selection_names()
-    which, against = st.columns([3, 2], vertical_alignment="bottom")
-    found = {"kept": shown.kept, "aside": ~shown.kept}
-    if names:
-        base = url.choose(
-            against.selectbox, "Entering and leaving, against the saved", names, "base"
-        )
-        saved = pool.kept(base)
-        found |= {"entering": shown.kept & ~saved, "leaving": saved & ~shown.kept}
-    found["decided"] = np.isin(pool.scores.sample_id, sorted(shown.options.by_hand))
+    which, controls = st.container(), st.columns([3, 2, 3, 3], vertical_alignment="bottom")
+    found = {"shown": matching}
+    if shown is not None:
+        found |= {"kept": shown.kept, "aside": ~shown.kept}
+        if names:
+            base = url.choose(controls[3].selectbox, "Entering, against", names, "base")
+            saved = pool.kept(base)
+            found |= {"entering": shown.kept & ~saved, "leaving": saved & ~shown.kept}
+        found["decided"] = np.isin(pool.scores.sample_id, sorted(shown.options.by_hand))
+    found = {name: member & matching for name, member in found.items()}
     chosen = url.choose(
         which.segmented_control,
         "List",
         list(found),
         "show",
+        default=first if first in found else "shown",
         format_func=lambda name: f"{LISTS[name]} {int(found[name].sum()):,}",
         required=True,
         label_visibility="collapsed",
     )
-    if names:
+    if names and shown is not None:
         keep.warn_of_stale(pool.run, [base])
     else:
         st.caption("Save this selection; later moves will then show who enters and leaves.")
     if not found[chosen].any():
         st.caption(NOBODY[chosen])
         return
-    told = {"reason": lambda positions: reasons(pool, shown, positions)}
-    told |= listing.fate(shown.kept) if chosen == "decided" else {}
-    listing.table(pool, found[chosen], "list", ranks={"score": shown.ranking.score}, told=told)
+    told, ranks = {}, {}
+    if shown is not None:
+        told = listing.fate(shown.kept) if chosen in ("shown", "decided") else {}
+        told |= {"reason": lambda positions: reasons(pool, shown, positions)}
+        ranks = {"score": shown.ranking.score}
+    listing.table(pool, found[chosen], "list", ranks=ranks, told=told, beside=controls)

@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from grads.api import ARM_KINDS
-from studio.charts import ASIDE, GROUPS, KEPT, NEUTRAL, SHOWN, SYMBOLS, layout, plain
+from studio.charts import AGAINST, GROUPS, KEPT, NEUTRAL, SHOWN, SYMBOLS, layout, plain
 
 VERDICTS = {
     "better": (KEPT, "circle"),
-    "worse": (ASIDE, "diamond"),
+    "worse": (AGAINST, "diamond"),
     "no difference seen": (NEUTRAL, "circle-open"),
 }
 LEGEND = 6  # arms that a small figure has room to name
@@ -20,7 +20,7 @@ FAR = 1.5  # times the spread of the other arms, beyond which the base model is 
 STYLES = {  # of arms by what they train on; chosen subsets have one each
     "nothing": (NEUTRAL, "x"),
     "everything": (SHOWN, "star"),
-    "a random subset": (ASIDE, "circle"),
+    "a random subset": (AGAINST, "circle"),
 }
 
 

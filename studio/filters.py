@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from grads.api import TOPIC, Bound, Categories, Filter, Pool, outline
-from studio import charts, url, words
+from grads.api import MAP, TOPIC, Bound, Categories, Filter, Pool, outline
+from studio import url, words
 
 WITHIN = "within"  # query parameter: COLUMN:LOW:HIGH, repeated
 FATE = "kept or set aside"
-SHAPE = "shape"  # query parameter: the two columns and the corners of what was drawn
+SHAPE = "shape"  # query parameter: two columns and the corners of what was drawn, repeated
 CORNERS = 40  # of a drawn shape in an address
 
 
@@ -48,35 +48,6 @@ def drop_bound(column: str, parameter: str = WITHIN) -> None:
     url.put(parameter, *_of_others(parameter, column))
 
 
-def brushed(
-    key: str,
-    x: str,
-    y: str | None = None,
-    *,
-    parameter: str = WITHIN,
-    tails: np.ndarray | None = None,
-) -> Any:
-    """A callback that turns a brush in the figure `key` into ranges, or into a drawn shape.
-
-    `tails` are the values of a distribution, whose outermost bars also hold what lies beyond them.
-    """
-
-    def callback() -> None:
-        selection = st.session_state[key].selection
-        for box in selection.get("box", [])[-1:]:
-            low, high = min(box["x"]), max(box["x"])
-            if tails is not None:
-                low, high = charts.brushed_range(tails, low, high)
-            set_bound(x, low, high, parameter)
-            if y is not None:
-                set_bound(y, min(box["y"]), max(box["y"]), parameter)
-        for lasso in selection.get("lasso", [])[-1:]:
-            corners = tuple(zip(map(float, lasso["x"]), map(float, lasso["y"]), strict=True))
-            url.put(SHAPE, _as_text(x, str(y), corners))
-
-    return callback
-
-
 def clear() -> None:
     """Show everything again."""
     for name in (WITHIN, SHAPE, "search", "topics", "only"):
@@ -86,20 +57,39 @@ def clear() -> None:
 Shape = tuple[str, str, tuple[tuple[float, float], ...]]
 
 
-def shape(pool: Pool) -> tuple[Shape, ...]:
-    """The shape in the address, if it is one of this run's columns."""
+def shapes(pool: Pool) -> tuple[Shape, ...]:
+    """The shapes in the address that are of this run's columns; one a pair of columns."""
+    found = {}
+    for text in url.get_all(SHAPE):
+        shape = _read(text)
+        if shape and all(name in pool.numbers or name in pool.map for name in shape[:2]):
+            found[shape[:2]] = shape
+    return tuple(found.values())
+
+
+def _read(text: str) -> Shape | None:
     try:
-        x, y, *ends = json.loads(url.get(SHAPE))
+        x, y, *ends = json.loads(text)
         corners = tuple((float(a), float(b)) for a, b in zip(ends[::2], ends[1::2], strict=True))
     except (ValueError, TypeError):  # no JSON, or no numbers
-        return ()
-    there = x in pool.numbers and y in pool.numbers and len(corners) > 2
-    return ((x, y, corners),) if there else ()
+        return None
+    return (str(x), str(y), corners) if len(corners) > 2 else None
 
 
-def _as_text(x: str, y: str, corners: tuple[tuple[float, float], ...]) -> str:
+def set_shape(x: str, y: str, corners: tuple[tuple[float, float], ...]) -> None:
+    """Hold a shape that was drawn in a plane of two columns."""
     ends = [float(f"{end:.4g}") for corner in outline(corners, CORNERS) for end in corner]
-    return json.dumps([x, y, *ends], separators=(",", ":"))
+    url.put(SHAPE, *_of_other_planes(x, y), json.dumps([x, y, *ends], separators=(",", ":")))
+
+
+def drop_shape(x: str, y: str) -> None:
+    """Take the shape off that was drawn in a plane of two columns."""
+    url.put(SHAPE, *_of_other_planes(x, y))
+
+
+def _of_other_planes(x: str, y: str) -> list[str]:
+    found = [(text, _read(text)) for text in url.get_all(SHAPE)]
+    return [text for text, shape in found if shape and shape[:2] != (x, y)]
 
 
 def bar(pool: Pool) -> Filter:
@@ -107,11 +97,17 @@ def bar(pool: Pool) -> Filter:
     names = dict(enumerate(pool.cluster_names())) if pool.cluster is not None else {}
     own = [name for name in pool.categories if name != TOPIC]
     search, topics, only = st.columns([2, 3, 3] if own else [2, 3, 0.01])
-    label, hint = "Search in the texts", "a word or phrase"
-    text = url.text(search.text_input, label, "search", placeholder=hint)
+    hidden: dict[str, Any] = {"label_visibility": "collapsed"}
+    label = "Search in the texts"
+    text = url.text(search.text_input, label, "search", placeholder=f"{label}: a word", **hidden)
     with topics:
         chosen = url.choose_several(
-            "Topics", list(names), "topics", format_func=lambda c: names[c], placeholder="all"
+            "Topics",
+            list(names),
+            "topics",
+            format_func=lambda c: names[c],
+            placeholder="All topics",
+            **hidden,
         )
     facets: dict[str, list[str]] = {}
     with only:
@@ -119,17 +115,18 @@ def bar(pool: Pool) -> Filter:
             column, name = json.loads(facet)
             facets.setdefault(column, []).append(name)
     known = tuple(b for b in bounds() if b.column in pool.numbers)
-    lassos = shape(pool)
+    lassos = shapes(pool)
     if known or lassos:
         with st.container(horizontal=True):
             chips(known, WITHIN)
-            if lassos:
+            for x, y, _ in lassos:
                 st.button(
-                    "Drawn shape",
+                    "Drawn on the map" if x == MAP[0] else "Drawn in the plane",
+                    key=f"drop-shape-{x}-{y}",
                     icon=":material/close:",
                     help="Take this shape off",
-                    on_click=url.put,
-                    args=(SHAPE,),
+                    on_click=drop_shape,
+                    args=(x, y),
                 )
             st.button("Show everything", on_click=clear, type="tertiary")
     categories = tuple((column, tuple(names)) for column, names in facets.items())
@@ -143,12 +140,20 @@ def chips(ranges: tuple[Bound, ...], parameter: str) -> None:
     for bound in ranges:
         st.button(
             words.literal(words.label(bound.column)) + f" {bound.low:.3g} to {bound.high:.3g}",
-            key=f"drop-{bound.column}",
+            key=f"drop-{parameter}-{bound.column}",
             icon=":material/close:",
             help="Take this range off",
             on_click=drop_bound,
             args=(bound.column, parameter),
         )
+
+
+def chosen_from(parameter: str) -> None:
+    """The ranges that a choice keeps to, each to be taken off."""
+    if ranges := bounds(parameter):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption("Chosen only from:", width="content")
+            chips(ranges, parameter)
 
 
 def _facets(pool: Pool, own: list[str]) -> list[str]:
@@ -161,31 +166,22 @@ def _facets(pool: Pool, own: list[str]) -> list[str]:
         options,
         "only",
         format_func=lambda facet: ": ".join(json.loads(facet)),
-        placeholder="all",
+        placeholder="All columns of your data",
+        label_visibility="collapsed",
     )
 
 
-def range_of(wanted: Filter, column: str) -> tuple[float, float] | None:
+def range_of(ranges: tuple[Bound, ...], column: str) -> tuple[float, float] | None:
     """The range that a column is limited to."""
-    for bound in wanted.bounds:
+    for bound in ranges:
         if bound.column == column and bound.low is not None and bound.high is not None:
             return bound.low, bound.high
     return None
 
 
-def mark(figure: Any, wanted: Filter, x: str, y: str) -> None:
-    """Mark in a plane of two columns what they are limited to."""
-    for axis, column in (("x", x), ("y", y)):
-        if found := range_of(wanted, column):
-            charts.mark_range(figure, *found, axis)
-    for across, up, corners in wanted.lassos:
-        if (across, up) == (x, y):
-            charts.mark_shape(figure, corners)
-
-
-def colours(pool: Pool, selection: str | None) -> list[str]:
+def colours(pool: Pool, kept: np.ndarray | None) -> list[str]:
     """What the points can be coloured by: fate, categories, then quarters of numbers."""
-    fate = [FATE] if selection else []
+    fate = [] if kept is None else [FATE]
     quarters = [name for name in pool.numbers if name not in pool.categories]
     return [*fate, *pool.categories, *quarters, "nothing"]
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -20,6 +21,7 @@ PAGES = {
     "Select": ("pages/Select.py", ":material/tune:"),
     "Evaluate": ("pages/Evaluate.py", ":material/query_stats:"),
 }
+WORKSPACE = ("Explore", "Select")  # one workspace: what is set on one page stands on the other
 ICON = Path(__file__).parents[1] / "assets" / "icon.png"
 LOG = logging.getLogger("studio")
 UNCAUGHT = logging.getLogger("streamlit.error_util")  # of what no page catches: callbacks
@@ -32,12 +34,31 @@ STYLE = """<style>
   [data-testid="stColumn"]:has([data-testid="stColumn"], [data-testid="stPlotlyChart"],
     [data-testid="stSlider"], .turn, [data-testid="stDataFrame"]) {min-width: 100%}
 }
+[data-testid="stMainBlockContainer"]:has(.st-key-strip) {
+  max-width: 1920px; padding: .6rem 1.6rem 0}
+.st-key-heading h2 {font-size: 1.35rem !important; padding: 0}
+.st-key-strip [data-testid="stMetricValue"] {font-size: 1.25rem}
+.st-key-strip [data-testid="stMetricLabel"], .st-key-strip [data-testid="stMetricDelta"] {
+  font-size: .8rem}
+@media (min-width: 1200px) and (min-height: 700px) {  /* the workspace fits the window */
+  .st-key-side, .st-key-middle, .st-key-reading {
+    height: calc(100vh - 232px); overflow-y: auto; overflow-x: hidden; padding-right: .4rem}
+}
+.key {margin-right: .9rem; font-size: .85rem; white-space: nowrap}
+.key i {display: inline-block; width: .7rem; height: .7rem; border-radius: 50%;
+  margin-right: .3rem; border: 2px solid var(--colour); vertical-align: -1px}
+.key i.full {background: var(--colour)}
 @media (pointer: coarse) {  /* a finger that moves over a picture scrolls the page */
   .js-plotly-plot .nsewdrag {pointer-events: none !important; touch-action: auto}
 }
+h2 {font-size: 1.6rem !important}
+h4 {font-size: 1.1rem !important}
+.stApp {font-variant-numeric: tabular-nums}
+.st-key-here {border-bottom: 2px solid #2f7ed8}
+.st-key-here * {font-weight: 600}
 .st-key-fetch {display: none}
-.st-key-next a {background: #2f7ed8; border-radius: .5rem; padding: .45rem .9rem}
-.st-key-next a:hover {background: #2468b4}
+.st-key-next a {background: #1f66b8; border-radius: .5rem; padding: .45rem .9rem}
+.st-key-next a:hover {background: #184f90}
 .st-key-next a * {color: #fff}
 .turn {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 4px solid #8b919c;
   padding: .35rem .8rem; margin: .4rem 0; line-height: 1.5}
@@ -55,8 +76,10 @@ def page(name: str) -> Iterator[None]:
     st.html(STYLE)
     _keep_traces()
     with url.opened(name), guard():
-        _navigation(name)
+        places = _navigation(name)
         yield
+        for other in set(WORKSPACE) - {name} if name in WORKSPACE else ():
+            _to(other, places[other], name)
 
 
 @contextmanager
@@ -117,17 +140,26 @@ def _keep_traces() -> None:
             logger.addHandler(handler)
 
 
-def _navigation(name: str) -> None:
-    """The pages, and the run that they are about."""
+def _navigation(name: str) -> dict[str, Any]:
+    """The pages, and the run that they are about; the places of the links."""
+    places: dict[str, Any] = {}
     with st.container(horizontal=True, vertical_alignment="center", key="navigation"):
         st.markdown("**GrADS Studio**", width="content")
         place = st.container(horizontal=True, width="content")
         _run_box()
         with place:
-            for title, (path, icon) in PAGES.items():
-                st.page_link(
-                    path, label=title, icon=icon, query_params=link(), disabled=title == name
-                )
+            for title in PAGES:
+                with st.container(key="here" if title == name else None, width="content"):
+                    places[title] = st.empty()
+                _to(title, places[title], name)
+    return places
+
+
+def _to(title: str, place: Any, name: str) -> None:
+    """A link to a page; within the workspace it carries all that is set there."""
+    path, icon = PAGES[title]
+    params = url.held() if {name, title} == set(WORKSPACE) else link()
+    place.page_link(path, label=title, icon=icon, query_params=params)
 
 
 def _run_box() -> None:

@@ -1,6 +1,6 @@
 """A table of samples: sorted and cut into pages on the server; choosing a row opens its sample."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,16 +22,16 @@ def table(
     *,
     ranks: dict[str, np.ndarray] | None = None,
     told: Told | None = None,
-    beside: Any = st,
+    beside: Sequence[Any],
 ) -> None:
     """The samples of a mask (n,) bool.
 
     `ranks` (n,) are further numbers to show and to sort by, the first of them at first; `told` are
-    further columns of text, made for the positions of a page. Controls are drawn `beside`.
+    further columns of text, made for the positions of a page. Three controls stand `beside`.
     """
     ranks, told = ranks or {}, told or {}
     names = [*ranks, *(name for name in pool.sortable if name not in ranks)]
-    sort, way, place = beside.columns([3, 2, 2], vertical_alignment="bottom")
+    sort, way, place = beside[:3]
     by = url.choose(
         sort.selectbox,
         "Sort all by",
@@ -98,7 +98,7 @@ def _show(
         st.dataframe(
             pd.DataFrame(columns),
             hide_index=True,
-            height=min(38 + 35 * max(len(ids), 1), 360),
+            height=min(38 + 35 * max(len(ids), 1), 270),
             key=state,
             on_select=chosen,
             selection_mode=["single-row", "single-column"],

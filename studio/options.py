@@ -62,32 +62,25 @@ LENGTHS = {
 
 
 def budget() -> dict[str, Any]:
-    """Presets and slider; the budget they make."""
-    presets = st.container(horizontal=True, gap="xsmall")  # drawn last: they show what stands
+    """Slider and presets; the budget they make, but for what it counts."""
+    automatic = url.get("auto") == "true"
+    slider, presets = st.columns([3, 4], gap="medium", vertical_alignment="bottom")
+    presets = presets.container(horizontal=True, gap="xsmall")
 
     def apply(preset: float | str) -> None:
         url.put("auto", *(["true"] if preset == AUTO else []))
         if preset != AUTO:
             url.put("budget", f"{preset:g}")
 
-    automatic = url.flag(
-        st.toggle,
-        "Let the data decide",
-        "auto",
-        help="Keeps every example near the peak: needs GrADS or typical, and the best scores.",
-    )
     percent = url.slide(
-        "Budget", (0.5, 100.0), 10.0, 0.5, key="budget", format="%g%%", disabled=automatic
-    )
-    unit = url.choose(
-        st.radio,
-        "Share",
-        list(UNITS),
-        "unit",
-        format_func=UNITS.__getitem__,
-        horizontal=True,
+        "Budget",
+        (0.5, 100.0),
+        10.0,
+        0.5,
+        draw=slider.slider,
+        key="budget",
+        format="%g%%",
         disabled=automatic,
-        label_visibility="collapsed",
     )
     stands = AUTO if automatic else percent
     for preset in (*PRESETS, AUTO):
@@ -99,7 +92,27 @@ def budget() -> dict[str, Any]:
             on_click=apply,
             args=(preset,),
         )
-    return {"auto": True} if automatic else {"ratio": percent / 100, "budget_unit": unit}
+    return {"ratio": percent / 100}
+
+
+def counted() -> dict[str, Any]:
+    """Whether the data decide the budget, and what it counts."""
+    automatic = url.flag(
+        st.toggle,
+        "Let the data decide",
+        "auto",
+        help="Keeps every example near the peak: needs GrADS or typical, and the best scores.",
+    )
+    unit = url.choose(
+        st.radio,
+        "The budget is a share",
+        list(UNITS),
+        "unit",
+        format_func=UNITS.__getitem__,
+        horizontal=True,
+        disabled=automatic,
+    )
+    return {"auto": True, "ratio": None} if automatic else {"budget_unit": unit}
 
 
 def taste(pool: Pool) -> dict[str, Any]:
@@ -229,9 +242,9 @@ def extent(pool: Pool, column: str) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def chosen(pool: Pool) -> SelectionConfig | None:
+def chosen(pool: Pool, budgeted: dict[str, Any]) -> SelectionConfig | None:
     """All options, as the widgets stand; None, and why, where they do not go together."""
-    values = budget() | taste(pool)
+    values = budgeted | counted() | taste(pool)
     studied(pool)
     with st.expander("More: criterion, draw, ranges"):
         values |= method(pool, values.get("auto", False)) | ranges(pool)

@@ -98,23 +98,20 @@ def read(pool: Pool, sample_id: int, kept: np.ndarray | None) -> bool:
     sample = pool.run.read_sample(sample_id)
     fate = ""
     if kept is not None:
-        fate = ", :blue[**kept**]" if kept[position] else ", :orange[**set aside**]"
+        fate = ", :blue[**kept**]" if kept[position] else ", :gray[**set aside**]"
     st.markdown(f"#### Example in row {sample_id}{fate}")
-    text, numbers = st.columns([4, 3], gap="large")
-    with text:
-        views = ["Text", "Where the signal lies"]
-        view = st.segmented_control(
-            "View", views, default=views[0], required=True, label_visibility="collapsed"
-        )
-        if view == views[0]:
-            conversation(sample["turns"])
-            if sample["truncated"]:
-                st.caption("The end was cut at the longest length this run reads.")
-        else:
-            _heat(pool.run, sample_id)
-    with numbers:
-        _percentiles(pool, position, sample)
-        _neighbours(pool, position, kept)
+    views = ["Text", "Where the signal lies"]
+    view = st.segmented_control(
+        "View", views, default=views[0], required=True, label_visibility="collapsed"
+    )
+    if view == views[0]:
+        conversation(sample["turns"])
+        if sample["truncated"]:
+            st.caption("The end was cut at the longest length this run reads.")
+    else:
+        _heat(pool.run, sample_id)
+    _percentiles(pool, position, sample)
+    _neighbours(pool, position, kept)
     return True
 
 

@@ -74,6 +74,11 @@ def get_all(name: str) -> list[str]:
     return list(_held().texts.get(name, []))
 
 
+def held() -> dict[str, list[str]]:
+    """All that is held, as the query parameters of a link."""
+    return {name: list(texts) for name, texts in _held().texts.items()}
+
+
 def put(name: str, *texts: str) -> None:
     """Hold these, or nothing; a widget of that name follows."""
     hold(name, list(texts))
@@ -193,7 +198,14 @@ def choose_several(label: str, options: Sequence[Any], key: str, **more: Any) ->
 
 
 def slide(
-    label: str, ends: tuple[float, float], default: float, step: float, *, key: str, **more: Any
+    label: str,
+    ends: tuple[float, float],
+    default: float,
+    step: float,
+    *,
+    key: str,
+    draw: Callable[..., float] | None = None,
+    **more: Any,
 ) -> float:
     """A slider between two ends."""
     found: float = _shown(
@@ -201,7 +213,7 @@ def slide(
         default,
         lambda texts: _number(texts[-1], *ends),
         lambda value: [f"{value:.10g}"],
-        draw=lambda: st.slider(label, *ends, step=step, key=key, **more),
+        draw=lambda: (draw or st.slider)(label, *ends, step=step, key=key, **more),
     )
     return found
 

@@ -63,6 +63,30 @@ def sentence(found: FoundEvaluation) -> str:
     return LEARNED[first.learning] + FORGOT[first.forgetting]
 
 
+def decision(found: FoundEvaluation) -> str:
+    """The headline: what a part of the examples is worth, and whether choosing it beat chance."""
+    said = sentence(found)
+    worth = gained(found.result) if found.result is not None and found.result.finished else None
+    return f"{worth}; {said[0].lower()}{said[1:]}" if worth else said
+
+
+def gained(result: EvaluationResult) -> str | None:
+    """What the chosen subsets gain of what everything gains, where both were measured."""
+    whole = [arm for arm in result.arms if arm.declared.trains_on == "everything"]
+    base = [arm for arm in result.arms if arm.declared.trains_on == "nothing"]
+    chosen = {one.arm for one in against_random(result) if not one.ours.as_long_as_full}
+    arms = [arm for arm in result.arms if arm.label in chosen]
+    if not (whole and base and arms):
+        return None
+    start, end = base[0].mean.get(api.LEARNING), whole[0].mean.get(api.LEARNING)
+    found = [(arm, arm.mean.get(api.LEARNING)) for arm in arms]
+    if start is None or end is None or not start > end:
+        return None
+    best, learned = min(((a, v) for a, v in found if v is not None), key=lambda pair: pair[1])
+    share = words.share(best.samples, whole[0].samples)
+    return f"{share} of the examples gain {(start - learned) / (start - end):.0%} of what all gain"
+
+
 def _counted(compared: list[Comparison]) -> str:
     """How many of several subsets differ from random ones."""
     said = []

@@ -18,7 +18,7 @@ from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.store.files import SINGLE_SAMPLES, write_json, write_table
 from grads.store.runs import Run, Status
-from studio import charts
+from studio import looks
 
 WORDS = "heart lung blood fever cough pain rest drink water sleep doctor child skin rash".split()
 
@@ -95,20 +95,12 @@ def timed(what: str, work):
     return value
 
 
-def explore(pool: Pool, shown: np.ndarray) -> None:
-    """The pictures of the page Explore."""
-    numbers = pool.numbers
-    group = pool.categories["found topic"]
-    charts.plane(
-        numbers["embed_signal"],
-        numbers["head_signal"],
-        shown,
-        names=group.names,
-        code=group.code,
-        sample_id=pool.scores.sample_id,
-        labels=("a", "b"),
+def explore(pool: Pool, matching: np.ndarray) -> None:
+    """The linked views of the workspace, as they go to the browser."""
+    look = looks.Look(
+        column="signal", x="embed_signal", y="head_signal", by="found topic", kept=matching
     )
-    charts.distribution(numbers["signal"], shown, "signal")
+    looks.views_of(pool, look, Filter(), matching)
 
 
 def main(path: Path, rows: int) -> None:

@@ -14,14 +14,18 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_
 # The browser's own clock, from the start of the navigation: asking from outside costs 0.4 s.
 WATCH = """
     window.seen = {};
-    const keys = ["plane", "distribution", "topic-sizes"];
-    const pictures = keys.map(key => `.st-key-${key} .main-svg .xtick`);
-    const whole = [...pictures, "[data-testid=stDataFrame] canvas"];
+    const drawn = {
+        views: () => [...document.querySelectorAll(".st-key-views *")].some(
+            one => one.shadowRoot && one.shadowRoot.querySelector("figure.distribution canvas")
+        ),
+        topics: () => document.querySelector(".st-key-topic-sizes .main-svg .xtick"),
+        list: () => document.querySelector("[data-testid=stDataFrame] canvas"),
+    };
     const look = () => {
         const headline = document.querySelector("h2");
         if (!window.seen.headline && headline && headline.textContent.startsWith("What the model"))
             window.seen.headline = performance.now();
-        if (!window.seen.whole && whole.every(part => document.querySelector(part)))
+        if (!window.seen.whole && Object.values(drawn).every(there => there()))
             window.seen.whole = performance.now();
         if (!window.seen.whole) setTimeout(look, 20);
     };

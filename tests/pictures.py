@@ -13,8 +13,8 @@ from playwright.sync_api import expect, sync_playwright
 
 IMAGES = ROOT / "docs" / "images"
 PICTURES = {  # address on the demo run, the last picture to be drawn, height of the window
-    "select": ("Select?run=demo&by=kind", "coverage", 1160),
-    "explore": ("Explore?run=demo&colour=kind", "topic-sizes", 1080),
+    "select": ("Select?run=demo&by=kind", "coverage", 1000),
+    "explore": ("Explore?run=demo&colour=kind&topics=0", "topic-sizes", 1000),
 }
 
 

@@ -256,19 +256,21 @@ def test_double_click_and_two_tabs_start_one_job(browser, page, server, place):
     jobs.stop(Run.open(server.runs / made), grace_s=20)
 
 
-def drag(page: Page, chart: str, across: tuple[float, float], up: tuple[float, float]) -> None:
-    """Draw a box in a chart, in shares of its plotting area."""
-    area = page.locator(f".st-key-{chart} .nsewdrag").first
+def view(page: Page, name: str):
+    """The canvas of one of the linked views."""
+    return page.locator(f".st-key-views figure.{name} canvas")
+
+
+def drag(page: Page, name: str, *places: tuple[float, float]) -> None:
+    """Over a view along these places, from 0 to 1 from its left and from its top."""
+    area = view(page, name)
     area.scroll_into_view_if_needed()
     box = area.bounding_box()
-    x, y = (
-        [box["x"] + box["width"] * share for share in across],
-        [box["y"] + box["height"] * share for share in up],
-    )
-    page.mouse.move(x[0], y[0])
+    at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in places]
+    page.mouse.move(*at[0])
     page.mouse.down()
-    page.mouse.move(sum(x) / 2, sum(y) / 2, steps=5)
-    page.mouse.move(x[1], y[1], steps=5)
+    for place in at[1:]:
+        page.mouse.move(*place, steps=6)
     page.mouse.up()
 
 
@@ -288,7 +290,7 @@ def test_brush_list_sample(page, server):
     page.goto(f"{server.url}/Explore?run=demo")
     expect(headline(page)).to_have_text("What the model finds in 300 examples")
     settle(page)
-    drag(page, "distribution", (0.3, 0.45), (0.3, 0.6))
+    drag(page, "distribution", (0.3, 0.5), (0.45, 0.5))
     expect(headline(page)).to_have_text(re.compile(r"\d+ match"))
     page.wait_for_url(re.compile("within="))
     (bound,) = within(page)
@@ -309,6 +311,87 @@ def test_brush_list_sample(page, server):
     assert matching[pool.positions([sample])].all()
     page.get_by_text("Where the signal lies").click()
     expect(page.get_by_text("Darker means more learning signal")).to_be_visible()
+
+
+def test_a_shape_on_the_map_narrows_all_views_and_is_taken_off(page, server):
+    """Drawn again it is another one; Escape takes it off."""
+    page.goto(f"{server.url}/Explore?run=demo")
+    settle(page)
+    pool = api.load_pool(Run.open(server.runs / "demo"))
+    corners = [(0.02, 0.02), (0.5, 0.02), (0.5, 0.98), (0.02, 0.98)]
+    drag(page, "map", *corners)
+    page.wait_for_url(re.compile("shape="))
+    settle(page)
+    (text,) = page.evaluate("new URL(location).searchParams.getAll('shape')")
+    x, y, *ends = json.loads(text)
+    drawn = tuple(zip(ends[::2], ends[1::2], strict=True))
+    matching = pool.matching(Filter(lassos=((x, y, drawn),)))
+    assert (x, y) == api.MAP
+    assert 30 < matching.sum() < 270
+    expect(headline(page)).to_have_text(
+        f"What the model finds in 300 examples: {matching.sum()} match"
+    )
+    expect(page.get_by_role("button", name="Drawn on the map")).to_be_visible()
+    view(page, "map").focus()
+    page.keyboard.press("Escape")
+    expect(headline(page)).to_have_text("What the model finds in 300 examples")
+
+
+def test_points_are_gone_through_and_opened_by_keys(page, server):
+    page.goto(f"{server.url}/Select?run=demo")
+    settle(page)
+    view(page, "plane").focus()
+    page.keyboard.press("ArrowRight")
+    said = page.locator(".st-key-views .said")
+    expect(said).to_have_text(re.compile(r"row \d+ · (kept|set aside)"))
+    row = re.search(r"row (\d+)", said.inner_text()).group(1)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text(f"Example in row {row}")).to_be_visible()
+    page.wait_for_url(re.compile(f"sample={row}"))
+
+
+def test_thresholds_are_dragged_and_limit_the_choice(page, server):
+    """First drawn, then one end moved: by the mouse, and by keys."""
+    page.goto(f"{server.url}/Select?run=demo")
+    settle(page)
+
+    def limits() -> Bound:
+        (text,) = page.evaluate("new URL(location).searchParams.getAll('bound')")
+        return Bound.model_validate(text)
+
+    drag(page, "distribution", (0.4, 0.5), (0.6, 0.5))
+    page.wait_for_url(re.compile("bound=signal"))
+    settle(page)
+    first = limits()
+    drag(page, "distribution", (0.6, 0.5), (0.8, 0.5))
+    page.wait_for_function("low => !location.search.includes(low)", arg=f"{first.high:.10g}")
+    settle(page)
+    second = limits()
+    assert second.low == pytest.approx(first.low, abs=1e-8)
+    assert second.high > first.high + 0.5
+    view(page, "distribution").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("low => !location.search.includes(low)", arg=f"{first.low:.10g}")
+    settle(page)
+    assert limits().low < first.low
+    pool = api.load_pool(Run.open(server.runs / "demo"))
+    chosen = api.SelectionConfig(ratio=0.1, bounds=(limits(),))
+    assert api.preview(pool, chosen).count == 30
+    expect(headline(page)).to_have_text("Keep 30 of 300 examples")
+    expect(page.get_by_text("Chosen only from:")).to_be_visible()
+
+
+def test_what_is_set_on_explore_stands_on_select(page, server):
+    page.goto(f"{server.url}/Explore?run=demo")
+    page.get_by_role("button", name="25%", exact=True).click()
+    page.wait_for_url(re.compile("budget=25"))
+    drag(page, "distribution", (0.3, 0.5), (0.45, 0.5))
+    page.wait_for_url(re.compile("within="))
+    settle(page)
+    (range_,) = within(page)
+    page.get_by_role("link", name="Select", exact=True).click()
+    expect(headline(page)).to_have_text(re.compile("Keep 75 of 300 examples: \\d+ match"))
+    assert within(page) == (range_,)
 
 
 def test_budget_save_export_and_the_files_rows(page, server, tmp_path):
@@ -464,17 +547,12 @@ def test_a_swipe_on_a_phone_draws_nothing(browser, server):
         page.set_viewport_size({"width": 400, "height": 800})
         page.goto(f"{server.url}/Explore?run=demo")
         expect(headline(page)).to_have_text("What the model finds in 300 examples")
-        area = page.locator(".st-key-plane .nsewdrag").first
-        expect(area).to_be_attached()
         settle(page)
-        page.locator(".st-key-plane").scroll_into_view_if_needed()
+        area = view(page, "plane")
+        area.scroll_into_view_if_needed()
         box = area.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         touch = page.context.new_cdp_session(page)
-        found = page.evaluate(
-            "([x, y]) => document.elementFromPoint(x, y)?.getAttribute('class')", [x, y]
-        )
-        assert "nsewdrag" not in str(found)
         for kind, moved in (("touchStart", 0), ("touchMove", -60), ("touchMove", -140)):
             points = [{"x": x + moved / 3, "y": y + moved}]
             touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
@@ -482,6 +560,7 @@ def test_a_swipe_on_a_phone_draws_nothing(browser, server):
         settle(page)
         page.wait_for_timeout(1_000)
         assert "shape=" not in page.url
+        assert "sample=" not in page.url
         expect(headline(page)).to_have_text("What the model finds in 300 examples")
 
 
@@ -530,17 +609,18 @@ def test_every_page_in_light_and_dark(browser, server, scheme):
 
 
 def test_three_hundred_thousand_rows(page, server):
-    """Points are a labelled sample; a drawn box applies to every row."""
+    """Points are a labelled sample; a drawn shape applies to every row."""
     run = large_run.make(server.runs / "large", 300_000)
     page.goto(f"{server.url}/Explore?run=large")
     expect(headline(page)).to_have_text("What the model finds in 300,000 examples")
     expect(page.get_by_text("Showing 2,000 of 300,000 examples")).to_be_visible()
     settle(page)
-    page.locator(".st-key-plane .modebar-btn[data-val=select]").click(force=True)
-    drag(page, "plane", (0.3, 0.6), (0.3, 0.6))
+    drag(page, "plane", (0.3, 0.3), (0.6, 0.3), (0.6, 0.6), (0.3, 0.6))
     expect(headline(page)).to_have_text(re.compile(r"[\d,]+ match"))
-    page.wait_for_url(re.compile("within="))
-    pool = api.load_pool(run)
-    expected = pool.matching(Filter(bounds=within(page))).sum()
+    page.wait_for_url(re.compile("shape="))
+    (text,) = page.evaluate("new URL(location).searchParams.getAll('shape')")
+    x, y, *ends = json.loads(text)
+    drawn = tuple(zip(ends[::2], ends[1::2], strict=True))
+    expected = api.load_pool(run).matching(Filter(lassos=((x, y, drawn),))).sum()
     assert 2_000 < expected < 300_000
     expect(headline(page)).to_have_text(re.compile(f"{expected:,} match"))

@@ -10,35 +10,6 @@ VALUES = RNG.normal(0, 1, 5000)
 EVERYTHING = np.ones(5000, bool)
 
 
-def test_distribution_counts_every_value_once():
-    kept = VALUES > 0.5
-    figure = charts.distribution(VALUES, EVERYTHING, "signal", kept)
-    counts = {trace.name: sum(trace.y) for trace in figure.data if trace.type == "bar"}
-    assert counts == {"kept": kept.sum(), "set aside": (~kept).sum()}
-
-
-def test_values_far_out_count_in_the_last_bin():
-    values = np.append(VALUES, [1e6, -1e6])
-    figure = charts.distribution(values, np.ones(5002, bool), "signal")
-    bars = next(trace for trace in figure.data if trace.type == "bar")
-    assert sum(bars.y) == 5002
-    assert max(bars.x) < 10
-
-
-def test_a_brush_over_an_outermost_bar_holds_what_the_bar_counts():
-    values = np.concatenate([VALUES, [-40.0, 55.0]])
-    low, high = charts.spread(values)
-    assert charts.brushed_range(values, -1.0, 1.0) == (-1.0, 1.0)
-    wide = charts.brushed_range(values, low, high)
-    assert wide[0] < -40 < 55 < wide[1]
-    kept = [float(f"{end:.10g}") for end in wide]
-    assert kept[0] < -40
-    assert kept[1] > 55
-    one_side = charts.brushed_range(values, 1.0, high)
-    assert one_side[0] == 1.0
-    assert one_side[1] > 55
-
-
 def test_density_curve_integrates_to_the_count():
     x, y = charts.density_curve(VALUES, -6, 6)
     assert np.sum(y) * (x[1] - x[0]) == pytest.approx(5000, rel=1e-3)
@@ -54,72 +25,14 @@ def test_sampled_points_are_many_spread_and_the_same_each_time(limit):
     np.testing.assert_array_equal(points, charts.sample_points(EVERYTHING, code, limit))
 
 
-def test_a_plane_labels_what_it_leaves_out():
-    """The points say how many they are, and their ids travel with them; the rest is dimmed."""
-    shown = VALUES > 0.5
-    figure, points = charts.plane(
-        VALUES,
-        -VALUES,
-        shown,
-        names=["a", "b"],
-        code=(VALUES > 1).astype(int),
-        sample_id=np.arange(5000),
-        labels=("x", "y"),
-    )
-    dimmed, *groups = [t for t in figure.data if t.type == "scatter"]
-    assert dimmed.name == charts.LEFT_OUT
-    assert (dimmed.x <= 0.5).all()
-    assert 0 < len(dimmed.x) <= charts.MOST_POINTS
-    sent = np.concatenate([t.customdata for t in groups])
-    assert points == len(sent) == shown.sum()
-    assert shown[sent.astype(int)].all()
-
-
-@pytest.mark.parametrize("part", [0.5, 0.01])
-def test_colours_and_axes_are_those_of_all_whatever_is_shown(part):
-    """Of the plane, the distribution and the topics."""
-    code = np.minimum(RNG.geometric(0.4, 5000), 7) - 1
-    names = [f"group {i}" for i in range(7)]
-    named = {"names": names, "code": code, "sample_id": np.arange(5000), "labels": ("x", "y")}
-    few = (RNG.random(5000) < part) & (VALUES > 0)
-
-    def looks(shown):
-        figure, _ = charts.plane(VALUES, 3 * VALUES, shown, **named)
-        groups = {t.name: t.marker.color for t in figure.data if t.type == "scatter"}
-        groups.pop(charts.LEFT_OUT, None)
-        return groups, (figure.layout.xaxis.range, figure.layout.yaxis.range)
-
-    assert looks(few) == looks(EVERYTHING)
-    heights = [
-        sum(np.array(t.y) for t in charts.distribution(VALUES, shown, "x").data if t.type == "bar")
-        for shown in (few, EVERYTHING)
-    ]
-    np.testing.assert_array_equal(*heights)
-    ranges = [
-        charts.topics(
-            names, np.bincount(code[shown]).tolist(), np.bincount(code).tolist()
-        ).layout.xaxis.range
-        for shown in (few, EVERYTHING)
-    ]
-    assert ranges[0] == ranges[1]
-
-
-def test_what_a_brush_covers_is_marked():
-    figure = charts.distribution(VALUES, EVERYTHING, "x", brush=(-1.0, 1e9))
-    (shape,) = figure.layout.shapes
-    assert (shape.x0, shape.x1) == (-1.0, figure.layout.xaxis.range[1])
-    assert not charts.distribution(VALUES, EVERYTHING, "x", brush=(1e8, 1e9)).layout.shapes
-
-
 def test_more_groups_than_colours_are_joined():
     names = [f"group {i}" for i in range(20)]
-    code, few = np.arange(5000) % 20, np.arange(5000) < 1000
-    named = {"names": names, "code": code, "sample_id": np.arange(5000), "labels": ("x", "y")}
-    figure, _ = charts.plane(VALUES, VALUES, few, **named)
-    traces = [t for t in figure.data if t.type == "scatter" and t.name != charts.LEFT_OUT]
+    named = {"names": names, "code": np.arange(5000) % 20, "sample_id": np.arange(5000)}
+    figure, points = charts.plane(VALUES, VALUES, **named, labels=("x", "y"))
+    traces = [t for t in figure.data if t.type == "scatter"]
     assert len(traces) == len(charts.GROUPS)
     assert traces[-1].name == charts.OTHERS
-    assert sum(len(t.x) for t in traces) == 1000
+    assert sum(len(t.x) for t in traces) == points == charts.MOST_POINTS
     styles = {(t.marker.color, t.marker.symbol) for t in traces}
     assert len(styles) == len(traces), "each group has a look of its own"
 
@@ -172,7 +85,7 @@ def test_budgets_have_a_line_each_and_a_band_where_all_points_have_an_interval()
     assert list(band.x) == [5.0, 100.0, 100.0, 5.0]
     assert list(band.y) == [1.9, 1.4, 1.6, 2.1]
     assert (random.name, list(random.x), list(random.y)) == ("random", [5.0, 100.0], [2.0, 1.5])
-    assert random.line.color == charts.ASIDE
+    assert random.line.color == charts.AGAINST
     assert mine.name == "mine"
     assert list(figure.layout.xaxis.ticktext) == ["5%", "100%"]
 
@@ -183,7 +96,7 @@ def test_replay_draws_the_way_of_each_arm():
     first, second = figure.data
     assert (first.name, list(first.x), list(first.y)) == ("random", [0.3, 0.1], [2.0, 2.1])
     assert list(first.text) == ["none", "10%"]
-    assert first.line.color == charts.ASIDE
+    assert first.line.color == charts.AGAINST
     assert second.line.color == charts.KEPT
 
 

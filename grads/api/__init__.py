@@ -68,6 +68,8 @@ from grads.errors import (
 from grads.evaluation.cost import EvaluationCost
 from grads.evaluation.metrics import FORGETTING, LEARNING
 from grads.evaluation.points import BudgetPoint
+from grads.evaluation.ratings import Better, Tally, open_pairs, pairs, rate, ratings, tallies
+from grads.evaluation.ratings import sentence as rating_sentence
 from grads.evaluation.result import (
     Answers,
     ArmResult,
@@ -96,7 +98,7 @@ from grads.selection.reasons import reasons
 from grads.selection.record import Decision, SelectionRecord, read_record, read_selection
 from grads.selection.subsets import all_matching, select_samples
 from grads.store.bundled import APP
-from grads.store.columns import DURING, EXTRAS, SCORES, towards_column
+from grads.store.columns import DURING, EXTRAS, MAP, SCORES, towards_column
 from grads.store.cost import RunCost
 from grads.store.folders import (
     Draft,
@@ -123,6 +125,7 @@ __all__ = [
     "FORGETTING",
     "FORMATS",
     "LEARNING",
+    "MAP",
     "METRICS",
     "SCHEDULERS",
     "SCORE",
@@ -133,6 +136,7 @@ __all__ = [
     "ArmKind",
     "ArmResult",
     "Band",
+    "Better",
     "Bound",
     "BudgetPoint",
     "Categories",
@@ -173,6 +177,7 @@ __all__ = [
     "Settings",
     "Spent",
     "Status",
+    "Tally",
     "TokenRequest",
     "TuneConfig",
     "TuneResult",
@@ -221,10 +226,15 @@ __all__ = [
     "observe",
     "of_the_machine",
     "open_folder",
+    "open_pairs",
     "outline",
     "overlap",
+    "pairs",
     "place_demo",
     "preview",
+    "rate",
+    "rating_sentence",
+    "ratings",
     "read_evaluation",
     "read_record",
     "read_selection",
@@ -248,6 +258,7 @@ __all__ = [
     "summaries",
     "summary",
     "take_part",
+    "tallies",
     "towards_column",
     "usual_draw",
     "visible",

@@ -19,13 +19,14 @@ from grads.selection.record import kept_ids
 from grads.selection.scores import Scores, Towards
 from grads.selection.select import Selection, descending, needs_signal, select
 from grads.selection.signal import Signal, measure_signal, unitless_signal
-from grads.store.columns import DURING, SCORES, TOWARDS, towards_name
+from grads.store.columns import DURING, MAP, SCORES, TOWARDS, towards_name
 from grads.store.files import matrix, open_table
 from grads.store.runs import Run
 from grads.store.topics import Topic
 
 MOST_CATEGORIES = 40  # distinct values up to which a column of the source counts as categories
 MOST_ORDERS = 8  # that are remembered of one pool
+FIRST_WORDS = 160  # characters of a sample that stand for it
 TOPIC = "found topic"  # the name of the clusters among the columns of categories
 
 
@@ -239,6 +240,31 @@ class Pool:
         return matrix(self.run.read_table(self.run.features_file, ["feature"])["feature"])
 
     @cached_property
+    def map(self) -> dict[str, np.ndarray]:
+        """Places on the map of the texts by column, from -1 to 1; empty where a run has none."""
+        if not self.run.clusters_file.exists() or not set(MAP) <= {
+            *self.run.column_names(self.run.features_file)
+        }:
+            return {}
+        table = self.run.read_table(self.run.features_file, list(MAP))
+        return {name: np.asarray(table[name].to_numpy()) for name in MAP}
+
+    def place_along(self, column: str) -> np.ndarray:
+        """(n,) a column of numbers or of the map."""
+        return self.map[column] if column in self.map else self.numbers[column]
+
+    @cached_property
+    def first_words(self) -> list[str]:
+        """The beginning of each sample's question, or of its text, as one line."""
+        found: dict[int, str] = {}
+        for batch in open_table(self.run.samples_file).iter_batches(columns=["sample_id", "turns"]):
+            for row in batch.to_pylist():
+                asked = [turn["content"] for turn in row["turns"] if turn["role"] == "user"]
+                asked += [turn["content"] for turn in row["turns"]]
+                found[row["sample_id"]] = " ".join(asked[0][:FIRST_WORDS].split()) if asked else ""
+        return [found.get(sample, "") for sample in self.scores.sample_id.tolist()]
+
+    @cached_property
     def _squares(self) -> np.ndarray:
         return np.asarray(np.einsum("ij,ij->i", self.features, self.features))
 
@@ -313,7 +339,8 @@ class Pool:
         for bound in wanted.bounds:
             mask &= within_bound(self.numbers, bound)
         for x, y, corners in wanted.lassos:
-            mask &= inside_polygon(self.numbers[x], self.numbers[y], np.array(corners))
+            across, up = (self.place_along(name) for name in (x, y))
+            mask &= inside_polygon(across, up, np.array(corners))
         if wanted.clusters and self.cluster is not None:
             mask &= np.isin(self.cluster, wanted.clusters)
         for column, names in wanted.categories:

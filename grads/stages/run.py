@@ -23,11 +23,12 @@ from grads.engine.gradients import GradientScorer
 from grads.errors import DataError, GradsError, Stopped, WarmupError
 from grads.jobs.job import Job
 from grads.jobs.turns import turn
-from grads.selection import duplicates, topics
+from grads.selection import duplicates, text_map, topics
 from grads.stages import cost, loading, probes, together
 from grads.stages.scoring import collector_of, losses_for_extras, measure, score_parts
 from grads.stages.steps import making
 from grads.store import manifest
+from grads.store.columns import MAP
 from grads.store.files import SINGLE_SAMPLES, matrix, replacing, write_table
 from grads.store.folders import Draft
 from grads.store.machine import processes
@@ -311,7 +312,10 @@ def _cluster(job: Job[Run]) -> None:
     found = topics.find_clusters(features, texts, config.seed, config.clusters)
     table = table.append_column("cluster", pa.array(found.label, pa.int32()))
     groups = pa.array(duplicates.near_duplicates(texts, config.seed))
-    write_table(run.features_file, table.append_column("duplicate_group", groups))
+    table = table.append_column("duplicate_group", groups)
+    for name, along in zip(MAP, text_map.text_map(features, config.seed).T, strict=True):
+        table = table.append_column(name, pa.array(along, pa.float32()))
+    write_table(run.features_file, table)
     rows = [
         Topic(cluster=number, size=size, terms=terms)
         for number, (size, terms) in enumerate(zip(found.sizes, found.terms, strict=True))

@@ -86,6 +86,7 @@ DURING = {
         ),
     )
 }
+MAP = ("map_x", "map_y")  # where a sample lies on the map of the texts, in features.parquet
 MEASURED = tuple(name for name, column in SCORES.items() if column.measured)
 EXTRAS = {
     column.name: column

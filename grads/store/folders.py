@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from grads.config.base import members
 from grads.config.evaluation import EvaluationConfig, TuneConfig
@@ -10,6 +10,7 @@ from grads.config.probe import ProbeConfig
 from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.store.files import digest_of, member, read_json, write_json
+from grads.store.lines import read_lines
 from grads.store.runs import JobFolder, Run, Status
 
 DRAFTS = ".drafts"
@@ -137,12 +138,17 @@ class Evaluation(JobFolder):
         self.tasks = self.path / "tasks"
         self.checkpoints = self.path / "checkpoints"
         self.answers_file = self.path / "answers.json"
+        self.ratings_file = self.path / "ratings.jsonl"
         self.result_file = self.path / "result.json"
 
     @property
     def root(self) -> Path:
         """The runs folder, whose jobs wait for each other."""
         return self.run.root
+
+    def read_ratings(self) -> list[dict[str, Any]]:
+        """Every rating of answers, in order; lines that were broken off are passed over."""
+        return read_lines(self.ratings_file).rows
 
     @classmethod
     def open(cls, run: Run, name: str) -> "Evaluation":

@@ -1,0 +1,243 @@
+"""What the linked views show: which columns and colours, where a shape or a range was drawn."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from scipy.stats import spearmanr
+
+from grads.api import MAP, Bound, Filter, Pool, Preview
+from studio import charts, choice, filters, keep, options, reader, url, views, words
+from studio.views import data
+
+PICTURES = {"column": "Distribution of", "x": "Plane: across", "y": "Plane: up"}
+DEFAULTS = {"column": "signal", "x": "embed_signal", "y": "head_signal"}
+NOW = "as set now"
+MOST_READ = 20_000  # samples of a pool whose first words go to the browser with their points
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the views go by."""
+
+    column: str
+    x: str
+    y: str
+    by: str  # what colours the points
+    kept: np.ndarray | None  # (n,) bool
+
+
+def controls(pool: Pool, shown: Preview | None) -> Look:
+    """The columns and the colour as widgets behind a button; the legend beside it."""
+    run, numbers = pool.run, list(pool.numbers)
+    first = DEFAULTS | ({} if shown is None else {"column": choice.goes_by(pool, shown.options)})
+    row = st.container(horizontal=True, vertical_alignment="center", key="looks")
+    with row, st.popover("Views", icon=":material/visibility:"):
+        chosen = {
+            key: url.choose(
+                st.selectbox, title, numbers, key, default=first[key], format_func=words.label
+            )
+            for key, title in PICTURES.items()
+        }
+        selection = url.choose(
+            st.selectbox,
+            "Kept and set aside",
+            run.selection_names(),
+            "selection",
+            index=None,
+            placeholder=NOW,
+        )
+        kept = pool.kept(selection) if selection else None if shown is None else shown.kept
+        colours = filters.colours(pool, kept)
+        by = url.choose(st.selectbox, "Colour", colours, "colour", format_func=words.label)
+    with row:
+        _legend(pool, by, kept)
+    if selection:
+        keep.warn_of_stale(run, [selection])
+    return Look(by=by, kept=kept, **chosen)
+
+
+def _legend(pool: Pool, by: str, kept: np.ndarray | None) -> None:
+    group, ordered = filters.groups(pool, by, kept), by in pool.numbers
+    every = np.ones(len(pool), bool)
+    samples = data.Samples(pool.scores.sample_id, every, kept, group, ordered)
+    marks = [(name, colour, "full") for name, colour in data.legend(samples)]
+    if kept is not None:
+        ring = ("set aside", data.MUTED, "ring")
+        marks = [ring if name == "set aside" else (name, colour, m) for name, colour, m in marks]
+        marks += [] if by == filters.FATE else [("set aside: a ring", data.MUTED, "ring")]
+    st.html(
+        "".join(
+            f'<span class="key"><i class="{mark}" style="--colour:{colour}"></i>'
+            f"{charts.plain(name)}</span>"
+            for name, colour, mark in marks
+        )
+    )
+
+
+def views_of(
+    pool: Pool,
+    look: Look,
+    wanted: Filter,
+    matching: np.ndarray,
+    *,
+    limits: tuple[Bound, ...] | None = None,
+    opened: int | None = None,
+) -> dict[str, Any]:
+    """The data of the views; `limits` are ranges that say what may be kept, `opened` a position.
+
+    Without limits a range narrows what is shown.
+    """
+    ordered = look.by in pool.numbers and look.by not in pool.categories
+    group = filters.groups(pool, look.by, look.kept)
+    samples = data.Samples(pool.scores.sample_id, matching, look.kept, group, ordered)
+    drawn = samples.drawn()
+    shapes = {(x, y): corners for x, y, corners in wanted.lassos}
+    found = []
+    if pool.map:
+        east, north = (pool.map[name] for name in MAP)
+        places = data.scatter(
+            "map",
+            east,
+            north,
+            drawn,
+            title="Map of the texts: alike lies together",
+            alt=f"Map of {len(pool):,} texts; those that the model reads alike lie together",
+            shape=shapes.get(MAP),
+            opened=opened,
+        )
+        if pool.cluster is not None:
+            both = np.column_stack([east, north])
+            places = data.named(both, pool.cluster, pool.cluster_names(), places)
+        found.append(places)
+    labels = (words.label(look.x), words.label(look.y))
+    x, y = pool.numbers[look.x], pool.numbers[look.y]
+    found.append(
+        data.scatter(
+            "plane",
+            x,
+            y,
+            drawn,
+            title=_together(x, y),
+            alt=f"{labels[0]} against {labels[1]} of {matching.sum():,} examples",
+            labels=labels,
+            shape=shapes.get((look.x, look.y)),
+            opened=opened,
+        )
+    )
+    ranged = wanted.bounds if limits is None else limits
+    values = pool.numbers[look.column]
+    found.append(
+        data.distribution(
+            values,
+            samples,
+            drawn,
+            label=words.label(look.column),
+            title=_apart(values, look.kept, words.label(look.column)),
+            alt=f"Distribution of {words.label(look.column)} over {matching.sum():,} examples",
+            limits=filters.range_of(ranged, look.column),
+            chooses=limits is not None,
+            opened=opened,
+        )
+    )
+    return data.page(samples, drawn, _texts(pool, drawn), found)
+
+
+def _texts(pool: Pool, drawn: np.ndarray) -> list[str] | None:
+    if len(pool) > MOST_READ:
+        return None
+    first = pool.first_words
+    return [first[i] for i in drawn]
+
+
+def _together(x: np.ndarray, y: np.ndarray) -> str:
+    """How two columns go together, as a title."""
+    both = np.isfinite(x) & np.isfinite(y)
+    if both.sum() < 3 or np.ptp(x[both]) == 0 or np.ptp(y[both]) == 0:
+        return "One number against another"
+    found = float(spearmanr(x[both], y[both]).statistic)
+    how = "rise together" if found > 0 else "go against each other"
+    weight = "The two " if abs(found) >= 0.5 else "The two hardly "
+    return f"{weight}{how}: rank correlation {found:.2f}"
+
+
+def _apart(values: np.ndarray, kept: np.ndarray | None, label: str) -> str:
+    """How what is kept lies to the rest, as a title."""
+    if kept is None or not kept.any() or kept.all():
+        return f"{label}: half of all lie below {np.nanmedian(values):.2g}"
+    inside, beside = (float(np.nanmedian(values[mask])) for mask in (kept, ~kept))
+    return f"{label}: the kept lie at {inside:.2g} (median), the others at {beside:.2g}"
+
+
+def draw(pool: Pool, look: Look, wanted: Filter, matching: np.ndarray, *, chooses: bool) -> None:
+    """The linked views; what is drawn or chosen in them is held."""
+
+    def hear(gesture: dict[str, Any]) -> None:
+        heard(pool, look, gesture, matching, parameter=options.BOUND if chooses else filters.WITHIN)
+
+    sample = reader.chosen_sample()
+    place = [] if sample is None else pool.positions(np.array([sample])).tolist()
+    found = views_of(
+        pool,
+        look,
+        wanted,
+        matching,
+        limits=filters.bounds(options.BOUND) if chooses else None,
+        opened=place[0] if place else None,
+    )
+    views.draw(found, hear)
+    drawn = min(charts.MOST_POINTS, int(matching.sum()))
+    if drawn < matching.sum():
+        st.caption(
+            f"Showing {drawn:,} of {matching.sum():,} examples as points; the grey background is"
+            f" all {len(pool):,}. A drawn shape applies to all."
+        )
+
+
+def heard(
+    pool: Pool, look: Look, gesture: dict[str, Any], matching: np.ndarray, *, parameter: str
+) -> None:
+    """Hold what a gesture asks for; one that makes no sense is passed over."""
+    planes = {"map": MAP, "plane": (look.x, look.y)}
+    what, where = gesture.get("do"), str(gesture.get("view"))
+    if what == "open" and isinstance(gesture.get("id"), int):
+        reader.open_sample(gesture["id"])
+    elif what == "nearest" and _number(gesture.get("value")):
+        values = np.where(matching, pool.numbers[look.column], np.nan)
+        if np.isfinite(values).any():
+            nearest = int(np.nanargmin(np.abs(values - gesture["value"])))
+            reader.open_sample(int(pool.scores.sample_id[nearest]))
+    elif what == "range" and _number(gesture.get("low")) and _number(gesture.get("high")):
+        ends = data.brushed_range(pool.numbers[look.column], gesture["low"], gesture["high"])
+        filters.set_bound(look.column, *ends, parameter)
+    elif what == "shape" and where in planes:
+        corners = data.in_units(
+            gesture.get("corners", []),
+            *(pool.place_along(name) for name in planes[where]),
+        )
+        if len(corners) > 2:
+            filters.set_shape(*planes[where], corners)
+    elif what == "clear":
+        if where in planes:
+            filters.drop_shape(*planes[where])
+        else:
+            filters.drop_bound(look.column, parameter)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def topics(pool: Pool, matching: np.ndarray) -> None:
+    """How many examples each topic has, and how many of them are shown."""
+    if pool.cluster is None:
+        return
+    with st.expander(f"{len(pool.clusters)} topics, by their own terms", expanded=True):
+        sizes = np.bincount(pool.cluster[matching], minlength=len(pool.clusters))
+        st.plotly_chart(
+            charts.topics(pool.cluster_names(), sizes.tolist(), [c.size for c in pool.clusters]),
+            key="topic-sizes",
+            alt="Number of examples in each topic",
+        )

@@ -1,0 +1,272 @@
+"""The data of the linked views, from plain arrays. No Streamlit, no disk.
+
+Places go to the browser as whole numbers from 0 to 10,000 along an axis. Kept is blue and filled,
+set aside is grey and a ring, so that they stay apart without colours too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from grads.api import Categories
+from studio import charts
+
+ACCENT, MUTED, CURVE = charts.KEPT, charts.NEUTRAL, charts.SHOWN
+SEQUENTIAL = ("#8fb8e8", "#5c93d6", "#3469b0", "#1d3f7a", MUTED)  # quarters of a number, no number
+FINE = 10_000  # steps of an axis
+WORDS = {"row": "row", "kept": "kept", "aside": "set aside", "nothing": "no example"}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What all views go by."""
+
+    sample_id: np.ndarray  # (n,)
+    shown: np.ndarray  # (n,) bool: what passes the filters
+    kept: np.ndarray | None  # (n,) bool
+    group: Categories  # what colours each
+    ordered: bool  # whether the groups are quarters of a number
+
+    def drawn(self) -> np.ndarray:
+        """Positions of the samples that are drawn: of those shown, and fewer of the others."""
+        code = self.group.code if self.kept is None else 2 * self.group.code + self.kept
+        parts = [charts.sample_points(self.shown, code)]
+        if not self.shown.all():
+            parts.append(charts.sample_points(~self.shown, code, charts.MOST_POINTS // 2))
+        return np.sort(np.concatenate(parts))
+
+
+def page(
+    samples: Samples, drawn: np.ndarray, texts: Sequence[str] | None, views: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Everything for the browser; `drawn` (m,) are positions, `texts` (m,) their first words."""
+    groups, code = _groups(samples)
+    return {
+        "points": {
+            "id": samples.sample_id[drawn].tolist(),
+            "shown": samples.shown[drawn].tolist(),
+            "kept": None if samples.kept is None else samples.kept[drawn].tolist(),
+            "group": code[drawn].tolist(),
+            "text": None if texts is None else list(texts),
+        },
+        "groups": groups,
+        "accent": ACCENT,
+        "neutral": MUTED,
+        "curve": CURVE,
+        "words": WORDS,
+        "views": views,
+    }
+
+
+def legend(samples: Samples) -> list[tuple[str, str]]:
+    """Name and colour of each group that is there."""
+    return [(group["name"], group["colour"]) for group in _groups(samples)[0]]
+
+
+def _groups(samples: Samples) -> tuple[list[dict[str, str]], np.ndarray]:
+    """The groups as they are drawn, small ones joined, and the place of each sample's."""
+    names, code = samples.group.names, samples.group.code
+    sizes = np.bincount(code, minlength=len(names))
+    place, found = np.zeros(len(names), int), []
+    if samples.ordered:
+        there = [c for c in range(len(names)) if sizes[c]]
+        shades = [SEQUENTIAL[-1] if names[c] == "(none)" else SEQUENTIAL[c] for c in there]
+        rows = [(names[c], [c], shade) for c, shade in zip(there, shades, strict=True)]
+    else:
+        rows = [
+            (name, codes, charts.group_style(name, number)[0])
+            for number, (name, codes) in enumerate(charts.joined(names, sizes))
+        ]
+    for number, (name, codes, colour) in enumerate(rows):
+        place[codes] = number
+        found.append({"name": name, "colour": colour})
+    return found, place[code]
+
+
+def scatter(
+    name: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    drawn: np.ndarray,
+    *,
+    title: str,
+    alt: str,
+    labels: tuple[str, str] | None = None,
+    shape: Sequence[tuple[float, float]] | None = None,
+    opened: int | None = None,
+) -> dict[str, Any]:
+    """Two columns (n,) against each other; without `labels` a map, whose axes mean nothing.
+
+    `shape` are the corners of a polygon in the columns' units, `opened` is a position to mark.
+    Behind the points lies the density of all samples, where not all are drawn.
+    """
+    reach = [_widened(*charts.spread(values)) for values in (x, y)]
+    across, up = (_fine(values, *ends) for values, ends in zip((x, y), reach, strict=True))
+    found = {
+        "kind": "scatter",
+        "name": name,
+        "title": title,
+        "alt": alt,
+        "bare": labels is None,
+        "x": labels[0] if labels else "",
+        "y": labels[1] if labels else "",
+        "across": reach[0],
+        "up": reach[1],
+        "px": across[drawn].tolist(),
+        "py": up[drawn].tolist(),
+        "shape": None,
+        "open": None if opened is None else [int(across[opened]), int(up[opened])],
+    }
+    if shape:
+        found["shape"] = [[_unit(a, *reach[0]), _unit(b, *reach[1])] for a, b in shape]
+    if len(drawn) < len(x):
+        found["density"] = _density(x, y, reach)
+    return found
+
+
+def named(
+    places: np.ndarray, cluster: np.ndarray, names: Sequence[str], scatter_data: dict[str, Any]
+) -> dict[str, Any]:
+    """The map with the names of its topics at their middles, largest first."""
+    sizes = np.bincount(cluster, minlength=len(names))
+    found = []
+    for number in np.argsort(-sizes, kind="stable").tolist():
+        if sizes[number]:
+            middle = np.median(places[cluster == number], axis=0)
+            at = [
+                _unit(float(value), *ends)
+                for value, ends in zip(
+                    middle, (scatter_data["across"], scatter_data["up"]), strict=True
+                )
+            ]
+            found.append({"name": names[number], "at": at})
+    return scatter_data | {"names": found}
+
+
+def distribution(
+    values: np.ndarray,
+    samples: Samples,
+    drawn: np.ndarray,
+    *,
+    label: str,
+    title: str,
+    alt: str,
+    limits: tuple[float, float] | None = None,
+    chooses: bool = False,
+    opened: int | None = None,
+) -> dict[str, Any]:
+    """Counts of a column (n,) in bins, by kept and set aside, and its density.
+
+    Bars and axes are of all samples, whatever is shown: the others are faint. Values beyond the
+    drawn range count in the last bin. `limits` is a range to mark; where it `chooses`, it says
+    what may be kept and hides no point. `opened` is a position to mark.
+    """
+    low, high = charts.spread(values)
+    bins = bins_of(values)
+    edges = np.linspace(low, high, bins + 1)
+    inside, shown, kept = np.clip(values, low, high), samples.shown, samples.kept
+    parts = [("examples", shown, MUTED, True, False)]
+    if kept is not None:
+        parts = [
+            ("kept", shown & kept, ACCENT, True, False),
+            ("set aside", shown & ~kept, MUTED, False, False),
+        ]
+    if not shown.all():
+        parts.append(("filtered out", ~shown, MUTED, False, True))
+    bars = [
+        {
+            "name": name,
+            "counts": np.histogram(inside[member], edges)[0].tolist(),
+            "colour": colour,
+            "full": full,
+            "faint": faint,
+        }
+        for name, member, colour, full, faint in parts
+    ]
+    curve = charts.density_curve(inside, low, high)[1] * (high - low) / bins
+    most = np.sum([bar["counts"] for bar in bars], axis=0).max()
+    at = _fine(values, low, high)
+    return {
+        "kind": "distribution",
+        "name": "distribution",
+        "title": title,
+        "alt": alt,
+        "x": label,
+        "y": "examples",
+        "across": (low, high),
+        "up": (0, int(max(most, 1) * 1.08) + 1),
+        "bars": bars,
+        "curve": [float(f"{value:.4g}") for value in curve[::4]],
+        "at": at[drawn].tolist(),
+        "range": None if limits is None else [_unit(end, low, high, clip=True) for end in limits],
+        "limits": chooses,
+        "open": None if opened is None else int(at[opened]) / FINE,
+    }
+
+
+def brushed_range(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """What a range from low to high over the bars of a distribution holds of the values (n,).
+
+    The outermost bars also count what lies beyond them, so a range over one reaches to the end.
+    """
+    low, high = min(low, high), max(low, high)
+    first, last = charts.spread(values)
+    half = (last - first) / bins_of(values) / 2
+    least, most = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = 1e-9 * max(abs(least), abs(most))  # ranges travel with ten digits
+    low = least - margin if low <= first + half else low
+    return low, most + margin if high >= last - half else high
+
+
+def in_units(corners: Any, x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """A shape that was drawn in a scatter of two columns (n,), in their units; () if it is none."""
+    try:
+        drawn = np.array(corners, dtype=float).reshape(-1, 2)
+    except (TypeError, ValueError):
+        return ()
+    if not np.isfinite(drawn).all():
+        return ()
+    ends = np.array([_widened(*charts.spread(values)) for values in (x, y)])
+    placed = ends[:, 0] + drawn * (ends[:, 1] - ends[:, 0])
+    return tuple((float(a), float(b)) for a, b in placed)
+
+
+def bins_of(values: np.ndarray) -> int:
+    """How many bars a column gets: by Freedman and Diaconis (1981), from 10 to 60; fewer values
+    than that get one each."""
+    low, high = charts.spread(values)
+    finite = values[np.isfinite(values)]
+    different = len(np.unique(finite))
+    if different <= 10:
+        return max(different, 1)
+    quarter, three = np.quantile(finite, [0.25, 0.75])
+    width = 2 * (three - quarter) * len(finite) ** (-1 / 3)
+    return int(np.clip((high - low) / width if width > 0 else charts.BINS, 10, charts.BINS))
+
+
+def _density(x: np.ndarray, y: np.ndarray, reach: list[tuple[float, float]]) -> dict[str, Any]:
+    """The density of all samples as opacities (0 to 255) of square cells, row by row."""
+    counts = np.histogram2d(x, y, charts.CELLS, reach)[0]
+    width = charts.CELLS * max(len(x), 2) ** (-1 / 6) / 6  # Scott's bandwidth, in cells
+    smooth = np.sqrt(gaussian_filter(counts, width, mode="constant")).T
+    opacity = 150 * smooth / max(float(smooth.max()), 1e-9)
+    return {"cells": charts.CELLS, "values": opacity.astype(int).ravel().tolist()}
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    room = 0.06 * (high - low)
+    return low - room, high + room
+
+
+def _unit(value: float, low: float, high: float, clip: bool = False) -> float:
+    place = (value - low) / (high - low)
+    return min(max(place, 0.0), 1.0) if clip else round(place, 5)
+
+
+def _fine(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """(n,) int places along an axis; those without a value, or beyond it, at its ends."""
+    place = np.nan_to_num((values.astype(float) - low) / (high - low), nan=0.0)
+    return np.asarray(np.clip(place, 0, 1) * FINE, dtype=int)

@@ -1,0 +1,102 @@
+"""Explore and Select as one workspace: filters, linked views, a list, a reading pane, the budget.
+
+Both pages draw the same samples and the same choice; what differs is what stands at the side.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from grads import api
+from grads.api import Pool, Preview, preview
+from studio import choice, filters, frame, keep, looks, options, reader, url, words
+
+
+def draw(title: str, aside: Callable[..., None], *, options_aside: bool) -> None:
+    """The workspace under a page's title; `aside` draws what else stands at its side.
+
+    It is called with the pool, the choice (None where the options make none), the filter and the
+    mask (n,) of what passes it. The options of the choice stand there too, or behind a button.
+    """
+    run = frame.scored_run()
+    pool = api.load_pool(run)
+    heading = st.container(key="heading")
+    strip = st.container(key="strip")
+    chips = st.container(key="chips")
+    side, middle, reading = st.columns([5, 13, 9], gap="medium")
+    side, middle, reading = (
+        place.container(key=key)
+        for place, key in ((side, "side"), (middle, "middle"), (reading, "reading"))
+    )
+    with strip:
+        numbers, budget = st.columns([1, 1], gap="large", vertical_alignment="bottom")
+    with budget:
+        values = options.budget()
+    with chips:
+        filtered, more = st.columns([6, 1]) if not options_aside else (st.container(), st)
+    with side if options_aside else more.popover("How to choose", icon=":material/tune:"):
+        chosen = options.chosen(pool, values)
+    shown = _preview(pool, chosen, strip)
+    with filtered:
+        wanted = filters.bar(pool)
+        if options_aside:
+            filters.chosen_from(options.BOUND)
+    matching = pool.matching(wanted)
+    with heading:
+        _heading(title, pool, shown, matching)
+    with numbers:
+        if shown is not None:
+            choice.numbers(pool, shown)
+    with strip:
+        if shown is not None:
+            choice.warn(shown)
+    with middle:
+        look = looks.controls(pool, shown)
+        if not matching.any():
+            st.info("No example matches. Take a filter off.", icon=":material/filter_alt_off:")
+        looks.draw(pool, look, wanted, matching, chooses=options_aside)
+        choice.lists(pool, shown, matching, first="kept" if options_aside else "shown")
+    with reading:
+        if not _example(pool, look.kept):
+            _meaning(pool, shown, matching, choosing=options_aside)
+    with side:
+        aside(pool, shown, wanted, matching)
+
+
+def _preview(pool: Pool, chosen: Any, place: Any) -> Preview | None:
+    if chosen is not None:
+        with place, frame.telling():
+            return preview(pool, api.with_decisions(pool.run, chosen))
+    return None
+
+
+def _heading(title: str, pool: Pool, shown: Preview | None, matching: np.ndarray) -> None:
+    """What the page says in a sentence, with the numbers that are now."""
+    count = "?" if shown is None else f"{shown.count:,}"
+    among = "" if matching.all() else f": {matching.sum():,} match"
+    frame.headline(title.format(kept=count, all=words.count(len(pool), "example")) + among)
+
+
+def _example(pool: Pool, kept: np.ndarray | None) -> bool:
+    """The open example, or a hint where none is open."""
+    sample = reader.chosen_sample()
+    said, go = st.columns([3, 2], vertical_alignment="bottom")
+    reader.go_to(go)
+    if sample is None:
+        said.caption("Choose a point or a row to read it here.")
+        return False
+    said.button("Close", icon=":material/close:", on_click=url.put, args=("sample",))
+    if reader.read(pool, sample, kept):
+        keep.decide(pool.run, sample)
+    return True
+
+
+def _meaning(pool: Pool, shown: Preview | None, matching: np.ndarray, *, choosing: bool) -> None:
+    """What the choice amounts to, or what the data hold."""
+    if shown is not None and choosing:
+        choice.remarks(pool, shown)
+        choice.covered(pool, shown)
+    if not choosing:
+        looks.topics(pool, matching)
