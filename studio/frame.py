@@ -33,6 +33,7 @@ STYLE = """<style>
   [data-testid="stColumn"] {min-width: 45%}
   [data-testid="stColumn"]:has([data-testid="stColumn"], [data-testid="stPlotlyChart"],
     [data-testid="stSlider"], .turn, [data-testid="stDataFrame"]) {min-width: 100%}
+  [data-testid="stColumn"]:has(.st-key-middle) {order: -1}  /* the views before the options */
 }
 [data-testid="stMainBlockContainer"]:has(.st-key-strip) {
   max-width: 1920px; padding: .6rem 1.6rem 0}
@@ -56,6 +57,7 @@ h4 {font-size: 1.1rem !important}
 .stApp {font-variant-numeric: tabular-nums}
 .st-key-here {border-bottom: 2px solid #2f7ed8}
 .st-key-here * {font-weight: 600}
+[data-testid="stMultiSelect"] :has(> span[title]) {background-color: #1f66b8}  /* under white */
 .st-key-fetch {display: none}
 .st-key-next a {background: #1f66b8; border-radius: .5rem; padding: .45rem .9rem}
 .st-key-next a:hover {background: #184f90}

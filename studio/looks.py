@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 from scipy.stats import spearmanr
 
-from grads.api import MAP, Bound, Filter, Pool, Preview
+from grads.api import MAP, Bound, Categories, Filter, Pool, Preview
 from studio import charts, choice, filters, keep, options, reader, url, views, words
 from studio.views import data
 
@@ -103,14 +103,14 @@ def views_of(
             east,
             north,
             drawn,
-            title="Map of the texts: alike lies together",
+            title=_spread(pool, look.kept),
             alt=f"Map of {len(pool):,} texts; those that the model reads alike lie together",
             shape=shapes.get(MAP),
             opened=opened,
         )
         if pool.cluster is not None:
-            both = np.column_stack([east, north])
-            places = data.named(both, pool.cluster, pool.cluster_names(), places)
+            topics = Categories(pool.cluster_names(), pool.cluster)
+            places = data.named(places, np.column_stack([east, north]), samples, topics)
         found.append(places)
     labels = (words.label(look.x), words.label(look.y))
     x, y = pool.numbers[look.x], pool.numbers[look.y]
@@ -150,6 +150,14 @@ def _texts(pool: Pool, drawn: np.ndarray) -> list[str] | None:
         return None
     first = pool.first_words
     return [first[i] for i in drawn]
+
+
+def _spread(pool: Pool, kept: np.ndarray | None) -> str:
+    """Where on the map the kept ones lie, as a title."""
+    if kept is None or pool.cluster is None:
+        return "Map of the texts: alike lies together"
+    there = len(np.unique(pool.cluster[kept]))
+    return f"Map of the texts: kept in {there} of {len(pool.clusters)} topics"
 
 
 def _together(x: np.ndarray, y: np.ndarray) -> str:

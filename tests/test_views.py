@@ -136,6 +136,19 @@ def test_quarters_of_a_number_are_shades_and_fates_are_rings():
     assert dict(data.legend(samples())) == {"set aside": data.MUTED, "kept": data.ACCENT}
 
 
+def test_topics_lie_at_their_middles_with_what_they_keep():
+    of = samples(kept=(VALUES > 0.5) & (np.arange(5000) % 2 == 0))
+    places = np.column_stack([VALUES, -VALUES])
+    topics = Categories(["even", "odd", "none"], np.arange(5000) % 2)
+    view = scatter(*places.T, of)
+    found = {one["name"]: one for one in data.named(view, places, of, topics)["names"]}
+    assert found.keys() == {"even", "odd"}
+    assert found["even"]["told"] == f" {of.kept.sum():,}/2,500"
+    assert (found["even"]["none"], found["odd"]["none"]) == (False, True)
+    middle = data.in_units([found["odd"]["at"]], *places.T)
+    assert np.allclose(middle, np.median(places[1::2], axis=0), atol=1e-3)
+
+
 # -- the map
 
 

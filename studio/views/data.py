@@ -128,21 +128,28 @@ def scatter(
 
 
 def named(
-    places: np.ndarray, cluster: np.ndarray, names: Sequence[str], scatter_data: dict[str, Any]
+    scatter_data: dict[str, Any],
+    places: np.ndarray,
+    samples: Samples,
+    topics: Categories,
 ) -> dict[str, Any]:
-    """The map with the names of its topics at their middles, largest first."""
-    sizes = np.bincount(cluster, minlength=len(names))
+    """The map with its topics' names at their middles, largest first, and how many each keeps.
+
+    places (n, 2) are those of the samples.
+    """
+    sizes = np.bincount(topics.code, minlength=len(topics.names))
+    kept = None
+    if samples.kept is not None:
+        kept = np.bincount(topics.code[samples.kept], minlength=len(topics.names))
+    ends = (scatter_data["across"], scatter_data["up"])
     found = []
     for number in np.argsort(-sizes, kind="stable").tolist():
         if sizes[number]:
-            middle = np.median(places[cluster == number], axis=0)
-            at = [
-                _unit(float(value), *ends)
-                for value, ends in zip(
-                    middle, (scatter_data["across"], scatter_data["up"]), strict=True
-                )
-            ]
-            found.append({"name": names[number], "at": at})
+            middle = np.median(places[topics.code == number], axis=0).tolist()
+            at = [_unit(value, *reach) for value, reach in zip(middle, ends, strict=True)]
+            told = "" if kept is None else f" {kept[number]:,}/{sizes[number]:,}"
+            none = kept is not None and not kept[number]
+            found.append({"name": topics.names[number], "told": told, "none": none, "at": at})
     return scatter_data | {"names": found}
 
 

@@ -302,7 +302,7 @@ class Scatter extends View {
     pen.stroke();
   }
 
-  // Names of topics on the map, where they do not cover one another.
+  // Names of topics on the map, and how many each keeps, where they do not cover one another.
   labels(pen) {
     const { ink, paper, font } = this.views;
     pen.font = `600 12px ${font}`;
@@ -311,8 +311,9 @@ class Scatter extends View {
     pen.lineWidth = 3;
     pen.lineJoin = "round";
     const taken = [];
-    for (const { name, at } of this.data.names) {
-      const half = pen.measureText(name).width / 2;
+    for (const { name, told, none, at } of this.data.names) {
+      const text = name + told;
+      const half = pen.measureText(text).width / 2;
       const x = Math.min(Math.max(this.px(at[0]), this.left + half), this.left + this.wide - half);
       const y = this.py(at[1]);
       if (taken.some((t) => Math.abs(t.x - x) < t.half + half + 6 && Math.abs(t.y - y) < 16)) continue;
@@ -320,9 +321,9 @@ class Scatter extends View {
       taken.push({ x, y, half });
       pen.strokeStyle = paper;
       pen.fillStyle = ink;
-      pen.globalAlpha = 0.85;
-      pen.strokeText(name, x, y);
-      pen.fillText(name, x, y);
+      pen.globalAlpha = none ? 0.5 : 0.9; // a topic of which nothing is kept stands back
+      pen.strokeText(text, x, y);
+      pen.fillText(text, x, y);
     }
     pen.globalAlpha = 1;
   }
