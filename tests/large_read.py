@@ -1,9 +1,9 @@
 """What reading and tokenising a large data set takes: rows a second, and memory.
 
-PYTHONPATH=. python tests/large_read.py FOLDER ROWS [SUFFIX [MODEL]] makes seeded rows of 1 KB in the
-folder (jsonl, csv or parquet), prepares them as a run does, in a process of its own, and prints what
-it took as JSON: memory is that of the process with all that help it, sampled; `idle` is that of the
-process before it begins, with its libraries and tokenizer loaded. MODEL is `demo` or a folder.
+PYTHONPATH=. python tests/large_read.py FOLDER ROWS [SUFFIX [MODEL]] makes seeded rows of 1 KB in
+the folder (jsonl, csv or parquet), prepares them as a run does, in a process of its own, and prints
+what it took as JSON: memory is that of the process with all that help it, sampled; `idle` is that
+of the process before it begins, its libraries and tokenizer loaded. MODEL is `demo` or a folder.
 """
 
 import csv

@@ -16,10 +16,11 @@ from grads.selection import preview
 from grads.selection.filters import Filter
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
-from grads.store.files import SINGLE_SAMPLES, write_json, write_table
+from grads.store.files import SINGLE_SAMPLES, write_json, write_table, write_tables
 from grads.store.runs import Run, Status
 from studio import looks
 
+BLOCK = 100_000  # rows whose texts are made at once
 WORDS = "heart lung blood fever cough pain rest drink water sleep doctor child skin rash".split()
 
 
@@ -42,16 +43,8 @@ def make(path: Path, rows: int, clusters: int = 24) -> Run:
         "truncated": np.zeros(rows, bool),
     }
     write_table(run.scores_file, pa.table(columns))
-    pairs = [f"{a} and {b}" for a in WORDS for b in WORDS]
-    chosen = np.array(pairs)[rng.integers(0, len(pairs), rows)]
-    turn = pa.struct([("role", pa.string()), ("content", pa.large_string())])
-    turns = [
-        [{"role": "user", "content": f"{text}?"}, {"role": "assistant", "content": f"{text}, {i}."}]
-        for i, text in enumerate(chosen)
-    ]
     samples = {
         "sample_id": ids,
-        "turns": pa.array(turns, pa.large_list(turn)),
         "prompt_tokens": prompt,
         "response_tokens": response,
         "truncated": np.zeros(rows, bool),
@@ -60,7 +53,10 @@ def make(path: Path, rows: int, clusters: int = 24) -> Run:
             [pa.array(np.array(["a", "b", "c"])[rng.integers(0, 3, rows)])], names=["kind"]
         ),
     }
-    write_table(run.samples_file, pa.table(samples), SINGLE_SAMPLES)
+    table = pa.table(samples)
+    blocks = (table.slice(start, BLOCK) for start in range(0, rows, BLOCK))
+    said = (block.add_column(1, "turns", turns(rng, len(block))) for block in blocks)
+    write_tables(run.samples_file, said, SINGLE_SAMPLES)
     features = rng.normal(0, 1, (rows, 64)).astype(np.float32)
     cluster = rng.integers(0, clusters, rows).astype(np.int32)
     write_table(
@@ -86,6 +82,17 @@ def make(path: Path, rows: int, clusters: int = 24) -> Run:
     )
     run.write_status(Status(state="finished"))
     return run
+
+
+def turns(rng: np.random.Generator, rows: int) -> pa.Array:
+    """A question and an answer about two words for each of so many rows."""
+    pairs = np.array([f"{a} and {b}" for a in WORDS for b in WORDS])
+    chosen = pairs[rng.integers(0, len(pairs), rows)]
+    contents = np.stack([np.char.add(chosen, "?"), np.char.add(chosen, ".")], axis=1).ravel()
+    roles = pa.array(["user", "assistant"] * rows, pa.string())
+    fields = [roles, pa.array(contents, pa.large_string())]
+    said = pa.StructArray.from_arrays(fields, names=["role", "content"])
+    return pa.LargeListArray.from_arrays(pa.array(np.arange(0, 2 * rows + 1, 2)), said)
 
 
 def timed(what: str, work):

@@ -67,14 +67,19 @@ def select(
     allowed = _allowed(scores, options, columns or {}, cluster) & ~pinned
     allowed &= ~_members(scores, options.excluded, "exclude")
     keys = _keys(scores, options, ranking)
-    order = _best_first(keys, ranking.above_floor, allowed)
-    if options.deduplicate:
-        order = _one_of_each(order, duplicate_group, pinned)
     cost = np.ones(len(scores)) if options.budget_unit == "samples" else scores.response_tokens
-    usable = pinned.copy()
-    usable[order] = True
+    usable = allowed | pinned
+    if options.deduplicate:
+        order = _best_first(keys, ranking.above_floor, allowed)
+        order = _one_of_each(order, duplicate_group, pinned)
+        usable = pinned.copy()
+        usable[order] = True
     budget = _budget(options, ranking, usable, cost)
     left = budget - cost[pinned].sum()
+    if not options.deduplicate:
+        counted = options.budget_unit == "samples" and options.draw != "stratified"
+        count = int(max(left, 0)) if counted else None
+        order = _best_first(keys, ranking.above_floor, allowed, count)
     if options.draw == "stratified":
         if cluster is None:
             raise SelectionError("draw 'stratified' needs clusters, which this run has none of")
@@ -125,13 +130,35 @@ def _warnings(
     return warnings
 
 
-def _best_first(keys: np.ndarray, above_floor: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Allowed samples above the floor by key, then those below it; ties by sample id."""
-    parts = []
+def _best_first(
+    keys: np.ndarray, above_floor: np.ndarray, allowed: np.ndarray, count: int | None = None
+) -> np.ndarray:
+    """Allowed samples above the floor by key, then those below it; ties by sample id.
+
+    Where only the first `count` are asked for, these come first, in the order of their ids.
+    """
+    parts: list[np.ndarray] = []
     for member in (allowed & above_floor, allowed & ~above_floor):
         index = np.flatnonzero(member)
-        parts.append(index[descending(keys[index])])
+        left = None if count is None else max(count - sum(map(len, parts)), 0)
+        found = descending(keys[index]) if left is None else leading(keys[index], left)
+        parts.append(index[found])
     return np.concatenate(parts)
+
+
+def leading(keys: np.ndarray, count: int) -> np.ndarray:
+    """Places of the keys, those of the `count` highest before the others; of equal ones the first.
+
+    Missing ones are the lowest. Takes a fraction of the time of sorting them.
+    """
+    if not 0 < count < len(keys):
+        return np.arange(len(keys))
+    lowest_first = -keys
+    edge = np.partition(lowest_first, count - 1)[count - 1]
+    high = ~np.isnan(lowest_first) if np.isnan(edge) else lowest_first < edge
+    level = ~high if np.isnan(edge) else lowest_first == edge
+    high[np.flatnonzero(level)[: count - int(high.sum())]] = True
+    return np.concatenate([np.flatnonzero(high), np.flatnonzero(~high)])
 
 
 def descending(keys: np.ndarray) -> np.ndarray:
@@ -257,7 +284,9 @@ def _by_cluster(
     order: np.ndarray, cluster: np.ndarray, cost: np.ndarray, budget: float
 ) -> np.ndarray:
     """The budget shared over the clusters by size; what one cannot use goes to the others."""
-    groups = [order[cluster[order] == label] for label in np.unique(cluster[order])]
+    together = np.argsort(cluster[order], kind="stable")
+    ends = np.cumsum(np.bincount(cluster[order]))[:-1]
+    groups = [group for group in np.split(order[together], ends) if len(group)]
     sizes = np.array([cost[group].sum() for group in groups])
     if sizes.sum() <= budget:
         return order
@@ -268,7 +297,9 @@ def _by_cluster(
     shares[largest] += 1
     chosen = [_within(group, cost, share) for group, share in zip(groups, shares, strict=True)]
     taken = np.concatenate(chosen)
-    rest = order[~np.isin(order, taken)]  # with a budget in tokens, shares leave a remainder
+    free = np.ones(len(cluster), bool)
+    free[taken] = False
+    rest = order[free[order]]  # with a budget in tokens, shares leave a remainder
     return np.concatenate([taken, _within(rest, cost, budget - cost[taken].sum())])
 
 

@@ -75,7 +75,7 @@ def prepare(job: Job[Run]) -> None:
         max_length=max_length,
         counts=counts,
     )
-    _keep_template(run, tokenizer)
+    keep_template(run, tokenizer)
     shutil.rmtree(run.row_parts)
 
 
@@ -137,7 +137,7 @@ def _merge(
     write_tables(run.tokens_file, tokens, SINGLE_SAMPLES)
 
 
-def _keep_template(run: Run, tokenizer: Any) -> None:
+def keep_template(run: Run, tokenizer: Any) -> None:
     """Keep the chat template for exports, which load no tokenizer.
 
     Of a model with several, none is kept: which one a row took depends on its tools.

@@ -59,8 +59,10 @@ class RowParts:
             yield number, block
 
     def _made_together(self, blocks: Iterator[Numbered], processes: int) -> Iterator[Numbered]:
-        methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        context: Any = multiprocessing.get_context("spawn")
+        if "forkserver" in multiprocessing.get_all_start_methods():  # whose libraries all share
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])
         waiting: deque[tuple[Numbered, Future[None] | None]] = deque()
         pool = ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(self,))
         try:
