@@ -3,6 +3,7 @@
 import platform
 import shutil
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -223,12 +224,7 @@ def _cluster(job: Job[Run]) -> None:
     run, config = job.folder, job.folder.config()
     table = run.read_table(run.features_file, ["sample_id", "feature"])
     features = matrix(table["feature"])
-    samples = run.read_table(run.samples_file, ["sample_id", "turns"]).sort_by("sample_id")
-    in_pool = samples.filter(pc.is_in(samples["sample_id"], table["sample_id"]))
-    texts = [
-        " ".join(turn["content"] for turn in turns if turn["role"] != "system")
-        for turns in in_pool["turns"].to_pylist()
-    ]
+    texts = _Texts(run)
     found = topics.find_clusters(features, texts, config.seed, config.clusters)
     table = table.append_column("cluster", pa.array(found.label, pa.int32()))
     groups = pa.array(duplicates.near_duplicates(texts, config.seed))
@@ -241,3 +237,15 @@ def _cluster(job: Job[Run]) -> None:
         for number, (size, terms) in enumerate(zip(found.sizes, found.terms, strict=True))
     ]
     Topics(clusters=rows).write(run.clusters_file)
+
+
+class _Texts:
+    """What the pool's samples say, without the system's words, in order; read anew each time."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self._run.read_batches(self._run.samples_file, ["turns", "heldout"]):
+            for turns in batch.filter(pc.invert(batch["heldout"]))["turns"].to_pylist():
+                yield " ".join(turn["content"] for turn in turns if turn["role"] != "system")

@@ -25,6 +25,7 @@ from grads.errors import RunError, of_the_machine
 from grads.store.cost import RunCost
 from grads.store.files import (
     JSON_ESCAPES,
+    SINGLE_SAMPLES,
     member,
     open_table,
     read_json,
@@ -242,7 +243,7 @@ class Run(JobFolder):
     def read_batches(self, path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """A Parquet file of the run, some rows at a time; raises as `read_table` does."""
         with self._readable(path):
-            yield from open_table(path).iter_batches(columns=columns)
+            yield from open_table(path).iter_batches(SINGLE_SAMPLES, columns=columns)
 
     def column_names(self, path: Path) -> list[str]:
         """The columns of a Parquet file of the run; raises as `read_table` does."""
