@@ -53,11 +53,13 @@ def select(
     duplicate_group: np.ndarray | None = None,
     signal: Signal | None = None,
     value: np.ndarray | None = None,
+    noise: np.ndarray | None = None,
 ) -> Selection:
     """Choose the subset. `columns` are what bounds name, `cluster` (n,) labels, both optional.
 
     `duplicate_group` (n,) numbers near-duplicates alike, -1 for none. `signal` is measure_signal's
-    answer for the same scores and options, `value` (n,) the criterion's, where they are at hand.
+    answer for the same scores and options, `value` (n,) the criterion's, `noise` (n,) gumbel's,
+    where they are at hand.
 
     The same scores and options always give the same subset. Raises SelectionError for unknown
     columns, clusters or ids, and where a draw by cluster has no clusters.
@@ -66,7 +68,9 @@ def select(
     pinned = _members(scores, options.pins, "pin")
     allowed = _allowed(scores, options, columns or {}, cluster) & ~pinned
     allowed &= ~_members(scores, options.excluded, "exclude")
-    keys = _keys(scores, options, ranking)
+    keys = ranking.score
+    if options.by_lot:
+        keys = keys + (gumbel(scores.sample_id, options.seed) if noise is None else noise)
     cost = np.ones(len(scores)) if options.budget_unit == "samples" else scores.response_tokens
     usable = allowed | pinned
     if options.deduplicate:
@@ -77,8 +81,8 @@ def select(
     budget = _budget(options, ranking, usable, cost)
     left = budget - cost[pinned].sum()
     if not options.deduplicate:
-        counted = options.budget_unit == "samples" and options.draw != "stratified"
-        count = int(max(left, 0)) if counted else None
+        in_order = options.budget_unit == "tokens" or options.draw == "stratified"
+        count = None if in_order else int(max(left, 0))
         order = _best_first(keys, ranking.above_floor, allowed, count)
     if options.draw == "stratified":
         if cluster is None:
@@ -232,13 +236,6 @@ def _one_of_each(order: np.ndarray, group: np.ndarray | None, pinned: np.ndarray
     return np.asarray(order[keep & ((mine < 0) | ~np.isin(mine, group[pinned]))])
 
 
-def _keys(scores: Scores, options: SelectionConfig, ranking: Ranking) -> np.ndarray:
-    """What samples are sorted by: their scores, with Gumbel noise where the draw is random."""
-    if not options.by_lot:
-        return ranking.score
-    return np.asarray(ranking.score + gumbel(scores.sample_id, options.seed))
-
-
 def gumbel(sample_ids: np.ndarray, seed: int) -> np.ndarray:
     """(n,) standard Gumbel noise that depends on (seed, sample id) alone, so that draws nest."""
     state = np.asarray(sample_ids).astype(np.uint64) + np.uint64(1)
@@ -277,7 +274,7 @@ def _budget(
 
 def _within(order: np.ndarray, cost: np.ndarray, budget: float) -> np.ndarray:
     """The best samples that fit into the budget, in order, without leaving one out for its size."""
-    return order[np.cumsum(cost[order]) <= budget]
+    return order[: np.searchsorted(np.cumsum(cost[order]), budget, side="right")]
 
 
 def _by_cluster(
