@@ -244,6 +244,19 @@ def test_a_job_that_ends_between_blocks_goes_on_from_there(tmp_path, data, model
     assert contents(broken_off) == contents(whole)
 
 
+def test_data_that_change_while_they_are_read_are_told(tmp_path, model, monkeypatch):
+    data = tmp_path / "d.jsonl"
+    data.write_text(line(1) + line(2), encoding="utf-8")
+    merge = preparing._merge
+    monkeypatch.setattr(
+        preparing, "_merge", lambda *a, **k: data.write_text(line(1)) and merge(*a, **k)
+    )
+    run = run_of(tmp_path / "run", data, model)
+    with pytest.raises(DataError, match="changed while it was read"):
+        prepare(Job(run))
+    assert run.read_manifest().source.digest is None
+
+
 def parts_of(folder, tokenizer, made_from="a"):
     folder.mkdir(exist_ok=True)
     return RowParts(folder, made_from, LAYOUT, tokenizer, 64)

@@ -61,6 +61,10 @@ class Stream:
         """SHA-256 of the files, whole under any limit, or the fingerprint of a data set."""
         return self._digest_of()
 
+    def is_unchanged(self) -> bool:
+        """Whether what was read is still there: a later reading would else give other rows."""
+        return self._digest_of() == self.digest
+
     @property
     def name(self) -> str:
         """What people call it."""

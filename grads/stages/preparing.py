@@ -55,7 +55,11 @@ def prepare(job: Job[Run]) -> None:
     if not len(merged):
         raise nothing_usable(stream, layout, parts.read(0, KEPT).rejects[0])
     heldout = hold_out(merged.hashes, config.heldout, config.seed)
-    _merge(run, stream, parts, merged=merged, heldout=heldout)
+    try:
+        _merge(run, stream, parts, merged=merged, heldout=heldout)
+    finally:  # whatever may come of parts and rows that do not belong together
+        if not stream.is_unchanged():
+            raise DataError(f"{config.dataset} has changed while it was read: start again")
     counts = manifest.Counts(
         rows=stream.count,
         usable=len(merged),
