@@ -1,11 +1,14 @@
 """A finished run of many synthetic rows, to show that the dashboard stays fast.
 
-python tests/large_run.py FOLDER [ROWS] makes it and times what the pages ask for, on the server.
+python tests/large_run.py FOLDER [ROWS] makes it and times what the pages ask for, on the server;
+with `moves` behind it, the moves of a choice alone, on a run without texts and features.
 """
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,14 +19,16 @@ from grads.selection import preview
 from grads.selection.filters import Filter
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
-from grads.store.files import SINGLE_SAMPLES, write_json, write_table
+from grads.store.files import SINGLE_SAMPLES, write_json, write_table, write_tables
 from grads.store.runs import Run, Status
 from studio import looks
 
+BLOCK = 100_000  # rows whose texts are made at once
+T = TypeVar("T")
 WORDS = "heart lung blood fever cough pain rest drink water sleep doctor child skin rash".split()
 
 
-def make(path: Path, rows: int, clusters: int = 24) -> Run:
+def make(path: Path, rows: int, clusters: int = 24, texts: bool = True) -> Run:
     """Scores, samples, features and clusters as a run of `rows` samples would have them."""
     rng = np.random.default_rng(0)
     run = Run.create(RunConfig(dataset="large.jsonl"), path)
@@ -42,16 +47,8 @@ def make(path: Path, rows: int, clusters: int = 24) -> Run:
         "truncated": np.zeros(rows, bool),
     }
     write_table(run.scores_file, pa.table(columns))
-    pairs = [f"{a} and {b}" for a in WORDS for b in WORDS]
-    chosen = np.array(pairs)[rng.integers(0, len(pairs), rows)]
-    turn = pa.struct([("role", pa.string()), ("content", pa.large_string())])
-    turns = [
-        [{"role": "user", "content": f"{text}?"}, {"role": "assistant", "content": f"{text}, {i}."}]
-        for i, text in enumerate(chosen)
-    ]
     samples = {
         "sample_id": ids,
-        "turns": pa.array(turns, pa.large_list(turn)),
         "prompt_tokens": prompt,
         "response_tokens": response,
         "truncated": np.zeros(rows, bool),
@@ -60,15 +57,21 @@ def make(path: Path, rows: int, clusters: int = 24) -> Run:
             [pa.array(np.array(["a", "b", "c"])[rng.integers(0, 3, rows)])], names=["kind"]
         ),
     }
-    write_table(run.samples_file, pa.table(samples), SINGLE_SAMPLES)
-    features = rng.normal(0, 1, (rows, 64)).astype(np.float32)
+    table = pa.table(samples)
+    blocks = (table.slice(start, BLOCK) for start in range(0, rows, BLOCK))
+    if texts:
+        blocks = (block.add_column(1, "turns", turns(rng, len(block))) for block in blocks)
+    write_tables(run.samples_file, blocks, SINGLE_SAMPLES)
+    features = rng.normal(0, 1, (rows, 64 if texts else 1)).astype(np.float32)
     cluster = rng.integers(0, clusters, rows).astype(np.int32)
     write_table(
         run.features_file,
         pa.table(
             {
                 "sample_id": ids,
-                "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), 64),
+                "feature": pa.FixedSizeListArray.from_arrays(
+                    pa.array(features.ravel()), features.shape[1]
+                ),
                 "cluster": cluster,
                 "duplicate_group": np.full(rows, -1),
             }
@@ -88,10 +91,23 @@ def make(path: Path, rows: int, clusters: int = 24) -> Run:
     return run
 
 
-def timed(what: str, work):
-    started = time.perf_counter()
+def turns(rng: np.random.Generator, rows: int) -> pa.Array:
+    """A question and an answer about two words for each of so many rows."""
+    pairs = np.array([f"{a} and {b}" for a in WORDS for b in WORDS])
+    chosen = pairs[rng.integers(0, len(pairs), rows)]
+    contents = np.stack([np.char.add(chosen, "?"), np.char.add(chosen, ".")], axis=1).ravel()
+    roles = pa.array(["user", "assistant"] * rows, pa.string())
+    fields = [roles, pa.array(contents, pa.large_string())]
+    said = pa.StructArray.from_arrays(fields, names=["role", "content"])
+    return pa.LargeListArray.from_arrays(pa.array(np.arange(0, 2 * rows + 1, 2)), said)
+
+
+def timed(what: str, work: Callable[[], T]) -> T:
+    """Print what a piece of work took, waiting included and of this process's own."""
+    started, spent = time.perf_counter(), time.process_time()
     value = work()
-    print(f"{what:58s} {1000 * (time.perf_counter() - started):7.0f} ms")
+    waited, own = time.perf_counter() - started, time.process_time() - spent
+    print(f"{what:58s} {1000 * waited:7.0f} ms, {1000 * own:7.0f} ms of a processor")
     return value
 
 
@@ -103,27 +119,35 @@ def explore(pool: Pool, matching: np.ndarray) -> None:
     looks.views_of(pool, look, Filter(), matching)
 
 
-def main(path: Path, rows: int) -> None:
-    """Make the run where it is not there, and time a visit."""
-    run = Run(path) if (path / "config.json").exists() else make(path, rows)
+def main(path: Path, rows: int, texts: bool) -> None:
+    """Make the run where it is not there, and time a visit, or the moves alone."""
+    run = Run(path) if (path / "config.json").exists() else make(path, rows, texts=texts)
     pool = timed("open: scores", lambda: api.load_pool(run))
     everything = np.ones(len(pool), bool)
-    timed("open: columns, topics, pictures", lambda: explore(pool, everything))
-    mask = timed("search all texts", lambda: pool.matching(Filter(text="lung and cough")))
-    timed("pictures of what was found", lambda: explore(pool, mask))
+    if texts:
+        timed("open: columns, topics, pictures", lambda: explore(pool, everything))
+        mask = timed("search all texts", lambda: pool.matching(Filter(text="lung and cough")))
+        timed("pictures of what was found", lambda: explore(pool, mask))
     timed("first selection (density of the pair)", lambda: preview.preview(pool, at(10)))
     timed("move of the budget, 10% to 50%", lambda: preview.preview(pool, at(50)))
+    timed("the same in tokens", lambda: preview.preview(pool, at(50, budget_unit="tokens")))
     timed("move of the focus", lambda: preview.preview(pool, at(50, focus=0.3)))
     timed("move of the typicality", lambda: preview.preview(pool, at(50, typicality=0.5)))
+    timed("the same drawn topic by topic", lambda: preview.preview(pool, at(50, draw="stratified")))
     shown = preview.preview(pool, at(10))
+    preview.coverage(pool, shown, "found topic")  # reads the columns
     timed("coverage by topic", lambda: preview.coverage(pool, shown, "found topic"))
-    timed("read 50 samples", lambda: run.read_samples(list(range(0, rows, rows // 50))))
-    timed("nearest in content", lambda: pool.neighbours(7, everything, 3))
+    size = run.scores_file.stat().st_size
+    print(f"{'scores.parquet, bytes a sample':58s} {size / rows:7.1f}")
+    if texts:
+        timed("read 50 samples", lambda: run.read_samples(list(range(0, rows, rows // 50))))
+        timed("nearest in content", lambda: pool.neighbours(7, everything, 3))
 
 
-def at(percent: float, **options: float) -> SelectionConfig:
+def at(percent: float, **options: float | str) -> SelectionConfig:
     return SelectionConfig.parse({"ratio": percent / 100, **options})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000)
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000
+    main(Path(sys.argv[1]), count, texts=sys.argv[3:] != ["moves"])

@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from grads.config.run import RunConfig
 from grads.data.chat import PLAIN_TEMPLATE, encode
 from grads.data.layouts import LAYOUTS, conversation, recognise
-from grads.data.prepare import _scalar_columns, hold_out, prepare
+from grads.data.own import OwnColumns
+from grads.data.prepare import hold_out, prepare
 from grads.data.sources import Source, read_source
 from grads.data.turns import Turn, Unusable
 from grads.errors import ConfigError, DataError
@@ -843,8 +844,9 @@ def test_more_than_two_gib_of_text_is_one_column():
     """Arrow's plain strings hold 2 GiB; what exceeds them came in chunks that no table takes."""
     long = "x" * 2**27
     rows = [{"question": "why?", "note": long, "count": i} for i in range(17)]
-    columns = _scalar_columns(rows, {"question"}, texts_only=False)
-    struct = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+    own = OwnColumns({"prompt": "question"}, texts_only=False)
+    own.see(rows)
+    struct = own.array(rows)
     assert pc.sum(pc.binary_length(struct.field("note"))).as_py() == 17 * 2**27
 
 

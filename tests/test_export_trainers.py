@@ -23,7 +23,7 @@ from grads.engine.models import load_tokenizer
 from grads.errors import ExportError
 from grads.export.rows import Subset, count_lines
 from grads.export.write import changed_lines
-from grads.stages.run import _keep_template
+from grads.stages.preparing import keep_template
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -355,7 +355,7 @@ def test_a_run_keeps_the_template_it_was_scored_with(tmp_path):
     run = demo_run(tmp_path)
     _, before = api.export_selection(run, "grads-10", "trl"), run.exports / "grads-10" / "trl"
     assert "chat_template_path" not in settings_of(before, "trl")
-    _keep_template(run, load_tokenizer("demo"))
+    keep_template(run, load_tokenizer("demo"))
     api.export_selection(run, "grads-10", "trl")
     settings = settings_of(before, "trl")
     assert settings["completion_only_loss"]
@@ -368,8 +368,8 @@ def test_a_run_keeps_the_template_it_was_scored_with(tmp_path):
 def test_a_model_with_several_templates_leaves_none(tmp_path):
     run = demo_run(tmp_path)
     tokenizer = tokenizer_of("chatml")
-    _keep_template(run, tokenizer)
+    keep_template(run, tokenizer)
     assert run.template_file.read_text() == tokenizer.chat_template
     tokenizer.chat_template = {"default": "a", "tool_use": "b"}
-    _keep_template(run, tokenizer)
+    keep_template(run, tokenizer)
     assert not run.template_file.exists()

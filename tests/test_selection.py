@@ -9,7 +9,7 @@ from grads.errors import ConfigError, SelectionError
 from grads.selection.density import bandwidth_factor, leave_one_out
 from grads.selection.options import SelectionConfig
 from grads.selection.scores import Scores
-from grads.selection.select import gumbel, rank, select
+from grads.selection.select import gumbel, leading, rank, select
 
 
 def make_scores(x, tokens=None, head=None, seed=0):
@@ -422,3 +422,15 @@ def test_unknown_columns_clusters_and_ids_are_refused():
     ):
         with pytest.raises(SelectionError, match=message):
             select(scores, options(**values), {}, np.zeros(30, int))
+
+
+@given(
+    keys=st.lists(st.sampled_from([0.0, 1.0, 1.5, 2.0, -1.0, np.nan]), min_size=1, max_size=12),
+    count=st.integers(0, 13),
+)
+def test_the_leading_samples_are_those_that_sorting_puts_first(keys, count):
+    """Ties by their order, missing ones last: beside plain sorting."""
+    expected = np.argsort(-np.array(keys), kind="stable")[:count]
+    found = leading(np.array(keys), count)
+    assert sorted(found) == list(range(len(keys)))
+    assert set(found[:count]) == set(expected)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from grads.config.run import RunConfig
+from grads.data.blocks import Source
 from grads.data.layouts import recognise
 from grads.data.prepare import Prepared, prepare
-from grads.data.sources import Source, read_source
+from grads.data.sources import read_source
 from grads.errors import DataError
 
 

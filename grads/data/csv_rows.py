@@ -2,10 +2,11 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Any
 
-from grads.data.reading import ESCAPED, not_utf8, text_of
-from grads.data.rows import Part
+from grads.data.reading import ESCAPED, DataFile, not_utf8, text_of
+from grads.data.rows import Broken, Item, Part, found, in_parts
 from grads.errors import DataError
 
 csv.field_size_limit(2**31 - 1)  # the default of 128 KB is less than one long document
@@ -13,39 +14,43 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 HEAD = 2**16  # characters in which the header ends
 
 
-def read_csv(data: bytes, name: str, limit: int | None, delimiter: str | None = None) -> Part:
+def read_csv(data: DataFile, limit: int | None, delimiter: str | None = None) -> Iterator[Part]:
     """The rows of a CSV file; `delimiter` is told by the header where none is given.
 
     Raises DataError where the header itself cannot be used.
     """
-    text = text_of(data)
-    delimiter = delimiter or max(DELIMITERS, key=lambda mark: _columns(text[:HEAD], mark))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
-    header = _header(reader, name)
-    escaped = ESCAPED.search(text) is not None
-    part, number = Part(limit, texts_only=True), 0
-    while not part.full:
-        line = reader.line_num + 1
-        try:
-            values = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            part.refuse(number, line, *_why(error, line, reader.line_num))
+    if delimiter is None:
+        head = text_of(data.head(4 * HEAD))[:HEAD]
+        delimiter = max(DELIMITERS, key=lambda mark: _columns(head, mark))
+    return in_parts(_records(data, delimiter), limit, texts_only=True)
+
+
+def _records(data: DataFile, delimiter: str) -> Iterator[Item]:
+    number = 0
+    with io.TextIOWrapper(data.open(), "utf-8-sig", "surrogateescape", newline="") as text:
+        reader = csv.reader(text, strict=True, delimiter=delimiter)
+        header = _header(reader, data.path.name)
+        while True:
+            line = reader.line_num + 1
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Broken(number, line, *_why(error, line, reader.line_num))
+                number += 1
+                continue
+            if not values:  # a blank line
+                continue
+            if ESCAPED.search("".join(values)):
+                yield Broken(number, line, *not_utf8(_bytes_of(values)))
+            elif len(values) != len(header):
+                reason = f"it has {len(values)} fields where the header has {len(header)}"
+                advice = f"quote fields that hold {DELIMITERS[delimiter]} or line breaks"
+                yield Broken(number, line, reason, advice)
+            else:
+                yield found(number, line, dict(zip(header, values, strict=True)))
             number += 1
-            continue
-        if not values:  # a blank line
-            continue
-        if escaped and ESCAPED.search("".join(values)):
-            part.refuse(number, line, *not_utf8(_bytes_of(values)))
-        elif len(values) != len(header):
-            reason = f"it has {len(values)} fields where the header has {len(header)}"
-            advice = f"quote fields that hold {DELIMITERS[delimiter]} or line breaks"
-            part.refuse(number, line, reason, advice)
-        else:
-            part.take(number, line, dict(zip(header, values, strict=True)))
-        number += 1
-    return part
 
 
 def _bytes_of(fields: list[str]) -> bytes:

@@ -3,18 +3,20 @@
 Which of these a file holds is told by what is in it, as its suffix often says another.
 """
 
-import io
+import codecs
 import json
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from grads.data.reading import ESCAPED, not_utf8, text_of
-from grads.data.rows import AS_OBJECT, Part, excerpt, is_turn
+from grads.data.reading import ESCAPED, DataFile, not_utf8, text_of
+from grads.data.rows import AS_OBJECT, Broken, Item, Part, excerpt, found, in_parts, is_turn
 
 SPACE = re.compile(r"[ \t\r\n]*")
 APART = re.compile(r"[ \t\r\n,]*")  # what may stand between objects that follow each other
-FIRST_LINE = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*([^\n]*)")
+BEGINNING = 2**20  # bytes in which a first value is looked for; twice as many where it goes on
+NEAR = 64  # characters before the end of what was read in which an error may be the cut's
 CORRECT = "correct or remove it"
 
 
@@ -33,46 +35,66 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def read_json(data: bytes, limit: int | None) -> Part:
-    """The rows of a JSON or JSONL file."""
+def read_json(data: DataFile, limit: int | None) -> Iterator[Part]:
+    """The rows of a JSON or JSONL file.
+
+    Lines are read one by one; what stands in an array, in an object or one behind the other is
+    read whole, as its text, before its first row.
+    """
     if _an_object_a_line(data):
-        return _from_lines(data, limit)
-    text = text_of(data)
+        return in_parts(_from_lines(data), limit)
+    text = text_of(data.read())
     if text.startswith("{", _behind(SPACE, text, 0)):
         try:
-            return _from_object(DECODER.decode(text), limit, ESCAPED.search(text) is not None)
+            whole = DECODER.decode(text)
         except (ValueError, RecursionError):  # several objects, or a broken one
             pass
-    return _from_values(text, limit)
+        else:
+            key = _key_of_rows(whole)
+            rows = whole[key] if key else [whole]
+            return in_parts(_from_object(rows, ESCAPED.search(text) is not None), limit, key=key)
+    return in_parts(_from_values(text), limit)
 
 
-def _an_object_a_line(data: bytes) -> bool:
+def _an_object_a_line(data: DataFile) -> bool:
     """Whether each line is a row: the first is a whole value, or broken by itself."""
-    found = FIRST_LINE.match(data)
-    assert found is not None  # the pattern fits anything
-    first = found[1].strip()
-    more = re.compile(rb"\S").search(data, found.end())
+    with data.open() as file:
+        lines = (
+            line.removeprefix(codecs.BOM_UTF8) if n == 0 else line for n, line in enumerate(file)
+        )
+        first = next((line.strip() for line in lines if line.strip(b" \t\r\n")), b"")
+        more = any(line.strip() for line in file)
     if first.startswith(b"[") and not more:
         return False
     try:
         value = json.loads(first)
     except (ValueError, RecursionError):
         return not _goes_on(first, data)
-    return bool(more) or _key_of_rows(value) is None
+    return more or _key_of_rows(value) is None
 
 
-def _goes_on(first: bytes, data: bytes) -> bool:
+def _goes_on(first: bytes, data: DataFile) -> bool:
     """Whether a first line that is no value begins one of several lines, or several values."""
     if not first.startswith(b"{") or first == b"{":
         return first.startswith((b"[", b"{"))
-    text = text_of(data)
-    start = _behind(SPACE, text, 0)
-    try:
-        _, end = DECODER.raw_decode(text, start)
-    except (ValueError, RecursionError):
-        return False
-    behind = _behind(APART, text, end)
-    return "\n" in text[start:end] or behind == len(text) or text[behind] == "{"
+    size = BEGINNING
+    while True:
+        head = data.head(size)
+        text, whole = text_of(head), len(head) < size
+        start = _behind(SPACE, text, 0)
+        try:
+            _, end = DECODER.raw_decode(text, start)
+        except json.JSONDecodeError as error:
+            cut = error.msg.startswith("Unterminated") or error.pos + NEAR > len(text)
+            if whole or not cut:
+                return False
+        except (ValueError, RecursionError):
+            return False
+        else:
+            behind = _behind(APART, text, end)
+            if whole or behind < len(text):
+                return "\n" in text[start:end] or behind == len(text) or text[behind] == "{"
+        size *= 2
 
 
 def _behind(pattern: re.Pattern[str], text: str, place: int) -> int:
@@ -94,43 +116,34 @@ def _key_of_rows(value: Any) -> str | None:
     return keys[0]
 
 
-def _from_lines(data: bytes, limit: int | None) -> Part:
-    part = Part(limit)
-    for number, line in enumerate(io.BytesIO(data)):  # cuts at \n only, unlike bytes.splitlines
-        if part.full:
-            break
-        part.size = number + 1
-        try:
-            text = line.decode("utf-8-sig" if number == 0 else "utf-8").strip()
-        except UnicodeDecodeError:
-            part.refuse(number, number + 1, *not_utf8(line))
-            continue
-        if not text:
-            continue
-        try:
-            value = DECODER.decode(text)
-        except (ValueError, RecursionError) as error:
-            place = f"character {getattr(error, 'colno', 1)}"
-            part.refuse(number, number + 1, *_why(text, 0, error, place))
-        else:
-            part.take(number, number + 1, value, line)
-    return part
+def _from_lines(data: DataFile) -> Iterator[Item]:
+    with data.open() as file:
+        for number, line in enumerate(file):  # cuts at \n only, unlike bytes.splitlines
+            try:
+                text = line.decode("utf-8-sig" if number == 0 else "utf-8").strip()
+            except UnicodeDecodeError:
+                yield Broken(number, number + 1, *not_utf8(line))
+                continue
+            if not text:
+                yield None
+                continue
+            try:
+                value = DECODER.decode(text)
+            except (ValueError, RecursionError) as error:
+                place = f"character {getattr(error, 'colno', 1)}"
+                yield Broken(number, number + 1, *_why(text, 0, error, place))
+            else:
+                yield found(number, number + 1, value, line)
 
 
-def _from_object(whole: dict[str, Any], limit: int | None, escaped: bool) -> Part:
-    """An object that is all there is: it holds the rows, or is one.
-
-    `escaped` tells that some of its bytes are no UTF-8.
-    """
-    key = _key_of_rows(whole)
-    part = Part(limit, key=key)
-    for number, row in enumerate(whole[key][:limit] if key else [whole]):
+def _from_object(rows: list[Any], escaped: bool) -> Iterator[Item]:
+    """The rows of an object that is all there is; `escaped`: some of its bytes are no UTF-8."""
+    for number, row in enumerate(rows):
         text = json.dumps(row, ensure_ascii=False) if escaped else ""
         if ESCAPED.search(text):
-            part.refuse(number, None, *not_utf8(_bytes_of(text)))
+            yield Broken(number, None, *not_utf8(_bytes_of(text)))
         else:
-            part.take(number, None, row)
-    return part
+            yield found(number, None, row)
 
 
 def _bytes_of(text: str) -> bytes:
@@ -138,19 +151,18 @@ def _bytes_of(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _from_values(text: str, limit: int | None) -> Part:
+def _from_values(text: str) -> Iterator[Item]:
     """Values of an array, or one after the other.
 
     Behind a broken one, the next that begins a line with the same indent is looked for.
     """
-    part = Part(limit)
     place = _behind(SPACE, text, 0)
     array = text.startswith("[", place)
     indent = None if array else ""
     if array:
         place = _behind(SPACE, text, place + 1)
     number, line, end = 0, 1, 0
-    while not part.full:
+    while True:
         gap = text[end:place]
         line += gap.count("\n")
         if "\n" in gap:
@@ -160,39 +172,38 @@ def _from_values(text: str, limit: int | None) -> Part:
             if behind < len(text):
                 line += text.count("\n", place, behind)
                 reason = f"behind the array follows {excerpt(text[behind : behind + 99])}"
-                part.refuse(number, line, reason, "put it into a file of its own")
+                yield Broken(number, line, reason, "put it into a file of its own")
             break
         if place == len(text):
             if array:
                 reason = "the file ends inside the array, without its ]"
-                part.refuse(number, line, reason, "get the whole file")
+                yield Broken(number, line, reason, "get the whole file")
             break
         try:
             value, end = DECODER.raw_decode(text, place)
         except _TwiceError as error:
             _, end = json.JSONDecoder().raw_decode(text, place)
-            part.refuse(number, line, *_why(text, place, error, ""))
+            yield Broken(number, line, *_why(text, place, error, ""))
             line += text.count("\n", place, end)
             place = _behind(APART, text, end)
         except (ValueError, RecursionError) as error:
             at = f"line {getattr(error, 'lineno', line)}, column {getattr(error, 'colno', 1)}"
             reason, advice = _why(text, place, error, at)
-            found = text.find(f"\n{indent}{{", place) if indent is not None else -1
-            if found < 0:
-                part.refuse(number, line, f"{reason}; nothing behind it is read", advice)
+            next_one = text.find(f"\n{indent}{{", place) if indent is not None else -1
+            if next_one < 0:
+                yield Broken(number, line, f"{reason}; nothing behind it is read", advice)
                 break
-            part.refuse(number, line, reason, advice)
-            line += text.count("\n", place, found)
-            end, place = found, found + 1 + len(indent or "")
+            yield Broken(number, line, reason, advice)
+            line += text.count("\n", place, next_one)
+            end, place = next_one, next_one + 1 + len(indent or "")
         else:
             if ESCAPED.search(text, place, end):
-                part.refuse(number, line, *not_utf8(_bytes_of(text[place:end])))
+                yield Broken(number, line, *not_utf8(_bytes_of(text[place:end])))
             else:
-                part.take(number, line, value)
+                yield found(number, line, value)
             line += text.count("\n", place, end)
             place = _behind(APART, text, end)
         number += 1
-    return part
 
 
 def _why(text: str, start: int, error: Exception, at: str) -> tuple[str, str]:

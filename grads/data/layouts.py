@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grads.config.run import RunConfig
+from grads.data.blocks import Row, Source
 from grads.data.messages import messages_of, text_of
-from grads.data.sources import Row, Source
+from grads.data.stream import Stream
 from grads.data.turns import Turn, Unusable
 from grads.errors import LayoutError
 
@@ -94,10 +95,9 @@ def recognise(
     raise LayoutError(_no_layout(columns, row or {}))
 
 
-def recognise_in(source: Source, config: RunConfig) -> Layout:
+def recognise_in(source: Source | Stream, config: RunConfig) -> Layout:
     """The layout of a data set under a run's settings; raises LayoutError if there is none."""
-    first = next((row for row in source.rows if row), None)
-    return recognise(source.columns, config.columns, config.layout, first)
+    return recognise(source.columns, config.columns, config.layout, source.first_row)
 
 
 def _beside(roles: dict[str, str], columns: list[str]) -> dict[str, str]:
@@ -155,14 +155,6 @@ def _no_layout(columns: list[str], row: dict[str, Any]) -> str:
         f"the columns {there} fit no known layout ({known}): map them by hand,"
         f" --map prompt=COLUMN --map response=COLUMN or --map messages=COLUMN{hint}"
     )
-
-
-def unused(rows: list[dict[str, Any]], layout: Layout) -> list[str]:
-    """Columns of text, lists or labels that the layout has no use for."""
-    used = set(layout.roles.values())
-    kinds = (str, bool, list, dict)
-    names = dict.fromkeys(key for row in rows for key in row if key not in used)
-    return [name for name in names if any(isinstance(row.get(name), kinds) for row in rows)]
 
 
 def conversation(row: Row, layout: Layout) -> Conversation:

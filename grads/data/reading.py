@@ -2,8 +2,11 @@
 
 import codecs
 import hashlib
+import io
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 
@@ -70,38 +73,68 @@ def suffix_of(path: Path) -> str:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def content(path: Path) -> tuple[bytes, str]:
-    """The bytes of a data file, unpacked and text as UTF-8, and the SHA-256 of the file.
-
-    Raises DataError, with what to do, where the file is not what its name says.
-    """
+    """SHA-256 of a file's bytes; raises DataError where it cannot be read."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    found = hashlib.sha256(data).hexdigest()
-    suffix = suffix_of(path)
-    if path.suffix.lower() in PACKED:
-        data = _unpacked(path, data)
-    looks = looks_like(data)
-    if suffix == ".parquet" and (not looks or data.startswith(b"PAR1")):
-        return data, found
-    if suffix in KINDS and _is_utf16(data):
-        return _from_utf16(data), found
-    if looks:
-        raise DataError(f"{path.name} is {looks[0]}: {looks[1]}")
-    if suffix not in KINDS:
-        raise DataError(
-            f"{path.name} has an unknown format '{suffix}': use {', '.join(KINDS)} (also .gz or"
-            " .zst of them, as data.jsonl.gz), a folder of such files, a save_to_disk folder or a"
-            " hub id"
-        )
-    return data, found
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A data file that is read from its beginning as often as it is opened."""
+
+    path: Path
+    utf16: bool = False
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The file at a path; raises DataError, with what to do, if it is not what its name says.
+
+        So does reading one that is damaged within its packing, where the damage is come to.
+        """
+        try:
+            head = cls(path).head(HEAD)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from None
+        suffix, looks = suffix_of(path), looks_like(head)
+        if suffix == ".parquet" and (not looks or head.startswith(b"PAR1")):
+            return cls(path)
+        if suffix in KINDS and _is_utf16(head):
+            return cls(path, utf16=True)
+        if looks:
+            raise DataError(f"{path.name} is {looks[0]}: {looks[1]}")
+        if suffix not in KINDS:
+            raise DataError(
+                f"{path.name} has an unknown format '{suffix}': use {', '.join(KINDS)} (also .gz"
+                " or .zst of them, as data.jsonl.gz), a folder of such files, a save_to_disk folder"
+                " or a hub id"
+            )
+        return cls(path)
+
+    @property
+    def packed(self) -> bool:
+        """Whether what is read is not what lies on the disk."""
+        return self.path.suffix.lower() in PACKED
+
+    def open(self) -> BinaryIO:
+        """Its bytes, unpacked, and text as UTF-8; text in UTF-16 is read whole for that."""
+        file = io.BufferedReader(_Unpacked(self.path)) if self.packed else self.path.open("rb")
+        if not self.utf16:
+            return file
+        with file:
+            return io.BytesIO(_from_utf16(file.read()))
+
+    def head(self, size: int) -> bytes:
+        """Its first bytes, unpacked."""
+        with self.open() as file:
+            return file.read(size)
+
+    def read(self) -> bytes:
+        """All of its bytes, unpacked."""
+        with self.open() as file:
+            return file.read()
 
 
 def looks_like(data: bytes) -> tuple[str, str] | None:
@@ -115,27 +148,46 @@ def looks_like(data: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _unpacked(path: Path, data: bytes) -> bytes:
-    packing, magic = PACKED[path.suffix.lower()]
-    if not data.startswith(magic):
-        what, advice = looks_like(data) or ("plain text", f"name it {path.stem}")
-        if not data:
-            what, advice = "empty", "download or pack it again"
-        raise DataError(f"{path.name} is named as packed with {packing} but is {what}: {advice}")
-    most = max(MOST_UNPACKED, MOST_TIMES * len(data))
-    try:
-        with pa.CompressedInputStream(pa.BufferReader(data), packing) as file:
-            unpacked = bytes(file.read(most + 1))
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        what = "is cut short" if "Truncated" in reason else f"is damaged ({reason})"
-        raise DataError(f"{path.name} {what}: download or pack it again") from None
-    if len(unpacked) > most:
-        raise DataError(
-            f"{path.name} unpacks to more than {MOST_TIMES} times its size, as no data do: give it"
-            " unpacked, where you trust it"
-        )
-    return unpacked
+class _Unpacked(io.RawIOBase):
+    """What a packed file holds, as it comes."""
+
+    def __init__(self, path: Path) -> None:
+        packing, magic = PACKED[path.suffix.lower()]
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        if not head.startswith(magic):
+            what, advice = looks_like(head) or ("plain text", f"name it {path.stem}")
+            if not head:
+                what, advice = "empty", "download or pack it again"
+            raise DataError(
+                f"{path.name} is named as packed with {packing} but is {what}: {advice}"
+            )
+        self._name, self._left = path.name, max(MOST_UNPACKED, MOST_TIMES * path.stat().st_size)
+        self._file = pa.CompressedInputStream(pa.PythonFile(path.open("rb")), packing)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._file.read(len(buffer))
+        except OSError as error:
+            reason = str(error).splitlines()[0]
+            what = "is cut short" if "Truncated" in reason else f"is damaged ({reason})"
+            raise DataError(f"{self._name} {what}: download or pack it again") from None
+        self._left -= len(data)
+        if self._left < 0:
+            raise DataError(
+                f"{self._name} unpacks to more than {MOST_TIMES} times its size, as no data do:"
+                " give it unpacked, where you trust it"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 def _is_utf16(data: bytes) -> bool:

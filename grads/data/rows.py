@@ -1,11 +1,13 @@
 """What reading one file gives: its rows, and those that could not be read, in the order found."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+BLOCK = 1_000  # rows that are read, and then tokenised, at once
 AS_OBJECT = "write it as {column: value, ...}"
 KINDS = {list: "a list", bool: "a truth value", int: "a number", float: "a number"}
 
@@ -20,17 +22,35 @@ class Broken:
     advice: str
 
 
+class Found(NamedTuple):
+    """A row: its 0-based id, its line where the format has lines, itself where it is a line."""
+
+    sample_id: int
+    line: int | None
+    row: dict[str, Any]
+    raw: bytes | None
+
+
+Item = Found | Broken | None  # None: a line that holds no row, and counts as a line
+
+
+def found(sample_id: int, line: int | None, value: Any, raw: bytes | None = None) -> Found | Broken:
+    """An object as a row; anything else is refused, with what it is."""
+    if isinstance(value, dict):
+        return Found(sample_id, line, value, raw)
+    return Broken(sample_id, line, *_what_it_is(value))
+
+
 @dataclass
 class Part:
-    """One file's rows. Lines and raw bytes are those of every row, or of none."""
+    """Up to BLOCK rows of one file. Lines and raw bytes are those of every row, or of none."""
 
-    limit: int | None = None
     ids: list[int] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)  # 1-based, where the format has lines
     raw: list[bytes] = field(default_factory=list)  # where a row is a line
     broken: list[Broken] = field(default_factory=list)
-    size: int = 0  # ids that the file takes: its lines, or its records
+    size: int = 0  # ids that the file takes up to here: its lines, or its records
     table: pa.Table | None = None  # the rows with their own types
     key: str | None = None  # of the list that holds the rows, in a JSON object
     texts_only: bool = False
@@ -39,28 +59,33 @@ class Part:
         """Rows read, the broken ones included."""
         return len(self.rows) + len(self.broken)
 
-    @property
-    def full(self) -> bool:
-        """Whether no further row is wanted."""
-        return self.limit is not None and len(self) >= self.limit
+    def add(self, item: Item) -> None:
+        """Take what was found next."""
+        self.size = self.size + 1 if item is None else item.sample_id + 1
+        if isinstance(item, Broken):
+            self.broken.append(item)
+        elif item is not None:
+            self.ids.append(item.sample_id)
+            self.rows.append(item.row)
+            if item.line is not None:
+                self.lines.append(item.line)
+            if item.raw is not None:
+                self.raw.append(item.raw)
 
-    def take(self, sample_id: int, line: int | None, value: Any, raw: bytes | None = None) -> None:
-        """Keep an object as a row; anything else is refused, with what it is."""
-        self.size = sample_id + 1
-        if not isinstance(value, dict):
-            self.refuse(sample_id, line, *_what_it_is(value))
-            return
-        self.ids.append(sample_id)
-        self.rows.append(value)
-        if line is not None:
-            self.lines.append(line)
-        if raw is not None:
-            self.raw.append(raw)
 
-    def refuse(self, sample_id: int, line: int | None, reason: str, advice: str) -> None:
-        """Note a row that cannot be used."""
-        self.size = sample_id + 1
-        self.broken.append(Broken(sample_id, line, reason, advice))
+def in_parts(items: Iterator[Item], limit: int | None, **about: Any) -> Iterator[Part]:
+    """Rows as they come, in parts; nothing behind the limit is asked for. `about` is of each."""
+    part, left = Part(**about), limit
+    for item in items:
+        part.add(item)
+        if item is not None and left is not None:
+            left -= 1
+            if left == 0:
+                break
+        if len(part) == BLOCK:
+            yield part
+            part = Part(size=part.size, **about)
+    yield part
 
 
 def excerpt(text: str) -> str:

@@ -1,6 +1,7 @@
 """Tables with types of their own: Parquet, save_to_disk folders and hub data sets."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 from grads.config.base import is_name
 from grads.config.run import RunConfig
 from grads.data.places import choose
-from grads.data.rows import Part
+from grads.data.reading import DataFile
+from grads.data.rows import BLOCK, Broken, Found, Part
 from grads.errors import DataError
 
 # What Arrow raises of values that have no meaning: text of other bytes, a date of no calendar.
@@ -19,13 +21,21 @@ from grads.errors import DataError
 UNREADABLE = (ValueError, LookupError, OverflowError, pa.ArrowException, NotImplementedError)
 
 
-def from_parquet(data: bytes, name: str, limit: int | None) -> Part:
-    """The rows of a Parquet file."""
+def from_parquet(data: DataFile, limit: int | None) -> Iterator[Part]:
+    """The rows of a Parquet file; one that is packed is unpacked whole."""
+    return _parts(_of_parquet(data), data.path.name, limit)
+
+
+def _of_parquet(data: DataFile) -> Iterator[pa.Table]:
     try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read()
+        with pa.BufferReader(data.read()) if data.packed else data.path.open("rb") as bytes_:
+            file = pq.ParquetFile(bytes_)
+            yield file.schema_arrow.empty_table()
+            for batch in file.iter_batches(BLOCK):
+                yield pa.Table.from_batches([batch])
     except (*UNREADABLE, OSError) as error:
-        raise DataError(f"{name} is not a readable Parquet file ({_first_line(error)})") from None
-    return _part(table.slice(0, limit), name)
+        reason = _first_line(error)
+        raise DataError(f"{data.path.name} is not a readable Parquet file ({reason})") from None
 
 
 def is_saved(path: Path) -> bool:
@@ -35,8 +45,8 @@ def is_saved(path: Path) -> bool:
     )
 
 
-def from_saved(path: Path, config: RunConfig) -> tuple[Part, str]:
-    """The rows of a save_to_disk folder, and their fingerprint."""
+def saved(path: Path, config: RunConfig) -> Any:
+    """The data set of a save_to_disk folder."""
     from datasets import DatasetDict, load_from_disk
 
     try:
@@ -48,8 +58,7 @@ def from_saved(path: Path, config: RunConfig) -> tuple[Part, str]:
         raise DataError(f"cannot load the data set in {path}: {_first_line(error)}") from error
     if isinstance(loaded, DatasetDict):
         loaded = loaded[choose(path.name, list(loaded), config.split)]
-    table = loaded.with_format("arrow")[:]
-    return _part(table.slice(0, config.limit), path.name), loaded._fingerprint
+    return loaded
 
 
 def _refuse_files_elsewhere(path: Path) -> None:
@@ -77,8 +86,8 @@ def _inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def from_hub(config: RunConfig) -> tuple[Part, str]:
-    """The rows of a hub data set, and their fingerprint."""
+def on_hub(config: RunConfig) -> Any:
+    """A data set of the hub."""
     from datasets import load_dataset
 
     try:
@@ -90,52 +99,70 @@ def from_hub(config: RunConfig) -> tuple[Part, str]:
             f"cannot load '{config.dataset}', which is no file here, from the hub:"
             f" {_first_line(error)}; check the id, the network, --split and --revision"
         ) from error
-    chosen = loaded[choose(config.dataset, list(loaded), config.split)]
-    return _part(chosen.with_format("arrow")[: config.limit], config.dataset), chosen._fingerprint
+    return loaded[choose(config.dataset, list(loaded), config.split)]
 
 
-def joined(tables: dict[str, pa.Table]) -> pa.Table:
-    """The tables of several files as one, with the columns of all, by file name."""
-    if len(tables) == 1:
-        return next(iter(tables.values()))
+def from_dataset(loaded: Any, name: str, limit: int | None) -> Iterator[Part]:
+    """The rows of a data set, as the package datasets holds them."""
+    rows = loaded.with_format("arrow")
+    starts = range(0, max(len(loaded), 1), BLOCK)
+    return _parts((rows[start : start + BLOCK] for start in starts), name, limit)
+
+
+def joined(tables: list[pa.Table], files: Iterable[str]) -> pa.Table:
+    """The tables of several files as one, with the columns of all."""
     try:
-        return pa.concat_tables(tables.values(), promote_options="permissive")
+        return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        names, reason = ", ".join(tables), str(error).splitlines()[0]
+        names, reason = ", ".join(files), str(error).splitlines()[0]
         raise DataError(
             f"the files {names} have columns of different types ({reason}): give those that are"
             " alike"
         ) from None
 
 
-def _part(table: pa.Table, name: str) -> Part:
-    """The rows of a table; those with a value that has no meaning are refused."""
-    names = table.column_names
-    if len(set(names)) < len(names):
-        raise DataError(f"{name} names a column twice: rename one of {names}")
-    part = Part()
+def _parts(tables: Iterator[pa.Table], name: str, limit: int | None) -> Iterator[Part]:
+    """The rows of tables, as far as the limit; those with a value that has no meaning are refused.
+
+    Raises DataError where a column is there twice.
+    """
+    size = 0
+    for table in tables:
+        names = table.column_names
+        if len(set(names)) < len(names):
+            raise DataError(f"{name} names a column twice: rename one of {names}")
+        part = _part(table.slice(0, None if limit is None else limit - size), size)
+        yield part
+        size = part.size
+        if size == limit:
+            return
+
+
+def _part(table: pa.Table, start: int) -> Part:
+    """The rows of a table, whose first has this number."""
+    part = Part(size=start)
     try:
         part.rows = table.to_pylist()
     except UNREADABLE:
-        table = _readable(table, part)
-    else:
-        part.ids = list(range(len(table)))
-    part.size, part.table = len(part), table
+        return _readable(table, part)
+    part.size += len(table)
+    part.ids, part.table = list(range(start, part.size)), table
     return part
 
 
-def _readable(table: pa.Table, part: Part) -> pa.Table:
+def _readable(table: pa.Table, part: Part) -> Part:
     """The rows that can be read one by one, put into the part as the others are."""
+    start, mask = part.size, np.zeros(len(table), bool)
     for number in range(len(table)):
         try:
             (row,) = table.slice(number, 1).to_pylist()
         except UNREADABLE:
-            part.refuse(number, None, *_unreadable(table.slice(number, 1)))
+            part.add(Broken(start + number, None, *_unreadable(table.slice(number, 1))))
         else:
-            part.take(number, None, row)
-    mask = np.zeros(len(table), bool)  # `take` would join texts that may exceed 2 GiB
-    mask[part.ids] = True
-    return table.filter(pa.array(mask))
+            part.add(Found(start + number, None, row, None))
+            mask[number] = True
+    part.table = table.filter(pa.array(mask))  # `take` would join texts that may exceed 2 GiB
+    return part
 
 
 def _unreadable(row: pa.Table) -> tuple[str, str]:

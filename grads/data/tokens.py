@@ -46,10 +46,13 @@ class TokenPool:
 
     def subset(self, index: np.ndarray) -> "TokenPool":
         """The samples at these positions, in this order."""
-        spans = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in index]
-        flat = np.concatenate(spans)
-        offsets = np.concatenate([[0], np.cumsum(self.lengths[index])])
-        return TokenPool(self.sample_ids[index], offsets, self.input_ids[flat], self.trained[flat])
+        spans = [slice(self.offsets[i], self.offsets[i + 1]) for i in index]
+        return TokenPool(
+            self.sample_ids[index],
+            np.concatenate([[0], np.cumsum(self.lengths[index])]),
+            np.concatenate([self.input_ids[span] for span in spans]),
+            np.concatenate([self.trained[span] for span in spans]),
+        )
 
     @classmethod
     def joined(cls, pools: "list[TokenPool]") -> "TokenPool":

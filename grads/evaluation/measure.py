@@ -166,9 +166,8 @@ class Reference:
 
 def response_counts(pool: TokenPool) -> np.ndarray:
     """Response positions of each sample, (n,): trained tokens that something precedes."""
-    trained = pool.trained.copy()
-    trained[pool.offsets[:-1]] = False
-    return np.asarray(np.add.reduceat(trained.astype(np.int64), pool.offsets[:-1]))
+    first = pool.offsets[:-1]
+    return np.asarray(np.add.reduceat(pool.trained, first, dtype=np.int64) - pool.trained[first])
 
 
 @torch.inference_mode()

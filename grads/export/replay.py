@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from grads.data.blocks import Source
 from grads.data.layouts import Conversation, Layout, conversation
 from grads.data.replay import draw_rows, replay_count
-from grads.data.sources import Source
 from grads.data.turns import Unusable
 from grads.errors import ExportError
 from grads.export.rows import Fitted, Format, Subset, message, row_count

@@ -5,7 +5,9 @@ rows of one band or another with a probability of 0.995, those that overlap by 0
 4 in 100,000. What decides is the overlap itself, so no chance joins two texts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from itertools import compress, islice
 
 import numpy as np
 from rensa import RMinHash
@@ -22,19 +24,22 @@ BESIDE = 8  # texts of a bucket that each is held against, so that no bucket cos
 Pairs = tuple[np.ndarray, np.ndarray]  # positions of their left and right texts
 
 
-def near_duplicates(texts: list[str], seed: int) -> np.ndarray:
+def near_duplicates(texts: Iterable[str], seed: int) -> np.ndarray:
     """(n,) group of each sample: samples of one group are near-duplicates; -1 has no other.
 
-    A group is called after its first sample. What is alike in steps is one group.
+    A group is called after its first sample. What is alike in steps is one group. The texts are
+    read twice, some at a time.
     """
-    first: dict[str, int] = {}
-    copy_of = np.array([first.setdefault(text, len(first)) for text in texts])
-    distinct = list(first)
-    keys, empty = _keys(distinct, seed)
-    label = np.arange(len(distinct))
-    beside = np.flatnonzero(_in_a_bucket(keys))
+    first: dict[bytes, int] = {}
+    copy_of = np.array([first.setdefault(_digest(text), len(first)) for text in texts], np.int64)
+    news = np.diff(np.maximum.accumulate(copy_of), prepend=-1) > 0  # first of their kind
+    keys, empty = _keys(_chosen(texts, news), len(first), seed)
+    label = np.arange(len(first))
+    in_a_bucket = _in_a_bucket(keys)
+    beside = np.flatnonzero(in_a_bucket)
     if len(beside):
-        label[beside] = beside[_alike([distinct[i] for i in beside], keys[beside])]
+        again = _chosen(texts, news & in_a_bucket[copy_of])
+        label[beside] = beside[_alike(again, keys[beside])]
     _, place, member, count = np.unique(
         label[copy_of], return_index=True, return_inverse=True, return_counts=True
     )
@@ -42,10 +47,20 @@ def near_duplicates(texts: list[str], seed: int) -> np.ndarray:
     return np.where(alone, -1, place[member])
 
 
-def _alike(texts: list[str], keys: np.ndarray) -> np.ndarray:
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _chosen(texts: Iterable[str], mask: np.ndarray) -> Iterator[list[str]]:
+    """The texts of a mask (n,), TEXTS at a time."""
+    chosen = compress(texts, mask)
+    while some := list(islice(chosen, TEXTS)):
+        yield some
+
+
+def _alike(blocks: Iterator[list[str]], keys: np.ndarray) -> np.ndarray:
     """(n,) a number of each text's group, below n."""
-    blocks = [_grams(texts[start : start + TEXTS]) for start in range(0, len(texts), TEXTS)]
-    label, grams = np.arange(len(texts)), csr_matrix(vstack(blocks))
+    label, grams = np.arange(len(keys)), csr_matrix(vstack([_grams(texts) for texts in blocks]))
     for left, right in _candidates(keys):
         apart = label[left] != label[right]
         left, right = left[apart], right[apart]
@@ -54,20 +69,22 @@ def _alike(texts: list[str], keys: np.ndarray) -> np.ndarray:
     return label
 
 
-def _keys(texts: list[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _keys(blocks: Iterator[list[str]], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(n, BANDS) a number of each band of a text's signature, and (n,) which have no n-grams."""
     mix = np.random.default_rng(seed).integers(0, 2**64, ROWS, dtype=np.uint64) | np.uint64(1)
-    keys = np.empty((len(texts), BANDS), np.uint64)
-    empty = np.empty(len(texts), bool)
-    for start in range(0, len(texts), TEXTS):
-        grams = _grams(texts[start : start + TEXTS])
+    keys = np.empty((count, BANDS), np.uint64)
+    empty = np.empty(count, bool)
+    start = 0
+    for texts in blocks:
+        grams = _grams(texts)
         rows = RMinHash.digest_matrix_from_flat_token_hashes(
             grams.indices.astype(np.uint64), grams.indptr.astype(np.uint64), BANDS * ROWS, seed
         ).to_rows()
         signature = np.array(rows, np.uint64).reshape(-1, BANDS, ROWS)
-        part = slice(start, start + len(signature))
+        part = slice(start, start + len(texts))
         keys[part] = (signature * mix).sum(axis=2, dtype=np.uint64)
         empty[part] = np.diff(grams.indptr) == 0
+        start += len(texts)
     return keys, empty
 
 

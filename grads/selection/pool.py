@@ -17,7 +17,7 @@ from grads.selection.filters import Filter, inside_polygon, within_bound
 from grads.selection.options import SelectionConfig
 from grads.selection.record import kept_ids
 from grads.selection.scores import Scores, Towards
-from grads.selection.select import Selection, descending, needs_signal, select
+from grads.selection.select import Selection, descending, gumbel, needs_signal, select
 from grads.selection.signal import Signal, measure_signal, unitless_signal
 from grads.store.columns import DURING, MAP, SCORES, TOWARDS, towards_name
 from grads.store.files import matrix, open_table
@@ -98,6 +98,7 @@ class Pool:
         self._signals: dict[tuple[Any, ...], Signal] = {}
         self._found: dict[str, np.ndarray] = {}
         self._orders: dict[tuple[str, bool], np.ndarray] = {}
+        self._last_noise: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -289,7 +290,14 @@ class Pool:
             duplicate_group=self.duplicate_group if options.deduplicate else None,
             signal=self.signal(options),
             value=self._value(criterion_named(options.criterion)),
+            noise=self._noise(options.seed) if options.by_lot else None,
         )
+
+    def _noise(self, seed: int) -> np.ndarray:
+        """The luck of a draw, remembered for the seed of the last one."""
+        if self._last_noise is None or self._last_noise[0] != seed:
+            self._last_noise = (seed, gumbel(self.scores.sample_id, seed))
+        return self._last_noise[1]
 
     def lacks(self, criterion: Criterion) -> Need | None:
         """What the criterion needs and this run does not have."""

@@ -98,11 +98,9 @@ def price(pool: Pool, kept: np.ndarray) -> Price:
     trained = manifest.warmup.samples if manifest.warmup else None
     if not trained or not seconds.get("warm-up"):
         return Price(choosing, None, None)
-    epochs = pool.run.config().epochs
-    per_token = seconds["warm-up"] / (epochs * pool.tokens.sum() * trained / len(pool))
-    return Price(
-        choosing, float(per_token * pool.tokens[kept].sum()), float(per_token * pool.tokens.sum())
-    )
+    epochs, tokens = pool.run.config().epochs, pool.tokens.sum()
+    per_token = seconds["warm-up"] / (epochs * tokens * trained / len(pool))
+    return Price(choosing, float(per_token * pool.tokens[kept].sum()), float(per_token * tokens))
 
 
 def coverage(pool: Pool, shown: Preview, by: str) -> list[Coverage]:

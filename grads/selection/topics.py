@@ -6,7 +6,8 @@ n-grams for Chinese and its like).
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,8 +44,11 @@ def default_count(n: int) -> int:
     return int(np.clip(round((n / 2) ** 0.5), 1, MOST_CLUSTERS))
 
 
-def find_clusters(features: np.ndarray, texts: list[str], seed: int, k: int | None) -> Clusters:
-    """k-means on the features (n, f), seeded, largest first, with the terms of each."""
+def find_clusters(features: np.ndarray, texts: Iterable[str], seed: int, k: int | None) -> Clusters:
+    """k-means on the features (n, f), seeded, largest first, with the terms of each.
+
+    The n texts are read once, one at a time.
+    """
     n = len(features)
     k = min(k or default_count(n), len(np.unique(features, axis=0)))
     label = _k_means(features, k, seed)
@@ -60,12 +64,14 @@ def _k_means(features: np.ndarray, k: int, seed: int) -> np.ndarray:
     return np.asarray(kind(k, random_state=seed, n_init=4).fit_predict(features))
 
 
-def cluster_terms(texts: list[str], label: np.ndarray, k: int) -> list[list[str]]:
+def cluster_terms(texts: Iterable[str], label: np.ndarray, k: int) -> list[list[str]]:
     """Class-based TF-IDF: terms frequent in a cluster and rare over all clusters."""
-    joined = [" ".join(texts[i] for i in np.flatnonzero(label == c)) for c in range(k)]
-    counter = CountVectorizer(analyzer=_terms, max_features=50_000)
+    said = [Counter[str]() for _ in range(k)]
+    for text, cluster in zip(texts, label, strict=True):
+        said[cluster].update(_terms(text))
+    counter = CountVectorizer(analyzer=Counter.elements, max_features=50_000)
     try:
-        counts = counter.fit_transform(joined).toarray().astype(float)
+        counts = counter.fit_transform(said).toarray().astype(float)
     except ValueError:  # nothing but stop words or punctuation
         return [[] for _ in range(k)]
     words = counter.get_feature_names_out()

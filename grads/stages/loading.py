@@ -3,12 +3,15 @@
 import time
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
 from grads.data.tokens import TokenPool
 from grads.engine import adapters, models
 from grads.errors import ModelError, ScoringError
+from grads.store.files import scratch
 from grads.store.runs import Run
 
 
@@ -50,10 +53,28 @@ def load_base_model(run: Run, dtype: torch.dtype, device: str) -> Any:
 
 
 def load_pool(run: Run) -> TokenPool:
-    """The tokens of every sample that is not held out."""
-    heldout = run.read_table(run.samples_file, ["heldout"])["heldout"]
-    tokens = run.read_table(run.tokens_file, ["sample_id", "input_ids", "trained"])
-    return TokenPool.from_table(tokens.filter(pc.invert(heldout)))
+    """The tokens of every sample that is not held out, read group by group into scratch files."""
+    names = ["sample_id", "prompt_tokens", "response_tokens", "heldout"]
+    samples = run.read_table(run.samples_file, names)
+    taken = ~samples["heldout"].to_numpy()
+    lengths = pc.add(samples["prompt_tokens"], samples["response_tokens"]).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths[taken], dtype=np.int64)])
+    pool = TokenPool(
+        sample_ids=samples["sample_id"].to_numpy()[taken],
+        offsets=offsets,
+        input_ids=scratch(run.path, offsets[-1], np.int32),
+        trained=scratch(run.path, offsets[-1], np.bool_),
+    )
+    start = place = 0
+    for table in run.read_batches(run.tokens_file, ["input_ids", "trained"]):
+        mine = pa.array(taken[start : start + len(table)])
+        start += len(table)
+        ids, trained = (table[name].filter(mine).flatten() for name in table.schema.names)
+        end = place + len(ids)
+        pool.input_ids[place:end] = ids.to_numpy()
+        pool.trained[place:end] = trained.to_numpy(zero_copy_only=False)
+        place = end
+    return pool
 
 
 def load_scoring_model(run: Run, dtype: torch.dtype, device: str) -> Any:

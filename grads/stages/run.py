@@ -3,6 +3,7 @@
 import platform
 import shutil
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -11,25 +12,22 @@ import pyarrow.compute as pc
 import torch
 
 from grads.config.run import RunConfig
-from grads.data import prepare as data
-from grads.data.chat import PLAIN_TEMPLATE
-from grads.data.sources import Source, read_source
 from grads.data.tokens import TokenPool
 from grads.engine import models, team, training
 from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.collecting import Collector
 from grads.engine.during import TrainingTap
 from grads.engine.gradients import GradientScorer
-from grads.errors import DataError, GradsError, Stopped, WarmupError
+from grads.errors import GradsError, Stopped, WarmupError
 from grads.jobs.job import Job
 from grads.jobs.turns import turn
 from grads.selection import duplicates, text_map, topics
-from grads.stages import cost, loading, probes, together
+from grads.stages import cost, loading, preparing, probes, together
 from grads.stages.scoring import collector_of, losses_for_extras, measure, score_parts
 from grads.stages.steps import making
 from grads.store import manifest
 from grads.store.columns import MAP
-from grads.store.files import SINGLE_SAMPLES, matrix, replacing, write_table
+from grads.store.files import matrix, replacing, write_table
 from grads.store.folders import Draft
 from grads.store.machine import processes
 from grads.store.runs import Run
@@ -104,7 +102,7 @@ def _stages(job: Job[Run], device: str) -> None:
     )
     with making(job, "prepare") as missing:
         if missing:
-            _prepare(job)
+            preparing.prepare(job)
     with making(job, "probe sets") as missing:
         if missing:
             probes.read_sets(job, probes.known(run))
@@ -128,83 +126,6 @@ def _device_name(device: str) -> str:
     if device == "cpu":
         device = f"cpu ({torch.get_num_threads()} threads)"
     return device if processes() == 1 else f"{processes()} x {device}"
-
-
-def _prepare(job: Job[Run]) -> None:
-    run, config = job.folder, job.folder.config()
-    tokenizer = models.load_tokenizer(config.model)
-    limit = models.position_limit(config.model) or config.max_length
-    max_length = min(config.max_length, limit)
-    source = read_source(config)
-    _refuse_other_source(run, source)
-    prepared = data.prepare(
-        source,
-        config,
-        tokenizer,
-        max_length,
-        progress=lambda done: _row_read(job, done, len(source.rows)),
-        refused=run.write_rejects,
-    )
-    if prepared.source is not None:
-        write_table(run.source_file, prepared.source)
-    write_table(run.samples_file, prepared.samples, SINGLE_SAMPLES)
-    samples = prepared.samples
-    run.update_manifest(
-        source=manifest.Source(
-            name=source.name,
-            digest=source.digest,
-            layout=prepared.layout.name,
-            lines=source.raw is not None,
-        ),
-        columns=prepared.layout.roles,
-        unused_columns=prepared.unused,
-        without_end_of_turn=prepared.unended,
-        spelled_out=prepared.spelled,
-        max_length=max_length,
-        counts=manifest.Counts(
-            rows=source.count,
-            usable=len(samples),
-            refused=len(prepared.rejects),
-            heldout=int(pc.sum(samples["heldout"]).as_py()),
-            truncated=int(pc.sum(samples["truncated"]).as_py()),
-            response_tokens=int(pc.sum(samples["response_tokens"]).as_py()),
-        ),
-    )
-    _keep_template(run, tokenizer)
-    tokens = prepared.tokens if prepared.spelled else prepared.tokens.drop_columns(["spelled"])
-    write_table(run.tokens_file, tokens, SINGLE_SAMPLES)
-
-
-def _row_read(job: Job[Run], done: int, rows: int) -> None:
-    if job.should_stop():
-        raise Stopped
-    job.progress(done, rows)
-
-
-def _keep_template(run: Run, tokenizer: Any) -> None:
-    """Keep the chat template for exports, which load no tokenizer.
-
-    Of a model with several, none is kept: which one a row took depends on its tools.
-    """
-    template = tokenizer.chat_template
-    run.template_file.unlink(missing_ok=True)
-    if not isinstance(template, str):
-        return
-    with replacing(run.template_file) as draft:
-        draft.write_text(template, encoding="utf-8", newline="")
-    marks = {name: str(mark) for name, mark in tokenizer.special_tokens_map.items()}
-    own = template != PLAIN_TEMPLATE
-    run.update_manifest(chat_template=manifest.ChatTemplate(of_the_model=own, special_tokens=marks))
-
-
-def _refuse_other_source(run: Run, source: Source) -> None:
-    """Damaged samples are read again, but from other data they would be other samples."""
-    known = run.read_manifest().source.digest
-    if known not in (None, source.digest):
-        raise DataError(
-            f"{run.config().dataset} has changed since run {run.id} read it, so what is damaged"
-            " cannot be made again from it: put the old file back, or start a new run"
-        )
 
 
 def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> None:
@@ -248,7 +169,7 @@ def _train(
     collector = collector_of(job, tap, pool, dtype) if config.when == "during" else None
     trained = training.train(
         model,
-        pool.subset(chosen),
+        pool if len(chosen) == len(pool) else pool.subset(chosen),
         config,
         dtype=dtype,
         device=device,
@@ -289,7 +210,7 @@ def check(job: Job[Draft]) -> None:
     draft = job.folder
     with making(job, "prepare") as missing:
         if missing:
-            _prepare(job)
+            preparing.prepare(job)
     if draft.wants_cost and not draft.estimate_file.exists():
         with turn(job):
             job.stage("measure")
@@ -303,12 +224,7 @@ def _cluster(job: Job[Run]) -> None:
     run, config = job.folder, job.folder.config()
     table = run.read_table(run.features_file, ["sample_id", "feature"])
     features = matrix(table["feature"])
-    samples = run.read_table(run.samples_file, ["sample_id", "turns"]).sort_by("sample_id")
-    in_pool = samples.filter(pc.is_in(samples["sample_id"], table["sample_id"]))
-    texts = [
-        " ".join(turn["content"] for turn in turns if turn["role"] != "system")
-        for turns in in_pool["turns"].to_pylist()
-    ]
+    texts = _Texts(run)
     found = topics.find_clusters(features, texts, config.seed, config.clusters)
     table = table.append_column("cluster", pa.array(found.label, pa.int32()))
     groups = pa.array(duplicates.near_duplicates(texts, config.seed))
@@ -321,3 +237,15 @@ def _cluster(job: Job[Run]) -> None:
         for number, (size, terms) in enumerate(zip(found.sizes, found.terms, strict=True))
     ]
     Topics(clusters=rows).write(run.clusters_file)
+
+
+class _Texts:
+    """What the pool's samples say, without the system's words, in order; read anew each time."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self._run.read_batches(self._run.samples_file, ["turns", "heldout"]):
+            for turns in batch.filter(pc.invert(batch["heldout"]))["turns"].to_pylist():
+                yield " ".join(turn["content"] for turn in turns if turn["role"] != "system")

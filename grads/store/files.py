@@ -11,8 +11,9 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import DTypeLike
 
 from grads.config.base import is_name
 from grads.errors import RunError
@@ -100,6 +102,18 @@ def reserve(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
+def scratch(folder: Path, size: int, dtype: DTypeLike) -> np.ndarray:
+    """(size,) zeros that lie in a file without a name on this disk, and may leave memory for it.
+
+    Raises OSError where the disk has no room for them.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        length = max(size, 1) * np.dtype(dtype).itemsize  # nothing cannot be mapped
+        if hasattr(os, "posix_fallocate"):  # as in `reserve`
+            os.posix_fallocate(file.fileno(), 0, length)
+        return np.memmap(file, dtype, "w+", shape=max(size, 1)).view(np.ndarray)[:size]
+
+
 def sync(path: Path) -> None:
     """Wait until the disk has a file's content, or the names in a folder."""
     number = os.open(path, os.O_RDONLY)
@@ -136,10 +150,23 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_table(path: Path, table: pa.Table, group: int = WHOLE_COLUMNS) -> None:
     """Replace a Parquet file; `group` is SINGLE_SAMPLES where samples are read one by one."""
+    write_tables(path, [table], group)
+
+
+def write_tables(path: Path, tables: Iterable[pa.Table], group: int = WHOLE_COLUMNS) -> None:
+    """Replace a Parquet file by tables of one schema as they come: the file of all as one."""
     with replacing(path) as draft:
-        pq.write_table(
-            table, draft, compression="zstd", row_group_size=group, write_page_checksum=True
-        )
+        tables = iter(tables)
+        waiting = next(tables)
+        with pq.ParquetWriter(
+            draft, waiting.schema, compression="zstd", write_page_checksum=True
+        ) as writer:
+            for table in tables:
+                waiting = pa.concat_tables([waiting, table])
+                while len(waiting) > group:
+                    writer.write_table(waiting.slice(0, group).combine_chunks(), group)
+                    waiting = waiting.slice(group)
+            writer.write_table(waiting.combine_chunks(), group)
         _seal(draft)
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from grads.errors import RunError, of_the_machine
 from grads.store.cost import RunCost
 from grads.store.files import (
     JSON_ESCAPES,
+    SINGLE_SAMPLES,
     member,
     open_table,
     read_json,
@@ -158,6 +159,7 @@ class Run(JobFolder):
         self.tokens_file = self.path / "tokens.parquet"
         # The rows of a typed source, in the order of samples.parquet.
         self.source_file = self.path / "source.parquet"
+        self.row_parts = self.path / "rows"  # blocks of rows that are tokenised, until all are
         self.rejects_file = self.path / "rejects.jsonl"
         self.template_file = self.path / "chat_template.jinja"  # what the samples were written with
         self.checkpoints = self.path / "checkpoints"
@@ -238,6 +240,11 @@ class Run(JobFolder):
         with self._readable(path):
             return open_table(path).read(columns)
 
+    def read_batches(self, path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """A Parquet file of the run, some rows at a time; raises as `read_table` does."""
+        with self._readable(path):
+            yield from open_table(path).iter_batches(SINGLE_SAMPLES, columns=columns)
+
     def column_names(self, path: Path) -> list[str]:
         """The columns of a Parquet file of the run; raises as `read_table` does."""
         with self._readable(path):
@@ -257,11 +264,13 @@ class Run(JobFolder):
         """What was measured before the start; raises RunError where that cannot be read."""
         return RunCost.read(self.estimate_file)
 
-    def write_rejects(self, rejects: list[dict[str, Any]]) -> None:
-        """Replace the list of rows that could not be used."""
-        lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects]
-        with replacing(self.rejects_file) as draft:
-            draft.write_text("".join(lines), encoding="utf-8", errors=JSON_ESCAPES)
+    def write_rejects(self, rejects: Iterable[dict[str, Any]]) -> None:
+        """Replace the list of rows that could not be used, as they come."""
+        with (
+            replacing(self.rejects_file) as draft,
+            draft.open("w", encoding="utf-8", errors=JSON_ESCAPES) as file,
+        ):
+            file.writelines(json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects)
 
     def read_rejects(self) -> list[dict[str, Any]]:
         """Rows that could not be used: sample_id, row, line, file, reason, advice.
