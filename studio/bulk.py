@@ -1,16 +1,14 @@
 """Acting on all that Explore shows: decide about them, save them as a selection, take it back."""
 
-from itertools import groupby
-
 import numpy as np
 import streamlit as st
 
 from grads import api
-from grads.api import Decision, Filter, Pool, Run
+from grads.api import Filter, Pool, Run
 from studio import frame, words
 
 MOST = 10_000  # decisions at once; more are a range or a topic of a selection
-UNDO = "decided together"  # in the session: run, what was done, and what was decided before
+UNDO = "decided together"  # in the session: run, what was done, what was said before, and by whom
 
 
 def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
@@ -20,6 +18,7 @@ def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
     with st.expander(f"Do something with all {words.count(len(ids), 'example')}"):
         reason, reviewer, pin, exclude = st.columns([3, 2, 1.2, 1.2], vertical_alignment="bottom")
         why = reason.text_input("Why (optional)", key="bulk-reason")
+        st.session_state.setdefault("bulk-reviewer", st.session_state.get("reviewer") or "")
         who = reviewer.text_input(
             "Your name (optional)", key="bulk-reviewer", persist_state="session"
         )
@@ -47,12 +46,12 @@ def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
 
 
 def _decide(run: Run, ids: list[int], decision: str, why: str, *, reviewer: str) -> None:
-    made = api.decisions(run)
-    before = [made[sample] for sample in ids if sample in made]
+    said = api.opinions(run)
+    before = {sample: said.get(sample, []) for sample in ids}
     api.decide_all(run, [(decision, sample) for sample in ids], why, reviewer=reviewer)
-    said = "always kept" if decision == "pin" else "never kept"
-    told = f"{words.count(len(ids), 'example')} will be {said}."
-    st.session_state[UNDO] = (run.id, told, ids, before)
+    what = "always kept" if decision == "pin" else "never kept"
+    told = f"{words.count(len(ids), 'example')} will be {what}."
+    st.session_state[UNDO] = (run.id, told, before, reviewer.strip())
     st.rerun()
 
 
@@ -61,24 +60,11 @@ def _offer_undo(run: Run) -> None:
     done = st.session_state.get(UNDO)
     if done is None or done[0] != run.id:
         return
-    _, told, ids, before = done
+    _, told, before, reviewer = done
     note, undo = st.columns([5, 1], vertical_alignment="center")
     note.info(told, icon=":material/gavel:")
     if undo.button("Undo", key="bulk-undo", icon=":material/undo:"):
         with frame.telling():
-            _take_back(run, ids, before)
+            api.take_back(run, before, reviewer)
             del st.session_state[UNDO]
             st.rerun()
-
-
-def _take_back(run: Run, ids: list[int], before: list[Decision]) -> None:
-    """Clear what was decided, and say again what had been decided before."""
-    earlier = {one.sample_id for one in before}
-    api.decide_all(run, [("clear", sample) for sample in ids if sample not in earlier])
-
-    def said(one: Decision) -> tuple[str, str]:
-        return one.reason, one.reviewer
-
-    for (reason, reviewer), same in groupby(sorted(before, key=said), key=said):
-        again = [(str(one.decision), one.sample_id) for one in same]
-        api.decide_all(run, again, reason, reviewer=reviewer)

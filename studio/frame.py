@@ -18,6 +18,7 @@ PAGES = {
     "Data": ("pages/Data.py", ":material/table_rows:"),
     "Run": ("pages/Run.py", ":material/play_arrow:"),
     "Explore": ("pages/Explore.py", ":material/scatter_plot:"),
+    "Review": ("pages/Review.py", ":material/rate_review:"),
     "Select": ("pages/Select.py", ":material/tune:"),
     "Evaluate": ("pages/Evaluate.py", ":material/query_stats:"),
 }
@@ -28,6 +29,7 @@ UNCAUGHT = logging.getLogger("streamlit.error_util")  # of what no page catches:
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] {padding-top: 1.5rem; max-width: 1320px}
 [data-testid="stHeader"] {background: none; pointer-events: none}
+[data-testid="stMain"]:focus-visible {outline: none; box-shadow: none}
 @media (max-width: 1000px) {
   [data-testid="stHorizontalBlock"] {flex-wrap: wrap}
   [data-testid="stColumn"] {min-width: 45%}
@@ -62,6 +64,8 @@ h4 {font-size: 1.1rem !important}
 .st-key-next a {background: #1f66b8; border-radius: .5rem; padding: .45rem .9rem}
 .st-key-next a:hover {background: #184f90}
 .st-key-next a * {color: #fff}
+[data-testid="stColumn"]:has(.st-key-verdict) {position: sticky; top: 1rem; align-self: flex-start}
+.st-key-verdict [data-testid="stButton"] button:not([kind="tertiary"]) {min-height: 3.2rem}
 .turn {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 4px solid #8b919c;
   padding: .35rem .8rem; margin: .4rem 0; line-height: 1.5}
 .turn.assistant {border-color: #3a86d8}

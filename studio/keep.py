@@ -24,13 +24,14 @@ WEIGHTS_HELP = (
 def decide(run: Run, sample_id: int) -> None:
     """Always keep or never keep the open example, with a reason and a name."""
     made = api.decisions(run).get(sample_id)
+    warn_of_disagreement(run, sample_id)
     if made:
         what = "always kept" if made.decision == "pin" else "never kept"
         by = f" by {made.reviewer}" if made.reviewer else ""
         why = f": {made.reason}" if made.reason else ""
         note, undo = st.columns([4, 1], vertical_alignment="center")
         note.info(words.literal(f"Row {sample_id} is {what}{by}{why}"), icon=":material/gavel:")
-        if undo.button("Undo", key="undo"):
+        if undo.button("Undo", key="undo", help="Takes back what anyone has said of it."):
             api.decide(run, sample_id, "clear")
             st.rerun()
         return
@@ -45,6 +46,18 @@ def decide(run: Run, sample_id: int) -> None:
         st.rerun()
 
 
+def warn_of_disagreement(run: Run, sample_id: int) -> None:
+    """Say what reviewers say of an example where they disagree."""
+    if said := api.disagreements(run).get(sample_id):
+        told = "; ".join(map(api.in_words, said))
+        st.warning(
+            words.literal(f"Reviewers disagree about row {sample_id}. {told}.")
+            + " It is left out until someone settles it: on the page Review, in the queue of"
+            " disagreements.",
+            icon=":material/groups:",
+        )
+
+
 def decided(run: Run) -> None:
     """Everything that people have decided, and what of it was lost in writing."""
     for number in run.unreadable_decisions():
@@ -53,11 +66,23 @@ def decided(run: Run) -> None:
             f" `{run.decisions_file.name}`) and is passed over. Decide again.",
             icon=":material/warning:",
         )
-    rows = [made.as_json() for made in api.decisions(run).values()]
-    if not rows:
+    for number in run.unreadable_corrections():
+        st.warning(
+            f"A correction was broken off while it was written (line {number} of"
+            f" `{run.corrections_file.name}`) and is passed over. Correct the text again.",
+            icon=":material/warning:",
+        )
+    said = api.opinions(run)
+    if not said:
         return
-    with st.expander(f"{words.count(len(rows), 'example')} decided by people"):
-        table = pd.DataFrame(rows)
+    if apart := sorted(api.disagreements(run)):
+        st.warning(
+            f"Reviewers disagree about row {', '.join(map(str, apart))}: left out until someone"
+            " settles it on the page Review.",
+            icon=":material/groups:",
+        )
+    with st.expander(f"{words.count(len(said), 'example')} decided by people"):
+        table = pd.DataFrame([one.as_json() for here in said.values() for one in here])
         table["decision"] = table["decision"].map({"pin": "always keep", "exclude": "never keep"})
         st.dataframe(table, hide_index=True, alt="Decisions by people")
 

@@ -106,6 +106,7 @@ def read(pool: Pool, sample_id: int, kept: np.ndarray | None) -> bool:
     )
     if view == views[0]:
         conversation(sample["turns"])
+        corrected(pool.run, sample_id)
         if sample["truncated"]:
             st.caption("The end was cut at the longest length this run reads.")
     else:
@@ -113,6 +114,16 @@ def read(pool: Pool, sample_id: int, kept: np.ndarray | None) -> bool:
     _percentiles(pool, position, sample)
     _neighbours(pool, position, kept)
     return True
+
+
+def corrected(run: Run, sample_id: int) -> None:
+    """Which texts of an example people have corrected, and what stands there now."""
+    for made in api.corrections(run).get(sample_id, ()):
+        by = f" by {made.reviewer}" if made.reviewer else ""
+        why = f": {made.reason}" if made.reason else ""
+        name = api.name_of(tuple(made.field))
+        st.caption(words.literal(f"{name}, corrected{by}{why}. Exports give:"))
+        conversation([{"role": "text", "content": made.after}])
 
 
 def _percentiles(pool: Pool, position: int, sample: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ HELD = "address"  # the key in the session
 # What names something of one run: it goes when another run is chosen.
 OF_A_RUN = (
     *("sample", "within", "shape", "search", "topics", "only", "selection", "sort", "up", "page"),
-    *("bound", "by", "base", "first", "second", "evaluation", "other"),
+    *("bound", "by", "base", "first", "second", "evaluation", "other", "topic", "edge", "at"),
 )
 
 

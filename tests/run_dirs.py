@@ -18,7 +18,7 @@ from grads.store.runs import Run, Status
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "assets" / "demo"
-PAGES = ("Start", "Data", "Run", "Explore", "Select", "Evaluate")
+PAGES = ("Start", "Data", "Run", "Explore", "Review", "Select", "Evaluate")
 STATES = ("queued", "running", "stopping", "stopped", "failed", "interrupted")
 ERROR = "the loss is nan at step 3 on samples [1, 2]: lower --lr"
 BROKEN = "Something went wrong"  # what studio/frame.py says of an unexpected exception

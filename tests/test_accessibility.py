@@ -12,6 +12,7 @@ PAGES = {
     "Data": "Data?dataset=",
     "Run": "Run?run=demo",
     "Explore": "Explore?run=demo&sample=5&topics=0",
+    "Review": "Review?run=demo",
     "Select": "Select?run=demo",
     "Evaluate": "Evaluate?run=demo",
 }

@@ -41,7 +41,7 @@ expect.set_options(timeout=PATIENCE)
 pytestmark = pytest.mark.browser
 # On a deep link, Streamlit's own front end first looks for its server below the page's address.
 OWN_PROBES = re.compile(r"/_stcore/(health|host-config)")
-PAGES = ("", "Data", "Run", "Explore", "Select", "Evaluate")
+PAGES = ("", "Data", "Run", "Explore", "Review", "Select", "Evaluate")
 
 
 def free_port() -> int:

@@ -29,6 +29,7 @@ from grads.api.evaluations import (
 from grads.api.exports import export_selection
 from grads.api.launching import launch_script
 from grads.api.reproduce import Agreement, compared, repetition
+from grads.api.review import packet_page, queue, write_packet
 from grads.api.runs import (
     RunSummary,
     ask_token_signals,
@@ -55,6 +56,7 @@ from grads.api.runs import (
 from grads.config.base import Flag, OneOf, Settings, read_yaml
 from grads.config.evaluation import ARM_KINDS, ARMS, ArmKind, EvaluationConfig, TuneConfig
 from grads.config.probe import ProbeConfig
+from grads.config.queue import QUEUES, QueueConfig
 from grads.config.run import RunConfig
 from grads.data.rejects import place as row_place
 from grads.errors import (
@@ -80,6 +82,15 @@ from grads.evaluation.result import (
     Spent,
     TuneResult,
 )
+from grads.export.corrections import (
+    Correction,
+    correct,
+    corrected_turns,
+    corrections,
+    name_of,
+    texts_of,
+)
+from grads.export.packet import REASONS
 from grads.export.saved import bundle, bundle_name
 from grads.export.weighted import WAYS as WEIGHTS
 from grads.export.write import FORMATS, changed_lines
@@ -88,7 +99,18 @@ from grads.jobs.launch import SCHEDULERS
 from grads.jobs.processes import observe
 from grads.selection.agreement import SCORE, Ranks, highest
 from grads.selection.criteria import Criterion, criteria
-from grads.selection.decisions import decide, decide_all, decisions, stale, with_decisions
+from grads.selection.decision_files import TakenIn, decisions_as, take_in, write_decisions
+from grads.selection.decisions import (
+    decide,
+    decide_all,
+    decisions,
+    disagreements,
+    in_words,
+    opinions,
+    stale,
+    take_back,
+    with_decisions,
+)
 from grads.selection.filters import Filter, outline
 from grads.selection.luck import Band
 from grads.selection.options import Bound, SelectionConfig, usual_draw
@@ -127,6 +149,8 @@ __all__ = [
     "LEARNING",
     "MAP",
     "METRICS",
+    "QUEUES",
+    "REASONS",
     "SCHEDULERS",
     "SCORE",
     "TOPIC",
@@ -142,6 +166,7 @@ __all__ = [
     "Categories",
     "Comparison",
     "ConfigError",
+    "Correction",
     "Criterion",
     "DataError",
     "Decision",
@@ -165,6 +190,7 @@ __all__ = [
     "Preview",
     "ProbeConfig",
     "ProbeRequest",
+    "QueueConfig",
     "Ranks",
     "Run",
     "RunAgreement",
@@ -177,6 +203,7 @@ __all__ = [
     "Settings",
     "Spent",
     "Status",
+    "TakenIn",
     "Tally",
     "TokenRequest",
     "TuneConfig",
@@ -193,6 +220,9 @@ __all__ = [
     "check",
     "columns_of",
     "compared",
+    "correct",
+    "corrected_turns",
+    "corrections",
     "coverage",
     "create_evaluation",
     "create_probe",
@@ -203,7 +233,9 @@ __all__ = [
     "decide",
     "decide_all",
     "decisions",
+    "decisions_as",
     "delete_run",
+    "disagreements",
     "draft",
     "emptied",
     "estimate_evaluation",
@@ -214,6 +246,7 @@ __all__ = [
     "for_spreadsheet",
     "give_up",
     "highest",
+    "in_words",
     "is_launched",
     "keep_warm",
     "launch_script",
@@ -223,15 +256,19 @@ __all__ = [
     "load_pool",
     "look",
     "model_place",
+    "name_of",
     "observe",
     "of_the_machine",
     "open_folder",
     "open_pairs",
+    "opinions",
     "outline",
     "overlap",
+    "packet_page",
     "pairs",
     "place_demo",
     "preview",
+    "queue",
     "rate",
     "rating_sentence",
     "ratings",
@@ -257,12 +294,17 @@ __all__ = [
     "subset_overlap",
     "summaries",
     "summary",
+    "take_back",
+    "take_in",
     "take_part",
     "tallies",
+    "texts_of",
     "towards_column",
     "usual_draw",
     "visible",
     "wait",
     "watch",
     "with_decisions",
+    "write_decisions",
+    "write_packet",
 ]

@@ -8,9 +8,17 @@ import numpy as np
 from grads.api.runs import load_pool
 from grads.errors import ExportError, RunError
 from grads.export import saved
+from grads.export.corrections import Encoder, corrections
 from grads.export.replay import check_replay
 from grads.export.weighted import Weighting, check_way
-from grads.selection.decisions import contradictions, decisions, followed, obeyed
+from grads.export.write import FORMATS
+from grads.selection.decisions import (
+    contradictions,
+    decisions,
+    disagreements,
+    followed,
+    obeyed,
+)
 from grads.selection.options import SelectionConfig
 from grads.selection.record import Decision, SelectionRecord, kept_of, read_selection
 from grads.selection.weights import sampling_weights
@@ -35,7 +43,10 @@ def export_selection(
     """Write a saved selection as `kind` to `out`, or into the run; returns the manifest.
 
     What people have decided since it was saved is followed: the manifest's `decisions` are those
-    that hold, and `decided_since` names the rows that they changed.
+    that hold, `decided_since` names the rows that they changed, `disagreed` those that reviewers
+    disagree about, which are left out. Texts that people have corrected are written as corrected;
+    the manifest's `corrections` hold the originals. A format of tokens loads the run's tokenizer
+    for them, and torch.
 
     With `weights` it is every row of the pool, by the weight that the selection's options give it:
     `repeat` writes each row as often as its weight asks for, `rows` in all (by default as many as
@@ -61,22 +72,35 @@ def export_selection(
         from grads.api.replay import read_replay  # loads torch and its kin
 
         replayed = read_replay(run, replay, replay_share, record.options.seed)
+    exported = ids if weighting is None else weighting.sample_ids
     told = {field: getattr(record, field).model_dump(mode="json") for field in TOLD}
     return saved.export_kept(
         run,
         name,
-        ids if weighting is None else weighting.sample_ids,
+        exported,
         kind,
         out=out,
         with_scores=with_scores,
         weighting=weighting,
         replayed=replayed,
+        encode=_encoder(run, kind, exported),
         record={
             **told,
             "decisions": [made.as_json() for made in _holding(run, ids)],
             "decided_since": [made.sample_id for made in since],
+            "disagreed": sorted(disagreements(run)),
         },
     )
+
+
+def _encoder(run: Run, kind: str, ids: np.ndarray) -> Encoder | None:
+    """What makes the tokens of corrected rows; None where nothing has need of it."""
+    tokens = kind in FORMATS and not FORMATS[kind].plain and run.tokens_file.exists()
+    if not tokens or corrections(run).keys().isdisjoint(ids.tolist()):
+        return None
+    from grads.api.replay import encoder  # loads torch and its kin
+
+    return encoder(run)
 
 
 def _holding(run: Run, kept: np.ndarray) -> list[Decision]:

@@ -1,13 +1,16 @@
-"""The general rows of an export, read and tokenised. Loads torch: import it where needed."""
+"""What an export has tokenised anew: general rows, and corrected ones. Loads torch: import it
+where needed."""
 
 import json
 from typing import Any
 
 from grads.data.beside import read_beside
 from grads.data.chat import encode
+from grads.data.layouts import Conversation
 from grads.data.turns import Turn
 from grads.engine.models import load_tokenizer
 from grads.errors import RunError
+from grads.export.corrections import Encoder
 from grads.export.replay import Replay
 from grads.store.runs import Run
 
@@ -24,6 +27,22 @@ def read_replay(run: Run, file: str, share: float, seed: int) -> Replay:
         run.config(), file, tokenizer, mapping=manifest.columns, max_length=manifest.longest
     )
     return Replay(source, prepared, manifest.columns, share, seed)
+
+
+def encoder(run: Run) -> Encoder:
+    """What makes the tokens of a conversation as the run would have them.
+
+    Raises RunError as `read_replay` does.
+    """
+    tokenizer, longest = load_tokenizer(run.config().model), run.read_manifest().longest
+    _refuse_other_tokenizer(run, tokenizer)
+
+    def encoded(said: Conversation) -> dict[str, Any]:
+        found = encode(said.turns, tokenizer, longest, said.tools)
+        lists = {"input_ids": found.input_ids.tolist(), "trained": found.trained.tolist()}
+        return vars(found) | lists
+
+    return encoded
 
 
 def _refuse_other_tokenizer(run: Run, tokenizer: Any) -> None:

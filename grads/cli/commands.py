@@ -23,11 +23,10 @@ from grads.api import (
 from grads.cli.agreement import draw, lines_of
 from grads.cli.evaluation import evaluate, tune
 from grads.cli.options import Json, Root, RunDir, with_settings
+from grads.cli.review import correct, decide, decisions, packet, say_what_is_lost
 from grads.cli.terminal import (
     agreement_lines,
     bench_lines,
-    broken_lines,
-    decision_lines,
     follow,
     run_table,
     say,
@@ -83,7 +82,7 @@ def select(
     """Choose a subset of a finished run's samples and save it under a name."""
     opened = Run.open(run_dir)
     record = api.select_samples(opened, name, SelectionConfig.parse(given))
-    _say_what_is_lost(opened)
+    say_what_is_lost(opened)
     show(record.as_json(), as_json, lambda _: selection_lines(record))
 
 
@@ -138,57 +137,15 @@ def export(
         replay=replay,
         replay_share=replay_share,
     )
-    _say_what_is_lost(opened)
+    say_what_is_lost(opened)
     line = f"wrote {manifest['rows']:,} rows as {kind} to {manifest['path']}, loaded back"
     show(manifest, as_json, lambda _: [line, *api.changed_lines(manifest)])
 
 
-@app.command()
-def decide(
-    run_dir: RunDir,
-    exclude: Annotated[list[int] | None, typer.Option(help="Never keep this sample.")] = None,
-    pin: Annotated[list[int] | None, typer.Option(help="Always keep this sample.")] = None,
-    clear: Annotated[
-        list[int] | None, typer.Option(help="Leave this sample to the numbers again.")
-    ] = None,
-    reason: Annotated[str, typer.Option(help="Why.")] = "",
-    reviewer: Annotated[str, typer.Option(help="Who decides.")] = "",
-    as_json: Json = False,
-) -> None:
-    """Decide about single samples, by id; later selections and exports follow.
-
-    Options that take several values are given several times.
-    """
-    opened = Run.open(run_dir)
-    wanted = {"exclude": exclude, "pin": pin, "clear": clear}
-    named = [(kind, sample) for kind, samples in wanted.items() for sample in samples or ()]
-    if not named:
-        raise ConfigError("nothing is decided: give --exclude, --pin or --clear with a sample id")
-    api.decide_all(opened, named, reason, reviewer=reviewer)
-    _show_decisions(opened, as_json)
-
-
-@app.command()
-def decisions(run_dir: RunDir, as_json: Json = False) -> None:
-    """List what people have decided, and the saved selections that do not follow it yet."""
-    _show_decisions(Run.open(run_dir), as_json)
-
-
-def _say_what_is_lost(opened: Run) -> None:
-    for line in broken_lines(opened.unreadable_decisions()):
-        say(line)
-
-
-def _show_decisions(opened: Run, as_json: bool) -> None:
-    _say_what_is_lost(opened)
-    made = [one.as_json() for one in api.decisions(opened).values()]
-    stale = {
-        name: [d.sample_id for d in api.stale(opened, name)] for name in opened.selection_names()
-    }
-    values = {"decisions": made, "stale": {name: ids for name, ids in stale.items() if ids}}
-    show(values, as_json, decision_lines)
-
-
+app.command()(decide)
+app.command()(decisions)
+app.command()(packet)
+app.command()(correct)
 app.command()(evaluate)
 app.command()(tune)
 

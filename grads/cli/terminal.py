@@ -216,13 +216,19 @@ def agreement_lines(found: Agreement) -> list[str]:
 
 
 def decision_lines(values: dict[str, Any]) -> list[str]:
-    """What people have decided, and the selections that do not follow it."""
+    """What people have decided, where they disagree, and the selections that do not follow."""
     lines = []
     for made in values["decisions"]:
         what = "always kept" if made["decision"] == "pin" else "never kept"
         by = f" by {made['reviewer']}" if made.get("reviewer") else ""
         why = f": {made['reason']}" if made.get("reason") else ""
         lines.append(f"sample {made['sample_id']} is {what}{by}{why}")
+    for sample, said in values["disagreements"].items():
+        words = "; ".join(api.in_words(api.Decision(**one)) for one in said)
+        lines.append(
+            f"reviewers disagree about sample {sample}: {words}; it is left out until someone"
+            " settles it (decide --settle)"
+        )
     for name, ids in values["stale"].items():
         rows = ", ".join(map(str, ids))
         lines.append(
@@ -255,9 +261,14 @@ def status_lines(summary: api.RunSummary) -> list[str]:
     return lines + broken_lines(summary.unreadable_decisions)
 
 
-def broken_lines(numbers: list[int]) -> list[str]:
-    """What is said of lines of decisions.jsonl that cannot be read."""
-    return [f"line {n} of decisions.jsonl was broken off and is passed over" for n in numbers]
+def refused_lines(refused: list[dict[str, Any]]) -> list[str]:
+    """What is said of a file's rows that are no decisions to take."""
+    return [f"line {row['line'] or 'unknown'} is refused: {row['reason']}" for row in refused]
+
+
+def broken_lines(numbers: list[int], name: str = "decisions.jsonl") -> list[str]:
+    """What is said of lines of that file that cannot be read."""
+    return [f"line {n} of {name} was broken off and is passed over" for n in numbers]
 
 
 def state_lines(name: str, now: Status) -> list[str]:

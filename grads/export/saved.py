@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from grads import __version__
 from grads.errors import RunError
+from grads.export.corrections import Encoder, corrected
 from grads.export.replay import Replay
 from grads.export.rows import Subset, Template
 from grads.export.weighted import Weighting
@@ -30,19 +31,21 @@ def export_kept(
     with_scores: bool = False,
     weighting: Weighting | None = None,
     replayed: Replay | None = None,
+    encode: Encoder | None = None,
     record: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the samples of these ids (n,) as `kind` to `out`, or into the run; the manifest.
 
-    `record` holds what the manifest is to say of the selection called `name`. An export into the
-    run replaces an earlier one of the same name, format, kind of weights, and with or without
-    replay. Raises ExportError as `export` does.
+    What people have corrected is written as corrected; `encode` makes its tokens, where the format
+    has need of them. `record` holds what the manifest is to say of the selection called `name`. An
+    export into the run replaces an earlier one of the same name, format, kind of weights, and with
+    or without replay. Raises ExportError as `export` does.
     """
     folder = f"{kind}-{weighting.by}" if weighting else kind
     folder += "-replay" if replayed else ""
     target = out or run.exports / name / folder
     config, manifest = run.config(), run.read_manifest()
-    subset = _subset(run, name, ids, with_scores)
+    subset, written = corrected(_subset(run, name, ids, with_scores), run, encode)
     about = {
         "selection": name,
         **record,
@@ -51,6 +54,8 @@ def export_kept(
         "model": config.model,
         "source": manifest.source.as_json(),
         "gradients_taken": manifest.gradients_taken,
+        "corrected": sorted({one.sample_id for one in written}),
+        "corrections": [one.as_json() for one in written],
         "versions": manifest.versions | {"grads": __version__},
     }
     # What was scored may be shorter: a model has its own limit.

@@ -19,6 +19,7 @@ from grads.config.run import RunConfig
 from grads.data.rejects import place
 from grads.errors import ExportError, of_the_machine
 from grads.export import axolotl, files, llamafactory, openai, torchtune, trl
+from grads.export.corrections import correction_lines
 from grads.export.replay import Replay, mixed, replay_lines
 from grads.export.rows import Fitted, Subset, row_count, write_text
 from grads.export.weighted import Weighting, weight_lines, weighted
@@ -117,6 +118,12 @@ def changed_lines(manifest: dict[str, Any]) -> list[str]:
             "people have decided otherwise since it was saved, which is followed here: row"
             f" {', '.join(map(str, since))}"
         )
+    if apart := manifest.get("disagreed"):
+        lines.append(
+            "reviewers disagree, and the stricter word holds until it is settled: row"
+            f" {', '.join(map(str, apart))}"
+        )
+    lines += correction_lines(manifest)
     if converted := manifest["converted"]:
         kind = manifest["format"]
         lines.append(f"changed for {kind}, their meaning kept: {row_count(converted)}")

@@ -1,9 +1,13 @@
-"""What people decided about single samples: kept or left out, why, and by whom."""
+"""What people decided about single samples: kept or left out, why, and by whom.
+
+Several reviewers may decide about one sample: the last word of each counts.
+"""
 
 from collections import Counter
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -21,12 +25,13 @@ def decide(
     reason: str = "",
     *,
     reviewer: str = "",
+    settles: bool = False,
 ) -> None:
     """Note that a person wants a sample always kept, never kept, or left to the numbers again.
 
     Raises RunError where the sample is held out, or the run has none of this id.
     """
-    decide_all(run, [(decision, sample_id)], reason, reviewer=reviewer)
+    decide_all(run, [(decision, sample_id)], reason, reviewer=reviewer, settles=settles)
 
 
 def decide_all(
@@ -35,25 +40,26 @@ def decide_all(
     reason: str = "",
     *,
     reviewer: str = "",
+    settles: bool = False,
 ) -> None:
     """Several decisions (pin, exclude or clear, and a sample) with one reason.
 
-    All are noted or none. Raises as `decide` does, and where a sample is named twice.
+    Each is one reviewer's; one that `settles` stands in the place of all that was said of the
+    sample before. All are noted or none. Raises as `decide` does, and where a sample is named
+    twice.
     """
     samples = [sample for _, sample in wanted]
     for sample, times in Counter(samples).items():
         if times > 1:
             raise RunError(f"sample {sample} is named twice: decide one thing about it")
-    table = run.read_table(run.samples_file, ["sample_id", "heldout"])
-    inside = table.filter(pc.invert(table["heldout"]))["sample_id"].to_numpy()
-    for sample in sorted(set(samples) - set(inside.tolist())):
+    for sample in sorted(set(samples) - decidable(run)):
         run.read_sample(sample)  # says so where there is none
         raise RunError(f"sample {sample} is held out: it is in no subset")
-    same = {
+    same: dict[str, Any] = {
         "reason": reason.strip(),
         "reviewer": reviewer.strip(),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+        "time": now(),
+    } | ({"settles": True} if settles else {})
     made = [
         Decision.checked({"sample_id": sample, "decision": decision} | same, run.decisions_file)
         for decision, sample in wanted
@@ -61,11 +67,89 @@ def decide_all(
     run.decide(*(one.as_json() for one in made))
 
 
+def decidable(run: Run) -> set[int]:
+    """The samples that people can decide about: all that are not held out."""
+    table = run.read_table(run.samples_file, ["sample_id", "heldout"])
+    return set(table.filter(pc.invert(table["heldout"]))["sample_id"].to_pylist())
+
+
+def now() -> str:
+    """The time as decisions hold it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def opinions(run: Run) -> dict[int, list[Decision]]:
+    """The last word of each reviewer on each sample, the latest of them last.
+
+    A reviewer who clears a sample takes the own word back; one without a name, and a decision that
+    settles, all that was said of it before.
+    """
+    if not run.decisions_file.exists():
+        return {}
+    stamp = run.decisions_file.stat()
+    return dict(_opinions(run.path, (stamp.st_mtime_ns, stamp.st_size)))
+
+
+@lru_cache(maxsize=8)  # a page asks several times at each redraw
+def _opinions(path: Path, stamp: tuple[int, int]) -> dict[int, list[Decision]]:
+    run = Run(path)
+    said: dict[int, dict[str, Decision]] = {}
+    for row in run.read_decisions():
+        made = Decision.checked(row, run.decisions_file)
+        here = said.setdefault(made.sample_id, {})
+        if made.settles or (made.decision == "clear" and not made.reviewer):
+            here.clear()
+        here.pop(made.reviewer, None)
+        if made.decision != "clear":
+            here[made.reviewer] = made
+    return {sample: list(here.values()) for sample, here in said.items() if here}
+
+
 def decisions(run: Run) -> dict[int, Decision]:
-    """The last word on each sample that people decided about; cleared ones are left out."""
-    rows = [Decision.checked(row, run.decisions_file) for row in run.read_decisions()]
-    last = {row.sample_id: row for row in rows}
-    return {sample: row for sample, row in last.items() if row.decision != "clear"}
+    """What holds of each sample that people decided about.
+
+    Where reviewers disagree, the sample is left out until that is settled: what is wrongly left
+    out costs a sample, what is wrongly kept is trained.
+    """
+    return {sample: _holding(said) for sample, said in opinions(run).items()}
+
+
+def _holding(said: list[Decision]) -> Decision:
+    excluding = [one for one in said if one.decision == "exclude"]
+    return (excluding or said)[-1]
+
+
+def disagreements(run: Run) -> dict[int, list[Decision]]:
+    """The samples that one reviewer keeps and another leaves out, with what each said."""
+    return {
+        sample: said
+        for sample, said in opinions(run).items()
+        if len({one.decision for one in said}) > 1
+    }
+
+
+def in_words(said: Decision) -> str:
+    """What a reviewer says of a sample: Ada keeps it: a rare case."""
+    what = "keeps it" if said.decision == "pin" else "leaves it out"
+    why = f": {said.reason}" if said.reason else ""
+    return f"{said.reviewer or 'someone without a name'} {what}{why}"
+
+
+def take_back(run: Run, before: dict[int, list[Decision]], reviewer: str = "") -> None:
+    """Have said of these samples what was said `before` (as `opinions` gave it) by this reviewer.
+
+    What that reviewer's decision settled is said again. What others have said since stays.
+    """
+    there, rows = opinions(run), []
+    for sample, then in before.items():
+        since = there.get(sample, [])
+        standing = {one.reviewer for one in since} if reviewer else set()
+        others = {one.reviewer: one for one in [*then, *since] if one.reviewer != reviewer}
+        again = [one for name, one in others.items() if name not in standing]
+        again += [one for one in then if one.reviewer == reviewer]
+        clear = {"sample_id": sample, "decision": "clear", "reviewer": reviewer, "time": now()}
+        rows += [clear, *(one.as_json() | {"settles": False} for one in again)]
+    run.decide(*rows)
 
 
 def with_decisions(run: Run, options: SelectionConfig) -> SelectionConfig:

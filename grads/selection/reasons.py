@@ -3,7 +3,7 @@
 import numpy as np
 
 from grads.selection.criteria import criterion_named
-from grads.selection.decisions import decisions
+from grads.selection.decisions import decisions, disagreements
 from grads.selection.pool import Pool
 from grads.selection.preview import Preview
 from grads.selection.record import Decision
@@ -18,10 +18,12 @@ USUAL = {
 
 def reasons(pool: Pool, shown: Preview, positions: np.ndarray) -> list[str]:
     """A line for each of these positions: what the sample is like; what became of it."""
-    made = decisions(pool.run)
+    made, apart = decisions(pool.run), disagreements(pool.run)
     lines = []
     for position in positions.tolist():
         by_hand = _by_hand(pool, shown, position, made)
+        if by_hand and int(pool.scores.sample_id[position]) in apart:
+            by_hand += "; reviewers disagree"
         lines.append(by_hand or f"{_like(pool, shown, position)}; {_became(pool, shown, position)}")
     return lines
 

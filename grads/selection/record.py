@@ -23,6 +23,8 @@ class Decision(Part):
     reviewer: str = ""
     time: str = ""
     """ISO 8601, UTC."""
+    settles: bool = False
+    """Whether it stands in the place of all that was said of the sample before, by anyone."""
 
 
 class SampleCounts(Part):

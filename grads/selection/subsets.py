@@ -9,7 +9,7 @@ import pyarrow as pa
 from grads import __version__
 from grads.errors import SelectionError
 from grads.selection import preview
-from grads.selection.decisions import decisions, with_decisions
+from grads.selection.decisions import decisions, disagreements, with_decisions
 from grads.selection.filters import Filter
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
@@ -47,7 +47,7 @@ def select_samples(
         ),
         decisions=[d for d in decisions(run).values() if d.sample_id in followed[d.decision]],
         notes=ranking.notes,
-        warnings=chosen.warnings,
+        warnings=[*chosen.warnings, *_apart(run, options)],
     )
     table = pa.table(
         {
@@ -60,6 +60,13 @@ def select_samples(
     )
     write_selection(run, record, table)
     return record
+
+
+def _apart(run: Run, options: SelectionConfig) -> list[str]:
+    """What is to be said where reviewers disagree about samples that are left out for it."""
+    ids = sorted(disagreements(run).keys() & set(options.excluded))
+    rows = ", ".join(map(str, ids))
+    return [f"reviewers disagree about samples {rows}: left out until it is settled"] if ids else []
 
 
 def all_matching(pool: Pool, wanted: Filter) -> SelectionConfig:

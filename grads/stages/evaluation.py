@@ -6,9 +6,11 @@ from grads.evaluation.answers import positions, short_references
 from grads.evaluation.cost import SHORT_TOKENS
 from grads.evaluation.probes import Probes, load_probes, load_replay
 from grads.evaluation.result import Prompt
+from grads.export.corrections import corrections
 from grads.jobs.job import Job
 from grads.selection.decisions import stale
 from grads.selection.pool import Pool
+from grads.selection.record import kept_ids
 from grads.stages.lab import Lab
 from grads.store.folders import Evaluation
 
@@ -26,6 +28,10 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
         if rows := [made.sample_id for made in stale(run, name)]:
             probes.about.notes.append(
                 f"people have decided otherwise about samples {rows} since '{name}' was saved"
+            )
+        if rows := sorted(corrections(run).keys() & set(kept_ids(run, name).tolist())):
+            probes.about.notes.append(
+                f"samples {rows} of '{name}' are corrected since; arms train what was scored"
             )
     if config.replay is not None:
         wanted = max(trial.replay_rows for trial in trials)

@@ -40,6 +40,7 @@ from grads.text import brief
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
 ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
+NOTED = {"decisions": "decided", "corrections": "corrected"}  # by people, in files of these names
 
 
 class Status(BaseModel):
@@ -175,6 +176,7 @@ class Run(JobFolder):
         self.clusters_file = self.path / "clusters.json"
         self.token_signal_file = self.path / "token_signal" / "signals.parquet"
         self.decisions_file = self.path / "decisions.jsonl"
+        self.corrections_file = self.path / "corrections.jsonl"
         self.selections = self.path / "selections"
         self.exports = self.path / "exports"
         self.evaluations = self.path / "evaluations"
@@ -312,18 +314,25 @@ class Run(JobFolder):
         return self._rows(self.token_signal_file, [sample_id]).get(sample_id)
 
     def decide(self, *decisions: dict[str, Any]) -> None:
-        """Note down what a person decided about samples; the last word on a sample counts.
+        """Note down what people decided about samples; each reviewer's last word counts.
 
         Raises RunError where it cannot be kept; then nothing is.
         """
-        self._refuse_lost_decisions()
+        self._note(self.decisions_file, "decision", "decide again", list(decisions))
+
+    def correct(self, correction: dict[str, Any]) -> None:
+        """Note down a corrected text; raises RunError where it cannot be kept."""
+        self._note(self.corrections_file, "correction", "correct it again", [correction])
+
+    def _note(self, path: Path, what: str, again: str, rows: list[dict[str, Any]]) -> None:
+        _refuse_lost(path)
         try:
-            with FileLock(self.path / ".decisions.lock"):
-                append_lines(self.decisions_file, list(decisions), lasting=True)
+            with FileLock(path.with_name(f".{path.stem}.lock")):
+                append_lines(path, rows, lasting=True)
         except OSError as error:
             raise RunError(
-                f"the decision could not be kept in {self.decisions_file}"
-                f" ({error.strerror or error}): make room or give access there, and decide again"
+                f"the {what} could not be kept in {path}"
+                f" ({error.strerror or error}): make room or give access there, and {again}"
             ) from None
 
     def read_decisions(self) -> list[dict[str, Any]]:
@@ -331,19 +340,21 @@ class Run(JobFolder):
 
         Raises RunError where the file is there and empty: no writer leaves it so.
         """
-        self._refuse_lost_decisions()
+        _refuse_lost(self.decisions_file)
         return read_lines(self.decisions_file).rows
 
-    def _refuse_lost_decisions(self) -> None:
-        if self.decisions_file.exists() and not self.decisions_file.stat().st_size:
-            raise RunError(
-                f"{self.decisions_file} is empty, so what was decided is lost: put a copy in its"
-                " place, or remove it to go on without"
-            )
+    def read_corrections(self) -> list[dict[str, Any]]:
+        """Everything that was corrected, in order; raises as `read_decisions` does."""
+        _refuse_lost(self.corrections_file)
+        return read_lines(self.corrections_file).rows
 
     def unreadable_decisions(self) -> list[int]:
         """Numbers, from 1, of the lines of decisions.jsonl that a broken-off write has left."""
         return read_lines(self.decisions_file).unreadable
+
+    def unreadable_corrections(self) -> list[int]:
+        """The same of corrections.jsonl."""
+        return read_lines(self.corrections_file).unreadable
 
     def probe_set_file(self, name: str) -> Path:
         """Where the rows of a probe set lie."""
@@ -371,6 +382,15 @@ class Run(JobFolder):
     def evaluation_names(self) -> list[str]:
         """Names of the evaluations."""
         return sorted(path.parent.name for path in self.evaluations.glob("*/config.json"))
+
+
+def _refuse_lost(path: Path) -> None:
+    """Raise RunError where what people have noted is lost."""
+    if path.exists() and not path.stat().st_size:
+        raise RunError(
+            f"{path} is empty, so what was {NOTED[path.stem]} is lost: put a copy in its place, or"
+            " remove it to go on without"
+        )
 
 
 @contextmanager

@@ -1,0 +1,69 @@
+"""Which examples Review shows, and in which order: the queue as widgets, kept in the address."""
+
+from typing import Any
+
+from grads.api import QUEUES, Pool, QueueConfig
+from studio import url
+
+NAMES = {
+    "random": "At random",
+    "topic": "A topic",
+    "highest": "Highest learning signal",
+    "lowest": "Lowest learning signal",
+    "borderline": "Where a saved selection ends",
+    "duplicates": "Near-duplicates, group by group",
+    "disagreements": "Where reviewers disagree",
+}
+ADDRESS = ("queue", "topic", "edge", "shuffle", "size", "at")  # all that says where one is
+PLACE = "at"  # the entry that is open, from 1
+
+
+def chosen(pool: Pool, place: Any) -> QueueConfig:
+    """The queue that is asked for, of those that the run has; widgets are drawn in `place`."""
+    queue, which, size = place.columns([3, 4, 1.4], vertical_alignment="bottom")
+    lacking = {
+        "topic": not pool.clusters,
+        "borderline": not pool.run.selection_names(),
+        "duplicates": not (pool.duplicate_group >= 0).any(),
+    }
+    kinds = [kind for kind in QUEUES if not lacking.get(kind)]
+    kind = url.choose(
+        queue.selectbox, "Queue", kinds, "queue", format_func=NAMES.__getitem__, on_change=restart
+    )
+    values: dict[str, Any] = {"kind": kind, **_of(kind, pool, which)}
+    values["count"] = url.whole_number(
+        size.number_input, "At most", 60, key="size", low=1, high=10_000, on_change=restart
+    )
+    return QueueConfig.parse({name: one for name, one in values.items() if one is not None})
+
+
+def _of(kind: str, pool: Pool, place: Any) -> dict[str, Any]:
+    """What a kind of queue is of, or the order that it is in."""
+    if kind == "topic":
+        names = pool.cluster_names()
+        topics = list(range(len(names)))
+        topic = url.choose(
+            place.selectbox,
+            "Topic",
+            topics,
+            "topic",
+            format_func=names.__getitem__,
+            on_change=restart,
+        )
+        return {"topic": topic}
+    if kind == "borderline":
+        saved = pool.run.selection_names()
+        name = url.choose(place.selectbox, "Saved selection", saved, "edge", on_change=restart)
+        return {"selection": name}
+    if kind == "random":
+        return {
+            "seed": url.whole_number(
+                place.number_input, "Seed of the order", 0, key="shuffle", on_change=restart
+            )
+        }
+    return {}
+
+
+def restart() -> None:
+    """Begin another queue where its reviewer has not decided yet."""
+    url.put(PLACE)
