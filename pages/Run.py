@@ -4,9 +4,9 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Run, RunConfig
-from studio import cost, frame, intake, job, probes, setup, url, words
+from studio import about, bell, cost, frame, intake, job, probes, queue, setup, share, url, words
 
-WATCH, NEW = "Watch", "New run"
+WATCH, NEW, QUEUE = "Watch", "New run", "Queue"
 
 
 def fields() -> RunConfig:
@@ -51,6 +51,7 @@ def new_run() -> None:
         intake.failed(checked, settings)
         st.stop()
     cost.price(settings, checked)
+    share.offer(corner, None, api.run_command(settings), "The command that starts this run:")
     others = api.busy()
     at_once = False
     if others:
@@ -79,8 +80,10 @@ def watch_run(run: Run) -> None:
         "interrupted": "This run was interrupted; nothing finished is lost",
     }.get(status.state, "This run is at work")
     frame.headline(sentence)
-    about = (config.dataset, config.model, setup.CHOICES["warmup"][config.warmup])
-    st.markdown(" · ".join(map(words.literal, about)))
+    what = (config.dataset, config.model, setup.CHOICES["warmup"][config.warmup])
+    st.markdown(" · ".join(map(words.literal, what)))
+    st.caption(words.literal(" · ".join([frame.called(run), about.made(run.made.isoformat())])))
+    about.noted(run)
     if status.error:
         st.error(words.error(status.error), icon=":material/error:")
     if status.state == "finished":
@@ -88,16 +91,19 @@ def watch_run(run: Run) -> None:
         icon = ":material/arrow_forward:"
         frame.next_link("pages/Explore.py", "Explore what the model found", icon, frame.link())
     job.controls(run)
+    bell.bell(run, status, frame.called(run))
     job.live(run)
+    about.edit(run)
     with st.expander("Settings"):
         st.json(run.config_values())
+    share.offer(corner, run, api.run_command(config, run), "The command that makes this run:")
 
 
-with frame.page("Run"):
+with frame.page("Run") as corner:
     view = url.choose(
         st.segmented_control,
         "View",
-        [WATCH, NEW],
+        [WATCH, NEW, QUEUE],
         "view",
         default=WATCH if url.get("run") else NEW,
         required=True,
@@ -105,5 +111,8 @@ with frame.page("Run"):
     )
     if view == WATCH:
         watch_run(frame.chosen_run())
-    else:
+    elif view == NEW:
         new_run()
+    else:
+        frame.headline("What is at work, and what waits?")
+        queue.show()

@@ -1,5 +1,6 @@
 """All that pages, commands and other programs may call; imports in under a second, no torch."""
 
+from grads.api.about import describe, name_topic
 from grads.api.agreement import RunAgreement, agree, second_seeds
 from grads.api.drafts import (
     allowed_roots,
@@ -28,6 +29,14 @@ from grads.api.evaluations import (
 )
 from grads.api.exports import export_selection
 from grads.api.launching import launch_script
+from grads.api.queue import QueuedJob, queue
+from grads.api.reports import (
+    evaluation_command,
+    report,
+    run_command,
+    select_command,
+    write_report,
+)
 from grads.api.reproduce import Agreement, compared, repetition
 from grads.api.runs import (
     RunSummary,
@@ -56,6 +65,7 @@ from grads.config.base import Flag, OneOf, Settings, read_yaml
 from grads.config.evaluation import ARM_KINDS, ARMS, ArmKind, EvaluationConfig, TuneConfig
 from grads.config.probe import ProbeConfig
 from grads.config.run import RunConfig
+from grads.config.spelling import flag_of
 from grads.data.rejects import place as row_place
 from grads.errors import (
     ConfigError,
@@ -165,6 +175,7 @@ __all__ = [
     "Preview",
     "ProbeConfig",
     "ProbeRequest",
+    "QueuedJob",
     "Ranks",
     "Run",
     "RunAgreement",
@@ -204,13 +215,16 @@ __all__ = [
     "decide_all",
     "decisions",
     "delete_run",
+    "describe",
     "draft",
     "emptied",
     "estimate_evaluation",
+    "evaluation_command",
     "evaluations",
     "examples",
     "export_selection",
     "first_rows",
+    "flag_of",
     "for_spreadsheet",
     "give_up",
     "highest",
@@ -223,6 +237,7 @@ __all__ = [
     "load_pool",
     "look",
     "model_place",
+    "name_topic",
     "observe",
     "of_the_machine",
     "open_folder",
@@ -232,6 +247,7 @@ __all__ = [
     "pairs",
     "place_demo",
     "preview",
+    "queue",
     "rate",
     "rating_sentence",
     "ratings",
@@ -241,12 +257,15 @@ __all__ = [
     "read_yaml",
     "reasons",
     "repetition",
+    "report",
     "resume_run",
     "rough_cost",
     "row_place",
+    "run_command",
     "runs_root",
     "save_upload",
     "second_seeds",
+    "select_command",
     "select_samples",
     "stale",
     "start_evaluation",
@@ -265,4 +284,5 @@ __all__ = [
     "wait",
     "watch",
     "with_decisions",
+    "write_report",
 ]
