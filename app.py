@@ -19,8 +19,8 @@ def recent(summary: api.RunSummary) -> None:
     size = words.count(usable, "example") if usable else "not read yet"
     chosen = words.count(len(summary.selections), "saved selection")
     what.markdown(words.literal(f"{Path(summary.dataset).name}, {size}, {chosen}"))
-    told = [about.made(summary.made), summary.model]
-    told += [summary.id] if summary.title else []
+    told = [about.made(summary.made), f"model {summary.model}"]
+    told += [f"folder {summary.id}"] if summary.title else []
     told += [words.shorten(summary.notes)] if summary.notes else []
     what.caption(words.literal(" · ".join(told)))
     page, text = (

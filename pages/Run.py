@@ -1,5 +1,7 @@
 """What will it cost, and how is it going?"""
 
+from typing import Any
+
 import streamlit as st
 
 from grads import api
@@ -33,7 +35,7 @@ def fields() -> RunConfig:
     return setup.config(columns=setup.stored_mapping(), **values)
 
 
-def new_run() -> None:
+def new_run(corner: Any) -> None:
     """The settings, their price, and the start, once the data are found right."""
     frame.headline("What will it cost?", "A warm-up, then one reading of every example.")
     settings = fields()
@@ -67,7 +69,7 @@ def new_run() -> None:
         st.rerun()
 
 
-def watch_run(run: Run) -> None:
+def watch_run(run: Run, corner: Any) -> None:
     """The run's job."""
     status = api.observe(run)
     config = run.config()
@@ -110,9 +112,9 @@ with frame.page("Run") as corner:
         label_visibility="collapsed",
     )
     if view == WATCH:
-        watch_run(frame.chosen_run())
+        watch_run(frame.chosen_run(), corner)
     elif view == NEW:
-        new_run()
+        new_run(corner)
     else:
         frame.headline("What is at work, and what waits?")
         queue.show()

@@ -8,6 +8,8 @@ from grads import api
 from grads.api import Pool, Run
 from studio import frame, words
 
+NAMED = "topic named last"  # in the session
+
 
 def edit(run: Run) -> None:
     """A run's title and notes, to be set; its folder and its links stay."""
@@ -37,8 +39,13 @@ def name_topics(pool: Pool) -> None:
     """Call a topic otherwise, in every view, in coverage and in reports."""
     names = pool.cluster_names()
     with st.popover("Rename a topic", icon=":material/edit:"):
+        # Another key with other names: a box goes on showing the words that it was drawn with.
         topic = st.selectbox(
-            "Topic", range(len(names)), format_func=names.__getitem__, key="topic-to-name"
+            "Topic",
+            range(len(names)),
+            index=min(st.session_state.get(NAMED, 0), len(names) - 1),
+            format_func=names.__getitem__,
+            key=f"topic-to-name-{pool.run.id}-{names}",
         )
         terms = ", ".join(pool.clusters[topic].terms)
         if terms:
@@ -50,4 +57,5 @@ def name_topics(pool: Pool) -> None:
         if st.button("Save the name", key="save-topic-name", icon=":material/save:"):
             with frame.telling():
                 api.name_topic(pool.run, topic, name)
+                st.session_state[NAMED] = topic
                 st.rerun()

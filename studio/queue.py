@@ -1,5 +1,7 @@
 """The queue: which jobs are at work, which wait in which order, and taking one out."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from grads import api
@@ -33,7 +35,8 @@ def _line(one: QueuedJob) -> None:
     what, how, go, out = st.container(border=True).columns(
         [4, 5, 1.2, 1.6], vertical_alignment="center"
     )
-    called = words.literal(frame.called(one.run))
+    data = Path(str(one.run.config_values().get("dataset"))).name
+    called = words.literal(data if isinstance(one.run, Draft) else frame.called(one.run))
     place = f"waits, number {one.place}" if one.place else words.STATES[one.status.state][0]
     what.markdown(f"**{called}**: {words.literal(one.what)}  \n:gray[{place}]")
     with how:

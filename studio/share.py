@@ -69,16 +69,12 @@ def explored(place: Any, pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
 
 def evaluated(place: Any, run: Run, name: str) -> None:
     """What Evaluate shows."""
-    command = api.evaluation_command(run, name)
+    command, says = "", "Its settings cannot be read: there is no command for it."
+    with suppress(GradsError):
+        command = api.evaluation_command(run, name)
+        says = "The command that makes this evaluation:"
     chosen = api.read_evaluation(run, name).config.get("selections") or [None]
-    offer(
-        place,
-        run,
-        command,
-        "The command that makes this evaluation:",
-        selection=chosen[0],
-        evaluation=name,
-    )
+    offer(place, run, command, says, selection=chosen[0], evaluation=name)
 
 
 def _report(run: Run, selection: str | None, evaluation: str | None) -> None:

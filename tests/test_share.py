@@ -14,6 +14,7 @@ from run_dirs import (
     headline,
     kept_ids,
     open_page,
+    press,
     run_in,
     set_state,
 )
@@ -130,7 +131,9 @@ def other_process():
     process.wait()
 
 
-def test_the_queue_names_what_works_and_what_waits_in_order(run, tmp_path, other_process):
+def test_the_queue_names_what_works_and_what_waits_in_order(
+    run, tmp_path, other_process, monkeypatch
+):
     set_state(Evaluation(run, "tenth"), "running")
     late = run_in(tmp_path, "queued", "late")
     api.describe(late, title="Late one")
@@ -144,6 +147,10 @@ def test_the_queue_names_what_works_and_what_waits_in_order(run, tmp_path, other
             ("late", "the run", 1),
         ]
         at = open_page("Run", run="late", view="Queue")
+        stopped = []
+        monkeypatch.setattr(api, "stop_run", stopped.append)
+        press(at, "Take out")
+        assert [folder.id for folder in stopped] == ["late"]
     assert headline(at) == "What is at work, and what waits?"
     seen = everything(at)
     assert "**Late one**: the run  \n:gray[waits, number 1]" in seen

@@ -42,7 +42,9 @@ def write_report(
 
 def run_command(config: RunConfig, run: Run | None = None) -> str:
     """The line that starts a run of these settings: a new one, or in the place of this one."""
-    return command("run", config.absolute(), **({"run_dir": str(run.path)} if run else {}))
+    if run is None:
+        return command("run", config.absolute())
+    return command("run", config, run_dir=str(run.path))
 
 
 def select_command(run: Run, options: SelectionConfig, name: str) -> str:

@@ -1,6 +1,7 @@
 """What a report says of a selection: counts, pictures, examples with their reasons, decisions."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from grads.selection.pool import SIGNALS, TOPIC, Pool
 from grads.selection.preview import Preview, coverage, emptied, preview
 from grads.selection.reasons import reasons
 from grads.selection.record import SelectionRecord
+from grads.store.files import digest
 from grads.store.runs import Run
 
 KEPT, ASIDE = 15, 10  # examples that are shown
@@ -48,6 +50,8 @@ def chosen(pool: Pool, record: SelectionRecord, shown: Preview) -> str:
     options = differing(record.options, without=("pins", "excluded"))
     since = [str(made.sample_id) for made in stale(pool.run, record.name)]
     remarks = [*record.notes, *record.warnings]
+    if record.scores_sha256 not in ("", digest(pool.run.scores_file)):
+        remarks.append("the run's scores are others than it was chosen by")
     if since:
         remarks.append(f"people have decided otherwise since about row {', '.join(since)}")
     return section(
@@ -132,11 +136,18 @@ def _cards(pool: Pool, positions: np.ndarray, shown: Preview | None) -> list[str
     return cards
 
 
-def _turn(turn: dict[str, str]) -> str:
-    content = turn["content"]
-    more = len(content) - LONGEST
-    shown = content if more <= 0 else f"{content[:LONGEST]}… ({more:,} more characters)"
-    who = WHO.get(turn["role"], "Instruction to the model")
+def _turn(turn: dict[str, Any]) -> str:
+    said = {
+        "Reasoning": turn.get("reasoning"),
+        WHO.get(turn["role"], "Instruction to the model"): turn["content"],
+        "Calls a tool": turn.get("tool_calls"),
+    }
+    return "".join(_said(who, words) for who, words in said.items() if words)
+
+
+def _said(who: str, words: str) -> str:
+    more = len(words) - LONGEST
+    shown = words if more <= 0 else f"{words[:LONGEST]}… ({more:,} more characters)"
     return f'<div class="who">{who}</div><div class="turn" dir="auto">{text(shown)}</div>'
 
 

@@ -5,6 +5,7 @@ code or formulas are none of it.
 """
 
 import re
+from functools import lru_cache
 from itertools import pairwise
 
 LEAST_WORDS = 4  # that must look so
@@ -35,6 +36,7 @@ def is_broken(text: str) -> bool:
     return odd >= max(LEAST_WORDS, ODD * len(words))
 
 
+@lru_cache(maxsize=2**16)  # most of a pool's words are a few
 def _looks_odd(word: str) -> bool:
     """Whether fingers or a bad scan made a word, not a head: asdf, jkjk, ffff, sdfkjh, c0mmon."""
     if len(word) < 4 or not word.isascii():
