@@ -146,7 +146,7 @@ def bar(pool: Pool) -> Filter:
 
 def _alike(groups: dict[int, int], place: Any) -> int | Literal["any"] | None:
     """Near-duplicates: all that have some, or one group, told by the row of its first."""
-    total = f"any: {sum(groups.values()):,} examples in {words.count(len(groups), 'group')}"
+    total = f"Near-duplicates: {sum(groups.values()):,} in {words.count(len(groups), 'group')}"
     found: int | Literal["any"] | None = url.choose(
         place.selectbox,
         "Near-duplicates",
@@ -155,7 +155,7 @@ def _alike(groups: dict[int, int], place: Any) -> int | Literal["any"] | None:
         index=None,
         placeholder="Near-duplicates",
         label_visibility="collapsed",
-        format_func=lambda one: total if one == "any" else f"row {one}: {groups[one]:,} alike",
+        format_func=lambda one: total if one == "any" else f"Like row {one}: {groups[one]:,}",
         help="Examples that share most of their text. Select can keep one of each group.",
     )
     return found
