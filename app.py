@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from grads import api
-from studio import frame, words
+from studio import about, frame, words
 
 
 def recent(summary: api.RunSummary) -> None:
@@ -13,11 +13,16 @@ def recent(summary: api.RunSummary) -> None:
     state, icon, colour = words.STATES[summary.status.state]
     line = st.container(border=True)
     name, what, go = line.columns([4, 5, 2], vertical_alignment="center")
-    name.markdown(f"**{words.literal(summary.id)}**  \n:{colour}[{icon} {state}]")
+    title = summary.title or summary.id
+    name.markdown(f"**{words.literal(title)}**  \n:{colour}[{icon} {state}]")
     usable = summary.counts.get("usable")
     size = words.count(usable, "example") if usable else "not read yet"
     chosen = words.count(len(summary.selections), "saved selection")
     what.markdown(words.literal(f"{Path(summary.dataset).name}, {size}, {chosen}"))
+    told = [about.made(summary.made), f"model {summary.model}"]
+    told += [f"folder {summary.id}"] if summary.title else []
+    told += [words.shorten(summary.notes)] if summary.notes else []
+    what.caption(words.literal(" · ".join(told)))
     page, text = (
         ("pages/Explore.py", "Explore it") if summary.scored else ("pages/Run.py", "Watch it")
     )

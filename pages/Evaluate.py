@@ -6,7 +6,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Evaluation, Run
-from studio import frame, job, rating, trial, url, verdict, words
+from studio import bell, frame, job, rating, share, trial, url, verdict, words
 
 
 def progress(evaluation: Evaluation) -> None:
@@ -27,6 +27,7 @@ def progress(evaluation: Evaluation) -> None:
     ):
         api.resume_run(evaluation)
         st.rerun()
+    bell.bell(evaluation, status, evaluation.id)
 
 
 def show(run: Run, name: str) -> None:
@@ -84,7 +85,7 @@ def show(run: Run, name: str) -> None:
             verdict.answers(found.answers)
 
 
-with frame.page("Evaluate"):
+with frame.page("Evaluate") as corner:
     run = frame.scored_run()
     names = [one.name for one in api.evaluations(run)]
     title = st.container()
@@ -107,6 +108,7 @@ with frame.page("Evaluate"):
         with title:
             frame.headline(verdict.decision(api.read_evaluation(run, chosen)))
         show(run, chosen)
+        share.evaluated(corner, run, chosen)
     else:
         with title:
             frame.headline("Did it help?", "Nothing has been measured on this run yet.")

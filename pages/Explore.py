@@ -24,5 +24,5 @@ def aside(pool: Pool, shown: Preview | None, wanted: Filter, matching: np.ndarra
         st.markdown(words.SIGNAL_MATHS)
 
 
-with frame.page("Explore"):
-    workspace.draw("What the model finds in {all}", aside, options_aside=False)
+with frame.page("Explore") as corner:
+    workspace.draw("What the model finds in {all}", aside, corner, options_aside=False)

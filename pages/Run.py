@@ -1,12 +1,14 @@
 """What will it cost, and how is it going?"""
 
+from typing import Any
+
 import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Run, RunConfig
-from studio import cost, frame, intake, job, probes, setup, url, words
+from studio import about, bell, cost, frame, intake, job, probes, queue, setup, share, url, words
 
-WATCH, NEW = "Watch", "New run"
+WATCH, NEW, QUEUE = "Watch", "New run", "Queue"
 
 
 def fields() -> RunConfig:
@@ -33,7 +35,7 @@ def fields() -> RunConfig:
     return setup.config(columns=setup.stored_mapping(), **values)
 
 
-def new_run() -> None:
+def new_run(corner: Any) -> None:
     """The settings, their price, and the start, once the data are found right."""
     frame.headline("What will it cost?", "A warm-up, then one reading of every example.")
     settings = fields()
@@ -51,6 +53,7 @@ def new_run() -> None:
         intake.failed(checked, settings)
         st.stop()
     cost.price(settings, checked)
+    share.offer(corner, None, api.run_command(settings), "The command that starts this run:")
     others = api.busy()
     at_once = False
     if others:
@@ -66,7 +69,7 @@ def new_run() -> None:
         st.rerun()
 
 
-def watch_run(run: Run) -> None:
+def watch_run(run: Run, corner: Any) -> None:
     """The run's job."""
     status = api.observe(run)
     config = run.config()
@@ -79,8 +82,10 @@ def watch_run(run: Run) -> None:
         "interrupted": "This run was interrupted; nothing finished is lost",
     }.get(status.state, "This run is at work")
     frame.headline(sentence)
-    about = (config.dataset, config.model, setup.CHOICES["warmup"][config.warmup])
-    st.markdown(" · ".join(map(words.literal, about)))
+    what = (config.dataset, config.model, setup.CHOICES["warmup"][config.warmup])
+    st.markdown(" · ".join(map(words.literal, what)))
+    st.caption(words.literal(" · ".join([frame.called(run), about.made(run.made.isoformat())])))
+    about.noted(run)
     if status.error:
         st.error(words.error(status.error), icon=":material/error:")
     if status.state == "finished":
@@ -88,22 +93,28 @@ def watch_run(run: Run) -> None:
         icon = ":material/arrow_forward:"
         frame.next_link("pages/Explore.py", "Explore what the model found", icon, frame.link())
     job.controls(run)
+    bell.bell(run, status, frame.called(run))
     job.live(run)
+    about.edit(run)
     with st.expander("Settings"):
         st.json(run.config_values())
+    share.offer(corner, run, api.run_command(config, run), "The command that makes this run:")
 
 
-with frame.page("Run"):
+with frame.page("Run") as corner:
     view = url.choose(
         st.segmented_control,
         "View",
-        [WATCH, NEW],
+        [WATCH, NEW, QUEUE],
         "view",
         default=WATCH if url.get("run") else NEW,
         required=True,
         label_visibility="collapsed",
     )
     if view == WATCH:
-        watch_run(frame.chosen_run())
+        watch_run(frame.chosen_run(), corner)
+    elif view == NEW:
+        new_run(corner)
     else:
-        new_run()
+        frame.headline("What is at work, and what waits?")
+        queue.show()

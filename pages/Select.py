@@ -25,5 +25,5 @@ def aside(pool: Pool, shown: Preview | None, wanted: Filter, matching: np.ndarra
         st.markdown(words.SIGNAL_MATHS + words.CHOICE_MATHS)
 
 
-with frame.page("Select"):
-    workspace.draw("Keep {kept} of {all}", aside, options_aside=True)
+with frame.page("Select") as corner:
+    workspace.draw("Keep {kept} of {all}", aside, corner, options_aside=True)

@@ -184,4 +184,6 @@ def lists(pool: Pool, shown: Preview | None, matching: np.ndarray, *, first: str
         told = listing.fate(shown.kept) if chosen in ("shown", "decided") else {}
         told |= {"reason": lambda positions: reasons(pool, shown, positions)}
         ranks = {"score": shown.ranking.score}
+    if url.get("alike"):
+        told = listing.twins(pool) | told
     listing.table(pool, found[chosen], "list", ranks=ranks, told=told, beside=controls)

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import streamlit as st
@@ -13,6 +13,7 @@ from studio import url, words
 WITHIN = "within"  # query parameter: COLUMN:LOW:HIGH, repeated
 FATE = "kept or set aside"
 SHAPE = "shape"  # query parameter: two columns and the corners of what was drawn, repeated
+GROUPS = 500  # of near-duplicates that can be chosen one by one, the largest
 CORNERS = 40  # of a drawn shape in an address
 
 
@@ -50,7 +51,7 @@ def drop_bound(column: str, parameter: str = WITHIN) -> None:
 
 def clear() -> None:
     """Show everything again."""
-    for name in (WITHIN, SHAPE, "search", "topics", "only"):
+    for name in (WITHIN, SHAPE, "search", "topics", "only", "alike"):
         url.put(name)
 
 
@@ -96,7 +97,9 @@ def bar(pool: Pool) -> Filter:
     """Search box, topics and what was brushed, each to be taken off again; the filter they make."""
     names = dict(enumerate(pool.cluster_names())) if pool.cluster is not None else {}
     own = [name for name in pool.categories if name != TOPIC]
-    search, topics, only = st.columns([2, 3, 3] if own else [2, 3, 0.01])
+    groups = pool.duplicate_groups
+    widths = [2, 3, 3 if own else 0.01, 2 if groups else 0.01]
+    search, topics, only, twins = st.columns(widths)
     hidden: dict[str, Any] = {"label_visibility": "collapsed"}
     label = "Search in the texts"
     text = url.text(search.text_input, label, "search", placeholder=f"{label}: a word", **hidden)
@@ -114,6 +117,7 @@ def bar(pool: Pool) -> Filter:
         for facet in _facets(pool, own) if own else ():
             column, name = json.loads(facet)
             facets.setdefault(column, []).append(name)
+    alike = _alike(groups, twins) if groups else None
     known = tuple(b for b in bounds() if b.column in pool.numbers)
     lassos = shapes(pool)
     if known or lassos:
@@ -131,8 +135,30 @@ def bar(pool: Pool) -> Filter:
             st.button("Show everything", on_click=clear, type="tertiary")
     categories = tuple((column, tuple(names)) for column, names in facets.items())
     return Filter(
-        bounds=known, lassos=lassos, clusters=tuple(chosen), categories=categories, text=text
+        bounds=known,
+        lassos=lassos,
+        clusters=tuple(chosen),
+        categories=categories,
+        text=text,
+        alike=alike,
     )
+
+
+def _alike(groups: dict[int, int], place: Any) -> int | Literal["any"] | None:
+    """Near-duplicates: all that have some, or one group, told by the row of its first."""
+    total = f"Near-duplicates: {sum(groups.values()):,} in {words.count(len(groups), 'group')}"
+    found: int | Literal["any"] | None = url.choose(
+        place.selectbox,
+        "Near-duplicates",
+        ["any", *list(groups)[:GROUPS]],
+        "alike",
+        index=None,
+        placeholder="Near-duplicates",
+        label_visibility="collapsed",
+        format_func=lambda one: total if one == "any" else f"Like row {one}: {groups[one]:,}",
+        help="Examples that share most of their text. Select can keep one of each group.",
+    )
+    return found
 
 
 def chips(ranges: tuple[Bound, ...], parameter: str) -> None:

@@ -1,8 +1,9 @@
 """The frame around every page: navigation, the chosen run, and what errors look like."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,17 @@ h4 {font-size: 1.1rem !important}
 
 
 @contextmanager
-def page(name: str) -> Iterator[None]:
-    """The page's frame; errors inside become messages that say what to do."""
+def page(name: str) -> Iterator[Any]:
+    """The page's frame; errors inside become messages that say what to do.
+
+    What it gives is the place at the top for what leaves the page (studio/share.py).
+    """
     st.set_page_config(page_title=f"{name} · GrADS Studio", page_icon=str(ICON), layout="wide")
     st.html(STYLE)
     _keep_traces()
     with url.opened(name), guard():
-        places = _navigation(name)
-        yield
+        places, behind = _navigation(name)
+        yield behind
         for other in set(WORKSPACE) - {name} if name in WORKSPACE else ():
             _to(other, places[other], name)
 
@@ -146,19 +150,25 @@ def _keep_traces() -> None:
             logger.addHandler(handler)
 
 
-def _navigation(name: str) -> dict[str, Any]:
-    """The pages, and the run that they are about; the places of the links."""
+def tab(says: str) -> None:
+    """Put this before the name of all in the title of the browser's tab."""
+    st.set_page_config(page_title=f"{says} · GrADS Studio")
+
+
+def _navigation(name: str) -> tuple[dict[str, Any], Any]:
+    """The pages, and the run that they are about; the places of the links, and one behind all."""
     places: dict[str, Any] = {}
     with st.container(horizontal=True, vertical_alignment="center", key="navigation"):
         st.markdown("**GrADS Studio**", width="content")
         place = st.container(horizontal=True, width="content")
         _run_box()
+        behind = st.container(width="content")
         with place:
             for title in PAGES:
                 with st.container(key="here" if title == name else None, width="content"):
                     places[title] = st.empty()
                 _to(title, places[title], name)
-    return places
+    return places, behind
 
 
 def _to(title: str, place: Any, name: str) -> None:
@@ -170,9 +180,12 @@ def _to(title: str, place: Any, name: str) -> None:
 
 def _run_box() -> None:
     """The run; it always stands in the address, so that a copied link shows the same."""
-    names = [run.id for run in list_runs(runs_root())]
+    runs = list_runs(runs_root())
+    names = [run.id for run in runs]
     if not names:
         return
+    titles = {run.id: called(run) for run in runs}
+    alike = Counter(titles.values())
     asked = url.get("run")
     if asked and asked not in names:
         st.toast(f"There is no run {words.literal(asked)} here; this is {words.literal(names[0])}.")
@@ -183,9 +196,19 @@ def _run_box() -> None:
         "run",
         always=True,
         on_change=url.forget_run,
+        format_func=lambda name: (
+            titles[name] if alike[titles[name]] == 1 else f"{titles[name]} ({name})"
+        ),
         label_visibility="collapsed",
         width=280,
     )
+
+
+def called(run: Run) -> str:
+    """What people call a run; by its folder where nobody named it, or that cannot be read."""
+    with suppress(GradsError):
+        return run.read_about().title or run.id
+    return run.id
 
 
 def link(**more: str) -> dict[str, str]:

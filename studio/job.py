@@ -18,10 +18,11 @@ MARKS = {
 }
 
 
-def progress(status: Status, left: float | None = None) -> None:
+def progress(status: Status, left: float | None = None) -> str:
     """A bar with the stage, how far it is, and the time that it and all still take.
 
-    Where the end of all is foreseen, the bar is of all, and moves while a stage only begins.
+    Where the end of all is foreseen, the bar is of all, and moves while a stage only begins. Gives
+    the same in a few words; none while it waits.
     """
     known = api.watch.STAGES.get(status.stage)
     stage = known.label if known else words.literal(status.stage) or "Starting"
@@ -35,7 +36,11 @@ def progress(status: Status, left: float | None = None) -> None:
         text += f"; about {words.duration(left)} to the end of the run"
         spent = max(time.time() - (status.process_started or time.time()), 0.0)
         share = spent / max(spent + left, 1e-9)
-    st.progress(min(share, 1.0), text=text)
+    share = min(share, 1.0)
+    st.progress(share, text=text)
+    if not status.stage or status.message:
+        return ""
+    return f"{share:.0%} · {known.label if known else status.stage}"
 
 
 def state(status: Status) -> None:
@@ -62,7 +67,7 @@ def _live(run: Run) -> None:
         if status.state not in ACTIVE:
             st.rerun()
         state(status)
-        progress(status, api.watch.left(run, status))
+        frame.tab(progress(status, api.watch.left(run, status)) or "waiting")
         _picture(run, status)
         log(run)
 
@@ -164,4 +169,4 @@ def _wait_for(folder: JobFolder, what: str, result: Path | None, seen: int) -> N
         if status.state not in ACTIVE or _written(result) != seen:
             st.rerun()
         status.message = status.message or ("" if status.total else what)
-        progress(status)
+        frame.tab(progress(status) or what)

@@ -63,6 +63,16 @@ def fate(kept: np.ndarray | None) -> Told:
     return {"fate": lambda positions: np.where(kept[positions], "kept", "set aside").tolist()}
 
 
+def twins(pool: Pool) -> Told:
+    """A column that names the rows of each example's near-duplicates."""
+
+    def named(position: int) -> str:
+        others = pool.scores.sample_id[pool.near_duplicates(position)].tolist()
+        return ", ".join(map(str, others[:5])) + (", …" if len(others) > 5 else "")
+
+    return {"like rows": lambda positions: [named(position) for position in positions.tolist()]}
+
+
 def _show(
     pool: Pool, positions: np.ndarray, key: str, *, ranks: dict[str, np.ndarray], told: Told
 ) -> None:

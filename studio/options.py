@@ -146,7 +146,14 @@ def method(pool: Pool, automatic: bool) -> dict[str, Any]:
     signal = _choice("signal", "Learning signal from", SIGNALS)
     length = _choice("length_control", "Correct for answer length", LENGTHS)
     cosine = _choice("cosine", "Compare with my examples", COSINES) if pool.probes else "embed"
-    once = url.flag(st.toggle, "Keep one of each group of near-duplicates", "deduplicate")
+    groups = pool.duplicate_groups
+    once = url.flag(
+        st.toggle,
+        "Keep one of each group of near-duplicates",
+        "deduplicate",
+        help=f"{sum(groups.values()):,} examples are in {words.count(len(groups), 'group')}."
+        " Explore shows them.",
+    )
     seed = url.whole_number(st.number_input, "Seed of random draws", 0, key="seed")
     return {
         "criterion": criterion,

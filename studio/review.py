@@ -63,7 +63,7 @@ def _forget_reviewer() -> None:
 
 def opened(run: Run, config: QueueConfig, reviewer: str) -> Review:
     """The queue at the entry of the address, or at the first that its reviewer has not decided."""
-    whole = Review(run, config, api.queue(run, config), reviewer)
+    whole = Review(run, config, api.review_queue(run, config), reviewer)
     text, last = url.get(queues.PLACE), len(whole.entries)
     if text.isdecimal():
         at = min(max(int(text), 1), last + 1) - 1
@@ -219,7 +219,7 @@ def _decide(here: Review, wanted: list[tuple[str, int]], why: str) -> None:
         api.decide_all(here.run, wanted, why, reviewer=here.reviewer, settles=settles)
         _remember(here, before)
         # What is settled leaves the queue of disagreements, and the next one takes its place.
-        _open(here.at + (here.entry in api.queue(here.run, here.config)))
+        _open(here.at + (here.entry in api.review_queue(here.run, here.config)))
 
 
 def _remember(here: Review, before: dict[int, list[Decision]]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import StopException, get_script_run_ctx
@@ -17,7 +18,19 @@ HELD = "address"  # the key in the session
 # What names something of one run: it goes when another run is chosen.
 OF_A_RUN = (
     *("sample", "within", "shape", "search", "topics", "only", "selection", "sort", "up", "page"),
-    *("bound", "by", "base", "first", "second", "evaluation", "other", "topic", "edge", "at"),
+    *(
+        "alike",
+        "bound",
+        "by",
+        "base",
+        "first",
+        "second",
+        "evaluation",
+        "other",
+        "topic",
+        "edge",
+        "at",
+    ),
 )
 
 
@@ -62,6 +75,16 @@ def write() -> None:
     _held().before.clear()
     if _held().texts != _written():
         st.query_params.from_dict(_held().texts)
+
+
+def link() -> str:
+    """The whole address of the page as it stands, to be copied."""
+    held = _held()
+    page = "" if held.page == "Start" else held.page
+    # What Streamlit gives ends with the page's name or not, by the way that the page was entered.
+    base = (st.context.url or "").rstrip("/").removesuffix(f"/{page}")
+    query = urlencode(held.texts, doseq=True)
+    return f"{base}/{page}" + (f"?{query}" if query else "")
 
 
 def get(name: str, default: str = "") -> str:

@@ -11,11 +11,13 @@ import streamlit as st
 
 from grads import api
 from grads.api import Pool, Preview, preview
-from studio import choice, filters, frame, keep, looks, options, reader, url, words
+from studio import about, choice, filters, frame, keep, looks, options, reader, share, url, words
 
 
-def draw(title: str, aside: Callable[..., None], *, options_aside: bool) -> None:
+def draw(title: str, aside: Callable[..., None], corner: Any, *, options_aside: bool) -> None:
     """The workspace under a page's title; `aside` draws what else stands at its side.
+
+    What leaves the page is offered in the `corner`.
 
     It is called with the pool, the choice (None where the options make none), the filter and the
     mask (n,) of what passes it. The options of the choice stand there too, or behind a button.
@@ -63,6 +65,10 @@ def draw(title: str, aside: Callable[..., None], *, options_aside: bool) -> None
             _meaning(pool, shown, matching, choosing=options_aside)
     with side:
         aside(pool, shown, wanted, matching)
+    if options_aside:
+        share.selected(corner, run, chosen)
+    else:
+        share.explored(corner, pool, wanted, matching)
 
 
 def _preview(pool: Pool, chosen: Any, place: Any) -> Preview | None:
@@ -100,3 +106,5 @@ def _meaning(pool: Pool, shown: Preview | None, matching: np.ndarray, *, choosin
         choice.covered(pool, shown)
     if not choosing:
         looks.topics(pool, matching)
+        if pool.cluster is not None:
+            about.name_topics(pool)

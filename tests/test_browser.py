@@ -18,7 +18,7 @@ import large_run
 import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from run_dirs import demo_run, set_state
+from run_dirs import demo_run, run_in, set_state
 
 from grads import api
 from grads.jobs import processes as jobs
@@ -588,6 +588,34 @@ def test_names_are_shown_as_they_stand(page, server):
     page.wait_for_timeout(2_000)  # icons, formulas and smileys come with scripts of their own
     assert name in line.inner_text().replace("\u2060", "")
     assert line.locator("a, code, em, img, .katex").count() == 0
+    api.delete_run(run)
+
+
+NOTED = """
+window.told = [];
+window.Notification = class {
+  static permission = "default";
+  static async requestPermission() { return (this.permission = "granted"); }
+  constructor(title, more) { window.told.push(title); }
+};
+"""
+
+
+def test_the_tab_tells_of_a_job_and_the_browser_of_its_end(page, server):
+    """How far it is stands in the title; who asks is told of the end, after a reload too."""
+    run = run_in(server.runs, "running", "going")
+    page.add_init_script(NOTED.replace('"default"', 'sessionStorage.asked || "default"'))
+    page.goto(f"{server.url}/Run?run=going")
+    expect(page).to_have_title("40% · Score every sample · GrADS Studio")
+    page.get_by_role("button", name="Tell me when it has ended").click()
+    page.evaluate("sessionStorage.asked = Notification.permission")
+    page.reload()
+    expect(page.get_by_role("button", name="Do not tell me")).to_be_visible()
+    assert page.evaluate("window.told") == []
+    set_state(run, "failed")
+    page.wait_for_function("window.told.length")
+    assert page.evaluate("window.told") == ["going has failed"]
+    expect(page).to_have_title("Run · GrADS Studio")
     api.delete_run(run)
 
 

@@ -8,6 +8,7 @@ from run_dirs import DEMO
 from sklearn.feature_extraction.text import CountVectorizer
 
 from grads.selection import duplicates, topics
+from grads.selection.broken import is_broken
 from grads.selection.duplicates import ALIKE, near_duplicates
 from grads.selection.topics import (
     cluster_terms,
@@ -192,6 +193,71 @@ def test_in_a_pool_of_two_languages_each_cluster_has_terms_of_its_own(chinese, e
     assert all(2 <= len(term) <= 4 and term in "".join(COURT) for term in court)
     assert {"orbit", "planet"} <= set(space)
     assert all(term in " ".join(SPACE).lower() for term in space)
+
+
+def test_a_term_is_said_in_more_than_one_text():
+    """One text that repeats a word over and over names no topic."""
+    texts = [*COOKING, "zzyzx " * 50 + "butter", *SPACE]
+    cooking, _ = cluster_terms(texts, np.array([0, 0, 0, 0, 1, 1, 1]), 2)
+    assert "zzyzx" not in cooking
+    assert "butter" in cooking
+
+
+def test_a_term_is_no_fragment_of_a_word():
+    """Of Chinese, whose words have no spaces between them, the longer run is the word."""
+    clinic = ["高血压患者的药", "控制高血压", "高血压和心脏", "预防高血压"]
+    clinic_terms, _ = cluster_terms(clinic + COURT, np.array([0] * 4 + [1] * 3), 2)
+    assert clinic_terms[0] == "高血压"
+    assert not {"高血", "血压"} & set(clinic_terms)
+    assert not any(term[0] in "的和" or term[-1] in "的和" for term in clinic_terms)
+
+
+BROKEN = {
+    "keyboard mash": "asdf jfkdls qwe vaccinnnnn sdfgh lkjh tetanus asdkj ffffff",
+    "mojibake": "Itâ€™s an irregular heartbeat: thatâ€™s a stroke. Ã‰ven people who donâ€™t",
+    "lost characters": "W\ufffdrfarin has a n\ufffdrrow range between too lit\ufffdle and more.",
+    "spaced out": "W h a t   i s   f r o z e n   s h o u l d e r ? A st i f f and pain ful one",
+    "badly scanned": "hyp0glycaemia is c0mmon, s0me pe0ple get c0nfused 0r shake sh0uld it last",
+}
+SOUND = {
+    "English": "We were there, where they were: the rhythms of HTTPS and JSON, 100000 of them.",
+    "German": "Angstschweiß, Rechtsschutzversicherung, Borschtsch und Schlittschuhe in Düsseldorf.",
+    "Czech": "Strč prst skrz krk. Vlk zmrzl, zhltl hrst zrn.",
+    "Portuguese": "Às vezes não há solução: a ação é rápida, o coração também. Ânimo!",
+    "French": "Où êtes-vous allé cet été ? À l'hôtel, là-bas, près de la forêt.",
+    "Chinese": "患者发烧咳嗽，医生建议休息。",
+    "Korean": "고혈압은 혈압이 높은 상태입니다.",
+    "code": "for i in range(10000):\n    x1, y0 = f(a, b, c)  # utf8mb4, base64, h2o, k8s",
+    "algebra": "a x + b y = c, so x = (c - b y) / a for all a, b, c, x, y",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_damaged_texts_are_told(kind):
+    assert is_broken(BROKEN[kind])
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_languages_and_code_are_not_damaged(kind):
+    assert not is_broken(SOUND[kind])
+
+
+def test_damaged_texts_are_a_topic_of_their_own():
+    """Wherever their features put them; the others are found as they would be without."""
+    features, group = blobs([20, 12])
+    texts = ["a planet and its orbit"] * 32
+    damaged = [3, 11, 30]
+    for place in damaged:
+        texts[place] = BROKEN["mojibake"]
+    found = find_clusters(features, texts, seed=0, k=2)
+    assert np.flatnonzero(found.label == found.broken).tolist() == damaged
+    whole = np.setdiff1d(np.arange(32), damaged)
+    assert same_partition(found.label[whole], group[whole])
+    assert found.sizes == sorted(found.sizes, reverse=True)
+    assert found.terms[found.broken] == []
+    alone = find_clusters(features[:1], [BROKEN["mojibake"]], seed=0, k=None)
+    assert (alone.sizes, alone.broken) == ([1], 0)
 
 
 # -- near-duplicates

@@ -53,6 +53,7 @@ FLOORS = (
     ("grads.store", "grads.data"),
     ("grads.engine", "grads.selection", "grads.export", "grads.jobs"),
     ("grads.evaluation", "grads.bench"),
+    ("grads.report",),
     ("grads.api",),
     ("grads.stages", "grads.cli", "studio"),
     ("grads.__main__", "pages", "app"),

@@ -223,21 +223,21 @@ def test_every_part_of_a_filter_narrows(pool):
     parts = [
         Filter(bounds=(bound,)),
         Filter(lassos=(("embed_signal", "head_signal", corners),)),
-        Filter(clusters=(0, 2)),
+        Filter(clusters=(0, 3)),
         Filter(text="the"),
     ]
     loss, embed, head = (pool.numbers[n] for n in ("loss", "embed_signal", "head_signal"))
     expected = [
         (loss >= 2.0) & (loss <= 3.0),
         (np.abs(embed) < 1) & (np.abs(head) < 1),
-        (pool.cluster == 0) | (pool.cluster == 2),
+        (pool.cluster == 0) | (pool.cluster == 3),
     ]
     expected.append(
         [any("the" in row[k].lower() for k in ("question", "answer")) for row in rows()]
     )
     for part, mask in zip(parts, expected, strict=True):
         np.testing.assert_array_equal(pool.matching(part), mask)
-    both = Filter((bound,), parts[1].lassos, (0, 2), "the")
+    both = Filter((bound,), parts[1].lassos, (0, 3), "the")
     every = np.logical_and.reduce([pool.matching(part) for part in parts])
     assert 0 < every.sum() < len(pool)
     np.testing.assert_array_equal(pool.matching(both), every)

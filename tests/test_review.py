@@ -219,7 +219,7 @@ def test_queues_hold_what_they_are_called_after(run):
     pool = api.load_pool(run)
 
     def of(**values):
-        return api.queue(run, QueueConfig.parse(values))
+        return api.review_queue(run, QueueConfig.parse(values))
 
     order = pool.scores.sample_id[np.argsort(-pool.numbers["signal"], kind="stable")].tolist()
     assert of(kind="highest", count=5) == [(one,) for one in order[:5]]
@@ -247,7 +247,7 @@ def test_the_cut_of_a_selection_lies_between_its_last_and_the_next(run):
     options = api.SelectionConfig.parse({"criterion": "loss_high", "count": 40})
     api.select_samples(run, "hard", options)
     loss = api.load_pool(run).scores.loss
-    near = api.queue(run, QueueConfig(kind="borderline", selection="hard", count=4))
+    near = api.review_queue(run, QueueConfig(kind="borderline", selection="hard", count=4))
     ranks = np.argsort(np.argsort(-loss, kind="stable"), kind="stable")
     assert all(abs(int(ranks[sample]) - 40) <= 5 for (sample,) in near)
 
@@ -397,7 +397,7 @@ def test_a_corrected_row_is_tokenised_anew_as_the_run_would(dialogues):
 
 def test_an_expert_goes_through_a_queue(run):
     """Keep, exclude with reasons, skip, undo; the place and the queue stand in the address."""
-    ids = [sample for (sample,) in api.queue(run, QueueConfig(count=4))]
+    ids = [sample for (sample,) in api.review_queue(run, QueueConfig(count=4))]
     at = open_page("Review", run="demo", size="4")
     assert headline(at) == "Would you train on this?"
     assert "1 of 4 in this queue, 0 decided by you" in everything(at) + progress(at)
@@ -449,7 +449,7 @@ def test_reviewers_who_disagree_are_seen_and_settled(run):
 
 
 def test_one_of_near_duplicates_stays(run):
-    group = api.queue(run, QueueConfig(kind="duplicates"))[0]
+    group = api.review_queue(run, QueueConfig(kind="duplicates"))[0]
     at = open_page("Review", run="demo", queue="duplicates")
     at.text_input(key="reviewer").set_value("Ada").run()
     at = at.button(key=f"only-{group[1]}").click().run()
@@ -465,7 +465,7 @@ def test_one_of_near_duplicates_stays(run):
 
 
 def test_a_text_is_corrected_on_the_page(run):
-    sample = api.queue(run, QueueConfig())[0][0]
+    sample = api.review_queue(run, QueueConfig())[0][0]
     at = open_page("Review", run="demo")
     at.text_input(key="reviewer").set_value("Ada").run()
     at.toggle(key=f"correct-{sample}").set_value(True).run()

@@ -35,7 +35,7 @@ def page(browser):  # noqa: F811
 
 
 def test_keys_decide_and_a_letter_in_a_field_is_a_letter(run, page, tmp_path):
-    ids = [sample for (sample,) in api.queue(run, QueueConfig(count=5))]
+    ids = [sample for (sample,) in api.review_queue(run, QueueConfig(count=5))]
     server = Server(tmp_path / "runs", tmp_path)
     try:
         page.goto(f"{server.url}/Review?run=demo&size=5")
@@ -64,10 +64,10 @@ def test_keys_decide_and_a_letter_in_a_field_is_a_letter(run, page, tmp_path):
 def test_a_packet_works_from_a_file_and_gives_back_what_import_takes(run, page, tmp_path):
     """By keys, without a network; what was done is there after closing; texts stay texts."""
     api.correct(run, 5, ("answer",), HOSTILE, reviewer="Ada")
-    group = api.queue(run, QueueConfig(kind="duplicates"))[0]
+    group = api.review_queue(run, QueueConfig(kind="duplicates"))[0]
     for kind in ("random", "duplicates"):
         api.write_packet(run, QueueConfig(kind=kind, count=300), tmp_path / f"{kind}.html")
-    ids = [sample for (sample,) in api.queue(run, QueueConfig(count=300))]
+    ids = [sample for (sample,) in api.review_queue(run, QueueConfig(count=300))]
     page.context.set_offline(True)
     page.goto((tmp_path / "random.html").as_uri())
     page.keyboard.press("k")

@@ -1,5 +1,6 @@
 """All that pages, commands and other programs may call; imports in under a second, no torch."""
 
+from grads.api.about import describe, name_topic
 from grads.api.agreement import RunAgreement, agree, second_seeds
 from grads.api.drafts import (
     allowed_roots,
@@ -28,8 +29,16 @@ from grads.api.evaluations import (
 )
 from grads.api.exports import export_selection
 from grads.api.launching import launch_script
+from grads.api.queue import QueuedJob, queue
+from grads.api.reports import (
+    evaluation_command,
+    report,
+    run_command,
+    select_command,
+    write_report,
+)
 from grads.api.reproduce import Agreement, compared, repetition
-from grads.api.review import packet_page, queue, write_packet
+from grads.api.review import packet_page, review_queue, write_packet
 from grads.api.runs import (
     RunSummary,
     ask_token_signals,
@@ -58,6 +67,7 @@ from grads.config.evaluation import ARM_KINDS, ARMS, ArmKind, EvaluationConfig, 
 from grads.config.probe import ProbeConfig
 from grads.config.queue import QUEUES, QueueConfig
 from grads.config.run import RunConfig
+from grads.config.spelling import flag_of
 from grads.data.rejects import place as row_place
 from grads.errors import (
     ConfigError,
@@ -191,6 +201,7 @@ __all__ = [
     "ProbeConfig",
     "ProbeRequest",
     "QueueConfig",
+    "QueuedJob",
     "Ranks",
     "Run",
     "RunAgreement",
@@ -235,14 +246,17 @@ __all__ = [
     "decisions",
     "decisions_as",
     "delete_run",
+    "describe",
     "disagreements",
     "draft",
     "emptied",
     "estimate_evaluation",
+    "evaluation_command",
     "evaluations",
     "examples",
     "export_selection",
     "first_rows",
+    "flag_of",
     "for_spreadsheet",
     "give_up",
     "highest",
@@ -257,6 +271,7 @@ __all__ = [
     "look",
     "model_place",
     "name_of",
+    "name_topic",
     "observe",
     "of_the_machine",
     "open_folder",
@@ -278,12 +293,16 @@ __all__ = [
     "read_yaml",
     "reasons",
     "repetition",
+    "report",
     "resume_run",
+    "review_queue",
     "rough_cost",
     "row_place",
+    "run_command",
     "runs_root",
     "save_upload",
     "second_seeds",
+    "select_command",
     "select_samples",
     "stale",
     "start_evaluation",
@@ -307,4 +326,5 @@ __all__ = [
     "with_decisions",
     "write_decisions",
     "write_packet",
+    "write_report",
 ]

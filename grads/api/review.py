@@ -22,7 +22,7 @@ TITLES = {
 }
 
 
-def queue(run: Run, config: QueueConfig) -> list[Entry]:
+def review_queue(run: Run, config: QueueConfig) -> list[Entry]:
     """Which samples to look at, and in which order; what an entry holds is looked at together.
 
     Raises SelectionError where the run has no such topic, and RunError where it has no such
@@ -34,9 +34,9 @@ def queue(run: Run, config: QueueConfig) -> list[Entry]:
 def packet_page(run: Run, config: QueueConfig) -> str:
     """An HTML page that stands alone, on which someone decides about a queue.
 
-    Raises as `queue` does, and ExportError where the queue is empty.
+    Raises as `review_queue` does, and ExportError where the queue is empty.
     """
-    entries = queue(run, config)
+    entries = review_queue(run, config)
     said = None
     if config.kind == "disagreements":
         said = {sample: [*map(in_words, here)] for sample, here in disagreements(run).items()}
@@ -52,7 +52,7 @@ def write_packet(run: Run, config: QueueConfig, out: Path) -> int:
             draft.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ExportError(f"cannot write {out}: {of_the_machine(error) or error}") from None
-    return len(queue(run, config))
+    return len(review_queue(run, config))
 
 
 def _title(run: Run, config: QueueConfig) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from filelock import FileLock
 
 from grads.api.drafts import draft
+from grads.api.queue import folders
 from grads.config.probe import ProbeConfig, rows_of
 from grads.config.run import RunConfig
 from grads.errors import ConfigError, RunError
@@ -32,6 +33,11 @@ class RunSummary:
     """What a list of runs shows of each."""
 
     id: str
+    title: str
+    """By people; empty where nobody gave one."""
+    notes: str
+    made: str
+    """ISO 8601, UTC: when it was set up."""
     path: str
     dataset: str
     model: str
@@ -116,9 +122,12 @@ def stop_run(run: JobFolder) -> Status:
 
 def summary(run: Run) -> RunSummary:
     """One run at a glance."""
-    config = run.config_values()
+    config, about = run.config_values(), run.read_about()
     return RunSummary(
         id=run.id,
+        title=about.title,
+        notes=about.notes,
+        made=run.made.isoformat(timespec="seconds"),
         path=str(run.path),
         dataset=str(config.get("dataset")),
         model=str(config.get("model")),
@@ -151,7 +160,10 @@ def load_pool(run: Run) -> Pool:
 
     The last few are kept in memory for as long as their files stay the same.
     """
-    files = (run.scores_file, run.clusters_file, run.probes, run.extras_file)
+    files = (
+        *(run.scores_file, run.clusters_file, run.topic_names_file),
+        *(run.probes, run.extras_file),
+    )
     return _read_pool(run.path, tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files))
 
 
@@ -219,21 +231,14 @@ def _tokens(run: Run) -> int:
 
 def busy(root: str | None = None) -> list[JobFolder]:
     """Runs, evaluations and requests whose job is at work or waits."""
-    folders = [folder for run in list_runs(runs_root(root)) for folder in _folders(run)]
-    return [folder for folder in folders if jobs.observe(folder).state in ACTIVE]
-
-
-def _folders(run: Run) -> list[JobFolder]:
-    """The run and every job folder within it."""
-    evaluations = [Evaluation(run, name) for name in run.evaluation_names()]
-    requests = (TokenRequest(run), ProbeRequest(run))
-    return [run, *evaluations, *(one for one in requests if one.config_file.exists())]
+    known = [folder for run in list_runs(runs_root(root)) for folder in folders(run)]
+    return [folder for folder in known if jobs.observe(folder).state in ACTIVE]
 
 
 def delete_run(run: Run) -> None:
     """Remove a run and all its files; raises RunError while a job is at work in it."""
     with ExitStack() as held:
-        for folder in _folders(run):
+        for folder in folders(run):
             held.enter_context(jobs.at_rest(folder))
         shutil.rmtree(run.path)
 

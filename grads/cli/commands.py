@@ -25,6 +25,7 @@ from grads.cli.evaluation import evaluate, tune
 from grads.cli.options import Json, Root, RunDir, with_settings
 from grads.cli.review import correct, decide, decisions, packet, say_what_is_lost
 from grads.cli.terminal import (
+    about_lines,
     agreement_lines,
     bench_lines,
     follow,
@@ -148,6 +149,57 @@ app.command()(packet)
 app.command()(correct)
 app.command()(evaluate)
 app.command()(tune)
+
+
+@app.command()
+def report(
+    run_dir: RunDir,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    selection: Annotated[str | None, typer.Option(help="Name of a saved selection.")] = None,
+    evaluation: Annotated[str | None, typer.Option(help="Name of an evaluation.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run as one HTML file to send on: data, settings, pictures, examples, what helped.
+
+    The file needs no other and no connection. It holds texts of examples.
+    """
+    api.write_report(Run.open(run_dir), out, selection, evaluation)
+    show({"out": str(out)}, as_json, lambda _: [f"wrote {out}"])
+
+
+@app.command()
+def rename(
+    run_dir: Annotated[str, typer.Argument(help="The run's directory, which keeps its name.")],
+    title: Annotated[str, typer.Argument(help="What people call it; empty takes that away.")],
+    topic: Annotated[
+        int | None, typer.Option(help="Call this topic so instead, by its number.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Give a run a title, or one of its topics a name; links and commands stay good."""
+    opened = Run.open(run_dir)
+    if topic is None:
+        api.describe(opened, title=title)
+    else:
+        api.name_topic(opened, topic, title)
+    _show_about(opened, as_json)
+
+
+@app.command()
+def note(
+    run_dir: Annotated[str, typer.Argument(help="The run's directory.")],
+    text: Annotated[str, typer.Argument(help="In the place of what is noted; empty for nothing.")],
+    as_json: Json = False,
+) -> None:
+    """Note something about a run, as lists and reports show it."""
+    opened = Run.open(run_dir)
+    api.describe(opened, notes=text)
+    _show_about(opened, as_json)
+
+
+def _show_about(opened: Run, as_json: bool) -> None:
+    values = {**opened.read_about().as_json(), "topics": opened.topic_names()}
+    show(values, as_json, about_lines)
 
 
 @app.command("list")

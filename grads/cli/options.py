@@ -11,7 +11,7 @@ import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from grads.api import ConfigError, Flag, OneOf, Settings, read_yaml
+from grads.api import ConfigError, OneOf, Settings, flag_of, read_yaml
 
 RunDir = Annotated[str, typer.Option("--run-dir", help="The run's directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -70,15 +70,11 @@ def _settings_of(path: Path | None, typed: dict[str, Any]) -> dict[str, Any]:
 def _option(name: str, field: FieldInfo) -> Any:
     """A field as typer takes an option: its type, names, help with choices and default."""
     kind = _plain(field.annotation)
-    flag = next((m.text for m in field.metadata if isinstance(m, Flag)), f"--{_dashed(name)}")
+    flag = flag_of(name, field)
     if kind is bool and field.default is None:
-        flag = f"{flag}/--no-{_dashed(name)}"
+        flag = f"{flag}/--no-{flag.removeprefix('--')}"
     # No markup: what stands in brackets is text.
     return Annotated[kind | None, typer.Option(flag, help=_help(field), show_default=False)]
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def _plain(annotation: Any) -> Any:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -139,15 +140,26 @@ def say(text: str) -> None:
 
 def run_table(rows: list[api.RunSummary]) -> Table:
     """What `list` shows of runs."""
-    table = Table("run", "state", "stage", "samples", "data set", "model", "selections")
+    heads = ["run", "made", "state", "stage", "samples", "data set", "model", "selections"]
+    titled = any(row.title for row in rows)
+    table = Table(*heads, *(["title"] if titled else []))
     for row in rows:
         usable = str(row.counts.get("usable", ""))
         count = str(len(row.selections) or "")
         stage = "" if row.status.state == "finished" else row.status.stage
         data = Path(row.dataset).name
-        cells = (row.id, row.status.state, stage, usable, data, row.model, count)
+        made = f"{datetime.fromisoformat(row.made).astimezone():%Y-%m-%d %H:%M}"
+        cells = [row.id, made, row.status.state, stage, usable, data, row.model, count]
+        cells += [row.title] if titled else []
         table.add_row(*(Text(visible(cell)) for cell in cells))
     return table
+
+
+def about_lines(values: dict[str, Any]) -> list[str]:
+    """What people call a run and its topics, and what they noted."""
+    lines = [f"title: {values.get('title') or 'none'}"]
+    lines += [f"topic {number}: {name}" for number, name in values["topics"].items()]
+    return lines + [f"note: {one}" for one in values.get("notes", "").splitlines()]
 
 
 def selection_lines(record: SelectionRecord) -> list[str]:

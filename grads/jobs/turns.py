@@ -46,6 +46,12 @@ def turn(job: Job[Any]) -> Iterator[None]:
         lock.release()
 
 
+def waiting(root: Path) -> list[int]:
+    """The PIDs of the jobs of a runs folder that wait, in order; some may be gone already."""
+    tickets = sorted(path.name for path in (root / ".queue").glob("[0-9]*-*-*"))
+    return [int(name.split("-")[1]) for name in tickets]
+
+
 @contextmanager
 def _ticket(job: Job[Any]) -> Iterator[Path]:
     """The job's place in the queue, held for as long as it waits."""

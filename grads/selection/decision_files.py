@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from grads.data.csv_rows import read_csv
 from grads.data.json_rows import read_json
+from grads.data.reading import DataFile
 from grads.data.rows import Part
 from grads.errors import DataError, RunError, of_the_machine
 from grads.selection.decisions import decidable, now, opinions
@@ -107,12 +110,18 @@ def take_in(run: Run, content: bytes, name: str) -> TakenIn:
     changes nothing. Raises DataError where the file is none of decisions, and RunError where what
     it says cannot be kept; then nothing is.
     """
-    part = read_csv(content, name, None) if _kind(Path(name)) == "csv" else read_json(content, None)
-    columns = {key for row in part.rows for key in row}
-    if part.rows and not {"sample_id", "decision"} <= columns:
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / f"{Path(name).stem}{Path(name).suffix.lower()}"
+        place.write_bytes(content)
+        read = read_csv if _kind(place) == "csv" else read_json
+        parts = list(read(DataFile.of(place), None))
+    found = TakenIn()
+    columns = {key for part in parts for row in part.rows for key in row}
+    if columns and not {"sample_id", "decision"} <= columns:
         raise DataError(f"{name} has no columns sample_id and decision: it is no file of decisions")
-    found = TakenIn(refused=[{"line": b.line, "reason": b.reason} for b in part.broken])
-    made = _checked(run, part, found)
+    for part in parts:
+        found.refused += [{"line": one.line, "reason": one.reason} for one in part.broken]
+    made = _checked(run, parts, found)
     if made:
         run.decide(*(one.as_json() for one in made))
     found.taken = len(made)
@@ -120,14 +129,13 @@ def take_in(run: Run, content: bytes, name: str) -> TakenIn:
     return found
 
 
-def _checked(run: Run, part: Part, found: TakenIn) -> list[Decision]:
+def _checked(run: Run, parts: list[Part], found: TakenIn) -> list[Decision]:
     """The rows that say something new; the others are counted or told in `found`."""
     pool, text, before = decidable(run), _hashes(run), _LastWords(run)
     made: dict[tuple[int, str], Decision] = {}
-    lines: list[int | None] = [*part.lines] or [None] * len(part.rows)
-    for line, row in zip(lines, part.rows, strict=True):
+    for line, row in (one for part in parts for one in _numbered(part)):
         try:
-            one = _decision(run, row if not part.texts_only else _from_cells(row))
+            one = _decision(run, row)
             if one.sample_id not in pool:
                 raise ValueError(f"there is no sample {one.sample_id} to decide about in this run")
             if row.get("hash") and row["hash"] != text[one.sample_id]:
@@ -145,6 +153,13 @@ def _checked(run: Run, part: Part, found: TakenIn) -> list[Decision]:
     return [
         one if one.time else Decision(**one.as_json() | {"time": now()}) for one in made.values()
     ]
+
+
+def _numbered(part: Part) -> Iterator[tuple[int | None, dict[str, Any]]]:
+    """Each row with its line."""
+    lines: list[int | None] = [*part.lines] or [None] * len(part.rows)
+    for line, row in zip(lines, part.rows, strict=True):
+        yield line, _from_cells(row) if part.texts_only else row
 
 
 def _decision(run: Run, row: dict[str, Any]) -> Decision:

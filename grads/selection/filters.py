@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -21,6 +22,8 @@ class Filter:
     """Words that must occur together, upper or lower case alike."""
     categories: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """(column, names) of which a sample has one."""
+    alike: int | Literal["any"] | None = None
+    """Near-duplicates of the sample with this id, it included; any: all that have some."""
 
 
 def within_bound(columns: dict[str, np.ndarray], bound: Bound) -> np.ndarray:

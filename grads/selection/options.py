@@ -36,6 +36,11 @@ class Bound(Settings):
             raise ValueError("write COLUMN:LOW:HIGH; an end may be empty") from None
         return {"column": column, **ends}
 
+    def __str__(self) -> str:
+        """As the command line writes it."""
+        low, high = ("" if end is None else repr(end) for end in (self.low, self.high))
+        return f"{self.column}:{low}:{high}"
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.low is not None and self.high is not None and not self.low <= self.high:

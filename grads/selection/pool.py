@@ -28,6 +28,7 @@ MOST_CATEGORIES = 40  # distinct values up to which a column of the source count
 MOST_ORDERS = 8  # that are remembered of one pool
 FIRST_WORDS = 160  # characters of a sample that stand for it
 TOPIC = "found topic"  # the name of the clusters among the columns of categories
+BROKEN = "broken text"  # the name of the topic that is none
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,12 @@ def _has_order(kind: pa.DataType) -> bool:
         or types.is_string(kind)
         or types.is_large_string(kind)
     )
+
+
+def _by_terms(topic: Topic) -> str:
+    if topic.broken:
+        return BROKEN
+    return " · ".join(topic.terms[:3]) or f"topic {topic.cluster}"
 
 
 @dataclass(frozen=True)
@@ -223,8 +230,10 @@ class Pool:
         return self.run.read_clusters()
 
     def cluster_names(self) -> list[str]:
-        """A name for each topic: its first terms, with its number where they do not tell apart."""
-        names = [" · ".join(c.terms[:3]) or f"topic {c.cluster}" for c in self.clusters]
+        """A name for each topic: people's own, or its first terms; its number where those do not
+        tell apart."""
+        given = self.run.topic_names()
+        names = [given.get(topic.cluster) or _by_terms(topic) for topic in self.clusters]
         return [n if names.count(n) == 1 else f"{n} ({i})" for i, n in enumerate(names)]
 
     @cached_property
@@ -234,6 +243,14 @@ class Pool:
             return np.full(len(self), -1)
         table = self.run.read_table(self.run.features_file, ["duplicate_group"])
         return np.asarray(table["duplicate_group"].to_numpy())
+
+    @cached_property
+    def duplicate_groups(self) -> dict[int, int]:
+        """How many samples each group of near-duplicates has, by the id of its first; largest
+        first."""
+        found, first, sizes = np.unique(self.duplicate_group, return_index=True, return_counts=True)
+        order = [i for i in np.argsort(-sizes, kind="stable") if found[i] >= 0]
+        return {int(self.scores.sample_id[first[i]]): int(sizes[i]) for i in order}
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -355,7 +372,16 @@ class Pool:
             found = self.categories[column]
             places = [place for place, name in enumerate(found.names) if name in names]
             mask &= np.isin(found.code, places)
+        if wanted.alike is not None:
+            mask &= self._alike(wanted.alike)
         return mask & self._with_text(wanted.text) if wanted.text.strip() else mask
+
+    def _alike(self, to: int | Literal["any"]) -> np.ndarray:
+        groups = self.duplicate_group
+        if to == "any":
+            return np.asarray(groups >= 0)
+        found = groups[self.positions(np.array([to]))]
+        return np.isin(groups, found[found >= 0])
 
     def _with_text(self, text: str) -> np.ndarray:
         text = text.strip()

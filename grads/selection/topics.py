@@ -1,12 +1,12 @@
 """Topics from the scoring pass's features.
 
 A sample's feature is the mean of its hidden states over response positions, reduced to 64 numbers.
-Clusters are topics, named by the terms that set their texts apart (class-based TF-IDF; character
-n-grams for Chinese and its like).
+Clusters are topics, named by the terms that set their texts apart (class-based TF-IDF over how
+many texts hold a term; runs of characters for Chinese and its like). Texts that are damaged are a
+topic of their own.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -15,12 +15,22 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
+from grads.selection.broken import is_broken
+
 FEATURES = 64
 MOST_CLUSTERS = 24
 TERMS = 6
 SET_APART = 1.25  # how much more frequent in its cluster than in the others a term must be
+SAID_TWICE = 3  # texts of a cluster from which one that holds a term is not enough
+READ = 2_000  # texts of a cluster that its terms are looked for in
+PART_OF = 0.7  # of the texts with a term that hold a longer one around it: then it is a fragment
 LARGE = 20_000  # samples above which k-means takes mini-batches
-CJK = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+HAN = r"[\u3005\u3400-\u9fff]"
+KATAKANA = r"[\u30a1-\u30fa\u30fc]"
+HANGUL = r"[\uac00-\ud7af]"
+CJK = r"[\u3005\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+# Chinese characters of grammar: a term neither begins nor ends with one.
+GRAMMAR = frozenset("的了吗呢吧啊呀们和与及或也而但被把这那是我你他她它")
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class Clusters:
     label: np.ndarray  # (n,) int32
     sizes: list[int]  # (k,)
     terms: list[list[str]]  # (k,) the terms that set each apart, best first
+    broken: int | None = None  # which of them holds the damaged texts
 
 
 def reduce_features(features: np.ndarray, seed: int) -> np.ndarray:
@@ -47,16 +58,27 @@ def default_count(n: int) -> int:
 def find_clusters(features: np.ndarray, texts: Iterable[str], seed: int, k: int | None) -> Clusters:
     """k-means on the features (n, f), seeded, largest first, with the terms of each.
 
-    The n texts are read once, one at a time.
+    The n texts are read twice, one at a time. Damaged ones are a further cluster, whatever their
+    features.
     """
-    n = len(features)
-    k = min(k or default_count(n), len(np.unique(features, axis=0)))
-    label = _k_means(features, k, seed)
+    broken = np.fromiter(map(is_broken, texts), dtype=bool)
+    label = np.full(len(features), -1)
+    whole = np.flatnonzero(~broken)
+    if len(whole):
+        found = features[whole]
+        wanted = min(k or default_count(len(whole)), len(np.unique(found, axis=0)))
+        label[whole] = _k_means(found, wanted, seed)
+    label[broken] = label.max() + 1
+    k = int(label.max()) + 1
     order = np.argsort(-np.bincount(label, minlength=k), kind="stable")
     rank = np.empty(k, dtype=np.int32)
     rank[order] = np.arange(k)
     label = rank[label]
-    return Clusters(label, np.bincount(label, minlength=k).tolist(), cluster_terms(texts, label, k))
+    apart = int(label[broken][0]) if broken.any() else None
+    terms = cluster_terms(texts, label, k)
+    if apart is not None:
+        terms[apart] = []
+    return Clusters(label, np.bincount(label, minlength=k).tolist(), terms, apart)
 
 
 def _k_means(features: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -65,40 +87,65 @@ def _k_means(features: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 
 def cluster_terms(texts: Iterable[str], label: np.ndarray, k: int) -> list[list[str]]:
-    """Class-based TF-IDF: terms frequent in a cluster and rare over all clusters."""
-    said = [Counter[str]() for _ in range(k)]
-    for text, cluster in zip(texts, label, strict=True):
-        said[cluster].update(_terms(text))
-    counter = CountVectorizer(analyzer=Counter.elements, max_features=50_000)
+    """Class-based TF-IDF: terms that many texts of a cluster hold, and few of the others."""
+    read = [_evenly(np.flatnonzero(label == c)) for c in range(k)]
+    wanted = np.isin(np.arange(len(label)), np.concatenate(read))
+    held = {i: text for i, text in enumerate(texts) if wanted[i]}
+    counter = CountVectorizer(analyzer=_terms, max_features=50_000, binary=True)
     try:
-        counts = counter.fit_transform(said).toarray().astype(float)
+        found = counter.fit_transform([held[i] for members in read for i in members.tolist()])
     except ValueError:  # nothing but stop words or punctuation
         return [[] for _ in range(k)]
     words = counter.get_feature_names_out()
-    frequency = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    rarity = np.log1p(counts.sum(axis=1).mean() / counts.sum(axis=0))
-    others = counts.sum(axis=0) - counts
-    elsewhere = others / np.maximum(others.sum(axis=1, keepdims=True), 1)
-    typical = frequency > SET_APART * elsewhere
-    weight = frequency * rarity * typical
-    ranked = [np.argsort(-row, kind="stable")[: np.count_nonzero(row)] for row in weight]
-    return [_distinct([words[i] for i in order]) for order in ranked]
+    sizes = np.array([[len(members)] for members in read])
+    ends = np.cumsum(sizes)[:-1]
+    parts = np.split(np.arange(found.shape[0]), ends)
+    counts = np.array([np.asarray(found[part].sum(axis=0)).ravel() for part in parts], float)
+    frequency = counts / np.maximum(sizes, 1)
+    others = (counts.sum(axis=0) - counts) / np.maximum(sizes.sum() - sizes, 1)
+    rarity = np.log1p(frequency / np.maximum(others, 0.5 / sizes.sum()))
+    often = (counts > 1) | (sizes < SAID_TWICE)
+    weight = frequency * rarity * (frequency > SET_APART * others) * often
+    return [
+        _distinct([(words[i], row[i]) for i in np.argsort(-mark, kind="stable") if mark[i]])
+        for mark, row in zip(weight, counts, strict=True)
+    ]
+
+
+def _evenly(members: np.ndarray) -> np.ndarray:
+    """At most READ of them, evenly from all."""
+    if len(members) <= READ:
+        return members
+    return np.asarray(members[np.linspace(0, len(members) - 1, READ).astype(int)])
 
 
 def _terms(text: str) -> Iterator[str]:
-    """Words that are no stop words; for scripts without spaces, runs of 2 to 4 characters."""
-    for run in re.findall(f"{CJK}+", text):
+    """Words that are no stop words; for scripts without spaces, runs of 2 to 4 characters.
+
+    Of Japanese those are of Chinese characters; words in katakana are words, hiragana is grammar.
+    """
+    for run in re.findall(f"{HAN}+|{HANGUL}+", text):
         for size in (2, 3, 4):
-            yield from (run[i : i + size] for i in range(len(run) - size + 1))
+            for i in range(len(run) - size + 1):
+                if not GRAMMAR & {run[i], run[i + size - 1]}:
+                    yield run[i : i + size]
+    yield from re.findall(f"{KATAKANA}{{2,}}", text)
     # An apostrophe beside it makes a word half of a contraction.
     words = re.findall(r"(?<![\w'’])[^\W\d_]{3,}(?![\w'’])", re.sub(CJK, " ", text.lower()))
     yield from (word for word in words if word not in ENGLISH_STOP_WORDS)
 
 
-def _distinct(terms: list[str]) -> list[str]:
-    """The first terms that do not lie within one another."""
+def _distinct(ranked: list[tuple[str, float]]) -> list[str]:
+    """The first terms that are no fragments of others and do not lie within one another.
+
+    `ranked` are terms, the best first, each with how many texts hold it.
+    """
     chosen: list[str] = []
-    for term in terms[: 20 * TERMS]:
+    ranked = ranked[: 20 * TERMS]
+    for term, count in ranked:
+        longer = (other for other in ranked if term != other[0] and term in other[0])
+        if any(with_it >= PART_OF * count for _, with_it in longer):
+            continue
         if not any(term in other or other in term for other in chosen):
             chosen.append(term)
         if len(chosen) == TERMS:

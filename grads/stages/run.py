@@ -233,7 +233,7 @@ def _cluster(job: Job[Run]) -> None:
         table = table.append_column(name, pa.array(along, pa.float32()))
     write_table(run.features_file, table)
     rows = [
-        Topic(cluster=number, size=size, terms=terms)
+        Topic(cluster=number, size=size, terms=terms, broken=number == found.broken)
         for number, (size, terms) in enumerate(zip(found.sizes, found.terms, strict=True))
     ]
     Topics(clusters=rows).write(run.clusters_file)

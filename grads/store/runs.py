@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +22,12 @@ from pydantic import BaseModel, ValidationError
 from grads.config.base import Settings
 from grads.config.run import RunConfig
 from grads.errors import RunError, of_the_machine
+from grads.store.about import About
 from grads.store.cost import RunCost
 from grads.store.files import (
     JSON_ESCAPES,
     SINGLE_SAMPLES,
+    digest,
     member,
     open_table,
     read_json,
@@ -35,7 +37,7 @@ from grads.store.files import (
 )
 from grads.store.lines import append_line, append_lines, read_lines
 from grads.store.manifest import Manifest
-from grads.store.topics import Topic, Topics
+from grads.store.topics import Topic, TopicNames, Topics
 from grads.text import brief
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
@@ -155,6 +157,8 @@ class Run(JobFolder):
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self.manifest_file = self.path / "manifest.json"
+        self.about_file = self.path / "about.json"  # a title and notes, by people
+        self.topic_names_file = self.path / "topic_names.json"
         self.estimate_file = self.path / "estimate.json"  # measured before the start
         self.samples_file = self.path / "samples.parquet"
         self.tokens_file = self.path / "tokens.parquet"
@@ -234,6 +238,41 @@ class Run(JobFolder):
         """
         new = self.read_manifest().as_json() | values
         Manifest.checked(new, self.manifest_file).write(self.manifest_file)
+
+    @property
+    def made(self) -> datetime:
+        """When it was set up: its settings are written once."""
+        return datetime.fromtimestamp(self.config_file.stat().st_mtime, UTC)
+
+    # -- what people call it
+
+    def read_about(self) -> About:
+        """Title and notes, empty where nobody gave any; raises RunError where they are damaged."""
+        return About.read(self.about_file) if self.about_file.exists() else About()
+
+    def update_about(self, **values: str) -> None:
+        """Put a title or notes in the place of those it has; raises as `read_about` does."""
+        with FileLock(self.path / ".about.lock"):
+            self.read_about().model_copy(update=values).write(self.about_file)
+
+    def topic_names(self) -> dict[int, str]:
+        """What people call its topics, by number; those of other topics than it has do not count.
+
+        Raises RunError where they cannot be read.
+        """
+        if not self.topic_names_file.exists() or not self.clusters_file.exists():
+            return {}
+        found = TopicNames.read(self.topic_names_file)
+        return found.names if found.clusters_sha256 == digest(self.clusters_file) else {}
+
+    def name_topic(self, topic: int, name: str) -> None:
+        """Call a topic so, or by its terms again where the name is empty."""
+        with FileLock(self.path / ".about.lock"):
+            names = self.topic_names() | {topic: name}
+            TopicNames(
+                names={number: said for number, said in names.items() if said},
+                clusters_sha256=digest(self.clusters_file),
+            ).write(self.topic_names_file)
 
     # -- tables
 

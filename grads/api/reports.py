@@ -1,0 +1,57 @@
+"""A run on one page, to send on; and the command lines that repeat what a page shows."""
+
+from pathlib import Path
+
+from grads.api.runs import load_pool
+from grads.config.run import RunConfig
+from grads.config.spelling import command
+from grads.errors import ConfigError, RunError
+from grads.report import report as page
+from grads.selection.options import SelectionConfig
+from grads.store.files import replacing
+from grads.store.folders import Evaluation
+from grads.store.runs import Run
+
+
+def report(run: Run, selection: str | None = None, evaluation: str | None = None) -> str:
+    """A scored run, a saved selection and an evaluation as one HTML page that needs nothing else.
+
+    Raises RunError where the run is not scored, has no such selection or evaluation, or a file is
+    damaged, and SelectionError where the selection cannot be worked out any more.
+    """
+    return page.report(load_pool(run), selection, evaluation)
+
+
+def write_report(
+    run: Run, out: Path, selection: str | None = None, evaluation: str | None = None
+) -> None:
+    """The same as a file, in the place of one that is there.
+
+    Raises ConfigError where its name is not that of an HTML file, and RunError as `report` does and
+    where it cannot be written.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"out is {out}: give the name of an HTML file")
+    text = report(run, selection, evaluation)
+    try:
+        with replacing(out.expanduser().absolute()) as draft:
+            draft.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"the report cannot be written to {out}: {error.strerror}") from None
+
+
+def run_command(config: RunConfig, run: Run | None = None) -> str:
+    """The line that starts a run of these settings: a new one, or in the place of this one."""
+    if run is None:
+        return command("run", config.absolute())
+    return command("run", config, run_dir=str(run.path))
+
+
+def select_command(run: Run, options: SelectionConfig, name: str) -> str:
+    """The line that saves a selection of these options under a name."""
+    return command("select", options, run_dir=str(run.path), name=name)
+
+
+def evaluation_command(run: Run, name: str) -> str:
+    """The line that makes an evaluation, or a search; raises RunError where there is none."""
+    return page.evaluation_command(Evaluation.open(run, name))

@@ -1,0 +1,59 @@
+"""A notification of the browser at the end of a job, where a person allows it; nothing is sent."""
+
+import streamlit as st
+
+from grads.api import ACTIVE, JobFolder, Status
+from studio import words
+
+ENDED = {"finished": "is finished", "failed": "has failed", "stopped": "is stopped"}
+HTML = '<button type="button"></button> <span></span>'
+CSS = """
+button {font: inherit; color: inherit; background: none; padding: .25rem .75rem; cursor: pointer;
+  border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: .5rem}
+button:hover, button:focus-visible {border-color: var(--st-primary-color)}
+[hidden] {display: none}
+span {font-size: .875rem; opacity: .7; margin-left: .5rem}
+"""
+# The job that is waited for stands in the tab's session storage: a reload goes on waiting.
+JS = """
+const KEY = "grads-bell";
+export default function ({ data, parentElement }) {
+  const button = parentElement.querySelector("button");
+  const note = parentElement.querySelector("span");
+  const permission = () => ("Notification" in window ? Notification.permission : "denied");
+  const waits = () => sessionStorage.getItem(KEY) === data.job && permission() === "granted";
+  const draw = () => {
+    button.hidden = !data.active || permission() === "denied";
+    button.textContent = waits() ? "Do not tell me" : "Tell me when it has ended";
+    note.hidden = !data.active || (permission() !== "denied" && !waits());
+    note.textContent = waits()
+      ? "This browser will tell you, as long as this tab is open."
+      : "This browser lets this page tell you nothing while you are elsewhere.";
+  };
+  button.onclick = async () => {
+    if (waits()) sessionStorage.removeItem(KEY);
+    else if ((await Notification.requestPermission()) === "granted")
+      sessionStorage.setItem(KEY, data.job);
+    draw();
+  };
+  if (!data.active && waits()) {
+    sessionStorage.removeItem(KEY);
+    new Notification(data.title, { body: data.body, tag: data.job });
+  }
+  draw();
+}
+"""
+_bell = st.components.v2.component("grads_bell", html=HTML, css=CSS, js=JS)
+
+
+def bell(folder: JobFolder, status: Status, called: str) -> None:
+    """A button that asks to be told of the job's end; at the end, what tells of it."""
+    _bell(
+        key="bell",
+        data={
+            "job": str(folder.path),
+            "active": status.state in ACTIVE,
+            "title": f"{called} {ENDED.get(status.state, words.STATES[status.state][0])}",
+            "body": status.error or "",
+        },
+    )

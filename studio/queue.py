@@ -1,0 +1,73 @@
+"""The queue: which jobs are at work, which wait in which order, and taking one out."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from grads import api
+from grads.api import Draft, Evaluation, QueuedJob
+from studio import frame, job, url, words
+
+
+def show() -> None:
+    """Every job that is at work or waits; looks again every other second while there is one."""
+    if not api.queue():
+        st.info("No job is at work, and none waits.", icon=":material/check_circle:")
+        return
+    _live()
+
+
+@st.fragment(run_every=2.0)
+def _live() -> None:
+    with frame.guard():
+        found = api.queue()
+        if not found:
+            st.rerun()
+        for one in found:
+            _line(one)
+        st.caption(
+            "Jobs of one runs folder work one at a time, in the order of their starts. What is"
+            " taken out can be resumed; nothing finished is lost."
+        )
+
+
+def _line(one: QueuedJob) -> None:
+    what, how, go, out = st.container(border=True).columns(
+        [4, 5, 1.2, 1.6], vertical_alignment="center"
+    )
+    data = Path(str(one.run.config_values().get("dataset"))).name
+    called = words.literal(data if isinstance(one.run, Draft) else frame.called(one.run))
+    place = f"waits, number {one.place}" if one.place else words.STATES[one.status.state][0]
+    what.markdown(f"**{called}**: {words.literal(one.what)}  \n:gray[{place}]")
+    with how:
+        if one.place:
+            st.caption(words.literal(one.status.message.capitalize()))
+        else:
+            job.progress(one.status)
+    with go:
+        _watch(one)
+    if out.button(
+        "Take out" if one.place else "Stop",
+        key=f"out-{one.folder.path}",
+        icon=":material/stop_circle:",
+        disabled=one.status.state == "stopping",
+    ):
+        with st.spinner("Stopping"):
+            api.stop_run(one.folder)
+        st.rerun()
+
+
+def _watch(one: QueuedJob) -> None:
+    """The way to where the job is watched; the cost of a new run is watched nowhere else."""
+    if isinstance(one.folder, Evaluation):
+        asked = {"run": one.run.id, "evaluation": one.folder.id}
+        st.page_link("pages/Evaluate.py", label="Watch", query_params=asked)
+    elif (
+        one.folder is one.run
+        and not isinstance(one.run, Draft)
+        and st.button("Watch", key=f"watch-{one.run.id}", type="tertiary")
+    ):
+        url.put("run", one.run.id)
+        url.put("view")
+        url.write()
+        st.rerun()
