@@ -4,11 +4,14 @@ import os
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from grads.jobs import processes as jobs
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads cost more than they bring
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing may be fetched
+settings.register_profile("any machine", deadline=None)  # a loaded one is slow, and not wrong
+settings.load_profile("any machine")
 SLOW = ("job", "browser", "wheel")  # the marks that `make check` leaves out
 
 
