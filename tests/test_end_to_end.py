@@ -297,7 +297,7 @@ def test_stop_ends_the_process_tree_and_keeps_what_is_done(place, monkeypatch, o
     process = psutil.Process(jobs.observe(run).pid)
     assert process.environ()["GLIBC_TUNABLES"] == (own or "glibc.malloc.hugetlb=1")
     assert api.stop_run(run).state == "stopped"
-    until(lambda: gone(process), "the end of the process", seconds=10)
+    until(lambda: gone(process), "the end of the process")
     assert list(run.checkpoints.glob("checkpoint-*/complete"))
     with pytest.raises(RunError, match="no job to stop"):
         api.stop_run(run)

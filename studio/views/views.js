@@ -466,7 +466,8 @@ class Distribution extends View {
     pen.font = `12px ${this.views.font}`;
     pen.textBaseline = "top";
     ends.forEach((end, k) => {
-      pen.textAlign = (k === 0) === (end > 0.1 || k === 1 && end > 0.9) ? "right" : "left";
+      const outside = k === 0 ? end > 0.1 : end < 0.9; // beside the range, where there is room
+      pen.textAlign = (k === 0) === outside ? "right" : "left";
       const value = across[0] + end * (across[1] - across[0]);
       pen.fillText(short(value), this.px(end) + (pen.textAlign === "left" ? 5 : -5), this.top + 2);
     });
