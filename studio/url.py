@@ -166,6 +166,12 @@ def _shown(
         show(key, default if found is None else found)
     held.defaults[key] = default
     value = draw()
+    if value is None and default is not None:
+        # What the browser sent is no option any more: it asked before it saw the new ones.
+        held.followed.discard(key)
+        texts = held.texts.get(key, [])
+        found = read(texts) if texts else None
+        return default if found is None else found
     hold(key, [] if value == default else write(value))
     return value
 

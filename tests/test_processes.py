@@ -14,6 +14,7 @@ from grads import api
 from grads.api import ConfigError, ProbeRequest
 from grads.cli.terminal import follow
 from grads.jobs import processes as jobs
+from grads.store.columns import MAP
 from grads.store.files import open_table
 
 pytestmark = pytest.mark.job
@@ -60,7 +61,8 @@ def assert_same(mine, theirs):
     """Every number of every sample, and what the probe set and the extras say of it."""
     for file in ("scores_file", "extras_file", "features_file"):
         a, b = (open_table(getattr(run, file)).read() for run in (mine, theirs))
-        for name in set(a.column_names) - {"feature"}:
+        # Of the map alone no place is sure: t-SNE makes much of a feature's last digit.
+        for name in set(a.column_names) - {"feature", *MAP}:
             np.testing.assert_allclose(
                 a[name].to_numpy(zero_copy_only=False).astype(float),
                 b[name].to_numpy(zero_copy_only=False).astype(float),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from grads.api import MAP, Categories, Filter, Run, load_pool
 from grads.selection import text_map as maps
@@ -251,3 +252,26 @@ def test_gestures_set_what_they_mean_and_others_nothing(pool, held):
     hear(do="clear", view="map")
     assert not filters.bounds()
     assert not filters.shapes(pool)
+
+
+# -- options
+
+
+@pytest.mark.parametrize(("link", "expected"), [({}, "a"), ({"k": "b"}, "b"), ({"k": "?"}, "a")])
+def test_a_choice_that_the_browser_knew_by_an_old_name_is_what_is_held(link, expected):
+    """A browser that asks before it has seen new labels sends one that is no option any more."""
+
+    def page():
+        import streamlit as st
+
+        from studio import url
+
+        with url.opened("Page"):
+            st.text(url.choose(lambda *_, **__: None, "Which", ["a", "b"], "k"))
+            st.text(url.get("k", "-"))
+
+    at = AppTest.from_function(page, default_timeout=60)
+    for name, text in link.items():
+        at.query_params[name] = text
+    at.run()
+    assert [line.value for line in at.text] == [expected, link.get("k", "-")]
