@@ -43,6 +43,7 @@ class Address:
     defaults: dict[str, Any] = field(default_factory=dict)  # of the widgets, as drawn last
     followed: set[str] = field(default_factory=set)  # names whose widgets show what is held
     before: dict[str, Any] = field(default_factory=dict)  # what widgets showed that were set
+    unseen: dict[str, Any] = field(default_factory=dict)  # what they were set to, last drawing
 
 
 def _held() -> Address:
@@ -58,12 +59,30 @@ def opened(page: str) -> Iterator[None]:
     held = st.session_state.get(HELD)
     if held is None or held.page != page or back:
         st.session_state[HELD] = Address(page, _written())
+    _set_again_if_unseen()
     try:
         yield
     except StopException:
         write()
         raise
     write()
+
+
+def _set_again_if_unseen() -> None:
+    """Set the widgets again that the browser does not show yet as they were set.
+
+    A button can be pressed before the fields above it show what they hold; what comes with that is
+    what they showed empty. Of several that were set, a person changes one at a time.
+    """
+    held, state = _held(), st.session_state
+    there = {key: value for key, value in held.unseen.items() if key in state}
+    changed = {key for key, value in there.items() if state[key] != value}
+    telling = {key for key, value in there.items() if value != held.defaults.get(key)}
+    emptied = {key for key in changed if not state[key]}  # some may be shown already, some not yet
+    if (len(telling) > 1 and telling <= changed) or len(emptied) > 1:
+        held.followed -= changed
+    elif changed:  # the others have come back from the browser: it shows them
+        held.unseen.clear()
 
 
 def _written() -> dict[str, list[str]]:
@@ -163,7 +182,8 @@ def _shown(
     if follows(key) or key not in state or unchosen or outdated(key):
         texts = held.texts.get(key, [])
         found = read(texts) if texts else None
-        show(key, default if found is None else found)
+        held.unseen[key] = default if found is None else found
+        show(key, held.unseen[key])
     held.defaults[key] = default
     value = draw()
     if value is None and default is not None:

@@ -275,3 +275,30 @@ def test_a_choice_that_the_browser_knew_by_an_old_name_is_what_is_held(link, exp
         at.query_params[name] = text
     at.run()
     assert [line.value for line in at.text] == [expected, link.get("k", "-")]
+
+
+def test_a_button_pressed_before_the_fields_show_what_they_hold_loses_nothing():
+    """What comes from the browser then is what the fields showed empty: they are set again."""
+
+    def page():
+        import streamlit as st
+
+        from studio import url
+
+        with url.opened("Page"):
+            said = [url.text(st.text_input, name, name) for name in ("one", "two")]
+            st.text(" and ".join(said))
+            st.button("Go")
+
+    at = AppTest.from_function(page, default_timeout=60)
+    at.query_params["one"], at.query_params["two"] = "first", "second"
+    at.run()
+    for field in at.text_input:
+        field.set_value("")
+    at.button[0].click().run()
+    assert [line.value for line in at.text] == ["first and second"]
+    at.text_input(key="one").set_value("mine").run()
+    assert [line.value for line in at.text] == ["mine and second"]
+    at.text_input(key="one").set_value("").run()
+    at.text_input(key="two").set_value("").run()
+    assert [line.value for line in at.text] == ["and"]
