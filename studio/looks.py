@@ -1,8 +1,11 @@
 """What the linked views show: which columns and colours, where a shape or a range was drawn."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import streamlit as st
@@ -15,7 +18,21 @@ from studio.views import data
 PICTURES = {"column": "Distribution of", "x": "Plane: across", "y": "Plane: up"}
 DEFAULTS = {"column": "signal", "x": "embed_signal", "y": "head_signal"}
 NOW = "as set now"
+MOST_KEPT = 16  # of what a pool's views are drawn from
 MOST_READ = 20_000  # samples of a pool whose first words go to the browser with their points
+
+
+_of_pool: WeakKeyDictionary[Pool, dict[tuple[str, ...], Any]] = WeakKeyDictionary()
+
+
+def _once(pool: Pool, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    """What hangs on a pool's columns alone, worked out once and not at every redraw."""
+    found = _of_pool.setdefault(pool, {})
+    if key not in found:
+        if len(found) >= MOST_KEPT:
+            found.pop(next(iter(found)), None)
+        found[key] = make()
+    return found[key]
 
 
 @dataclass(frozen=True)
@@ -25,8 +42,19 @@ class Look:
     column: str
     x: str
     y: str
-    by: str  # what colours the points
+    group: Categories  # what colours the points
+    ordered: bool  # whether its groups are quarters of a number
     kept: np.ndarray | None  # (n,) bool
+
+    @classmethod
+    def by(cls, pool: Pool, by: str, kept: np.ndarray | None, **columns: str) -> "Look":
+        """With the colours of a column, of fate, or of nothing."""
+        ordered = by in pool.numbers and by not in pool.categories
+        return cls(group=filters.groups(pool, by, kept), ordered=ordered, kept=kept, **columns)
+
+    def samples(self, pool: Pool, shown: np.ndarray) -> data.Samples:
+        """What all views go by, where these (n,) are shown."""
+        return data.Samples(pool.scores.sample_id, shown, self.kept, self.group, self.ordered)
 
 
 def controls(pool: Pool, shown: Preview | None) -> Look:
@@ -52,26 +80,24 @@ def controls(pool: Pool, shown: Preview | None) -> Look:
         kept = pool.kept(selection) if selection else None if shown is None else shown.kept
         colours = filters.colours(pool, kept)
         by = url.choose(st.selectbox, "Colour", colours, "colour", format_func=words.label)
+    look = Look.by(pool, by, kept, **chosen)
     with row:
-        _legend(pool, by, kept)
+        _legend(look.samples(pool, np.ones(len(pool), bool)), of_fate=by == filters.FATE)
     if selection:
         keep.warn_of_stale(run, [selection])
-    return Look(by=by, kept=kept, **chosen)
+    return look
 
 
-def _legend(pool: Pool, by: str, kept: np.ndarray | None) -> None:
-    group, ordered = filters.groups(pool, by, kept), by in pool.numbers
-    every = np.ones(len(pool), bool)
-    samples = data.Samples(pool.scores.sample_id, every, kept, group, ordered)
+def _legend(samples: data.Samples, *, of_fate: bool) -> None:
     marks = [(name, colour, "full") for name, colour in data.legend(samples)]
-    if kept is not None:
+    if samples.kept is not None:
         ring = ("set aside", data.MUTED, "ring")
         marks = [ring if name == "set aside" else (name, colour, m) for name, colour, m in marks]
-        marks += [] if by == filters.FATE else [("set aside: a ring", data.MUTED, "ring")]
+        marks += [] if of_fate else [("set aside: a ring", data.MUTED, "ring")]
     st.html(
         "".join(
             f'<span class="key"><i class="{mark}" style="--colour:{colour}"></i>'
-            f"{charts.plain(name)}</span>"
+            f"{escape(name)}</span>"
             for name, colour, mark in marks
         )
     )
@@ -90,18 +116,15 @@ def views_of(
 
     Without limits a range narrows what is shown.
     """
-    ordered = look.by in pool.numbers and look.by not in pool.categories
-    group = filters.groups(pool, look.by, look.kept)
-    samples = data.Samples(pool.scores.sample_id, matching, look.kept, group, ordered)
+    samples = look.samples(pool, matching)
     drawn = samples.drawn()
     shapes = {(x, y): corners for x, y, corners in wanted.lassos}
     found = []
     if pool.map:
-        east, north = (pool.map[name] for name in MAP)
+        ground = _plane(pool, MAP)
         places = data.scatter(
             "map",
-            east,
-            north,
+            ground,
             drawn,
             title=_spread(pool, look.kept),
             alt=f"Map of {len(pool):,} texts; those that the model reads alike lie together",
@@ -110,20 +133,21 @@ def views_of(
         )
         if pool.cluster is not None:
             topics = Categories(pool.cluster_names(), pool.cluster)
-            places = data.named(places, np.column_stack([east, north]), samples, topics)
+            middles = _once(pool, ("middles",), lambda: data.middles(*_along(pool, MAP), topics))
+            at = [ground.place(middle) for middle in middles.tolist()]
+            places = data.named(places, at, samples, topics)
         found.append(places)
     labels = (words.label(look.x), words.label(look.y))
-    x, y = pool.numbers[look.x], pool.numbers[look.y]
+    pair = (look.x, look.y)
     found.append(
         data.scatter(
             "plane",
-            x,
-            y,
+            _plane(pool, pair),
             drawn,
-            title=_together(x, y),
+            title=_once(pool, ("together", *pair), lambda: _together(*_along(pool, pair))),
             alt=f"{labels[0]} against {labels[1]} of {matching.sum():,} examples",
             labels=labels,
-            shape=shapes.get((look.x, look.y)),
+            shape=shapes.get(pair),
             opened=opened,
         )
     )
@@ -143,6 +167,16 @@ def views_of(
         )
     )
     return data.page(samples, drawn, _texts(pool, drawn), found)
+
+
+def _along(pool: Pool, pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Two columns (n,) of numbers, or of the map."""
+    return pool.place_along(pair[0]), pool.place_along(pair[1])
+
+
+def _plane(pool: Pool, pair: tuple[str, str]) -> data.Plane:
+    found: data.Plane = _once(pool, ("plane", *pair), lambda: data.Plane.of(*_along(pool, pair)))
+    return found
 
 
 def _texts(pool: Pool, drawn: np.ndarray) -> list[str] | None:
@@ -221,10 +255,7 @@ def heard(
         ends = data.brushed_range(pool.numbers[look.column], gesture["low"], gesture["high"])
         filters.set_bound(look.column, *ends, parameter)
     elif what == "shape" and where in planes:
-        corners = data.in_units(
-            gesture.get("corners", []),
-            *(pool.place_along(name) for name in planes[where]),
-        )
+        corners = _plane(pool, planes[where]).in_units(gesture.get("corners", []))
         if len(corners) > 2:
             filters.set_shape(*planes[where], corners)
     elif what == "clear":

@@ -113,9 +113,8 @@ def timed(what: str, work: Callable[[], T]) -> T:
 
 def explore(pool: Pool, matching: np.ndarray) -> None:
     """The linked views of the workspace, as they go to the browser."""
-    look = looks.Look(
-        column="signal", x="embed_signal", y="head_signal", by="found topic", kept=matching
-    )
+    columns = {"column": "signal", "x": "embed_signal", "y": "head_signal"}
+    look = looks.Look.by(pool, "found topic", matching, **columns)
     looks.views_of(pool, look, Filter(), matching)
 
 

@@ -27,7 +27,8 @@ def distribution(values=VALUES, of=None, **more):
 
 
 def scatter(x, y, of, **more):
-    return data.scatter("plane", x, y, of.drawn(), title="t", alt="a", labels=("x", "y"), **more)
+    plane = data.Plane.of(x, y)
+    return data.scatter("plane", plane, of.drawn(), title="t", alt="a", labels=("x", "y"), **more)
 
 
 def counts(view) -> dict[str, int]:
@@ -113,7 +114,7 @@ def test_places_are_those_of_the_columns():
         step = (ends[1] - ends[0]) / data.FINE
         assert np.abs(there - values[drawn])[inside].max() <= step
     assert len(view["shape"]) == 3
-    back = data.in_units(view["shape"], VALUES, -VALUES)
+    back = data.Plane.of(VALUES, -VALUES).in_units(view["shape"])
     assert np.allclose(back, [(0.0, 1.0), (1.0, 0.0), (0.5, -1.0)], atol=1e-3)
     assert view["open"] == pytest.approx(
         [
@@ -126,7 +127,7 @@ def test_places_are_those_of_the_columns():
 
 @pytest.mark.parametrize("corners", [None, "x", [1], [[1, 2], [3]], [["a", "b"]], [[1e999, 0]]])
 def test_what_is_no_shape_is_none(corners):
-    assert data.in_units(corners, VALUES, VALUES) == ()
+    assert data.Plane.of(VALUES, VALUES).in_units(corners) == ()
 
 
 def test_quarters_of_a_number_are_shades_and_fates_are_rings():
@@ -141,12 +142,14 @@ def test_topics_lie_at_their_middles_with_what_they_keep():
     of = samples(kept=(VALUES > 0.5) & (np.arange(5000) % 2 == 0))
     places = np.column_stack([VALUES, -VALUES])
     topics = Categories(["even", "odd", "none"], np.arange(5000) % 2)
-    view = scatter(*places.T, of)
-    found = {one["name"]: one for one in data.named(view, places, of, topics)["names"]}
+    plane, middles = data.Plane.of(*places.T), data.middles(*places.T, topics)
+    at = [plane.place(middle) for middle in middles.tolist()]
+    view = data.named(scatter(*places.T, of), at, of, topics)
+    found = {one["name"]: one for one in view["names"]}
     assert found.keys() == {"even", "odd"}
     assert found["even"]["told"] == f" {of.kept.sum():,}/2,500"
     assert (found["even"]["none"], found["odd"]["none"]) == (False, True)
-    middle = data.in_units([found["odd"]["at"]], *places.T)
+    middle = plane.in_units([found["odd"]["at"]])
     assert np.allclose(middle, np.median(places[1::2], axis=0), atol=1e-3)
 
 
@@ -214,7 +217,8 @@ def test_one_shape_is_held_for_the_map_and_one_for_each_plane(pool, held):
 
 
 def test_gestures_set_what_they_mean_and_others_nothing(pool, held):
-    look = looks.Look(column="loss", x="embed_signal", y="head_signal", by="nothing", kept=None)
+    columns = {"column": "loss", "x": "embed_signal", "y": "head_signal"}
+    look = looks.Look.by(pool, "nothing", None, **columns)
     everything = np.ones(len(pool), bool)
 
     def hear(**gesture):
@@ -228,7 +232,7 @@ def test_gestures_set_what_they_mean_and_others_nothing(pool, held):
     west = pool.matching(Filter(lassos=filters.shapes(pool)))
     assert 0 < west.sum() < len(pool)
     np.testing.assert_array_equal(
-        west, pool.map["map_x"] < data.in_units(square, *(pool.map[name] for name in MAP))[1][0]
+        west, pool.map["map_x"] < data.Plane.of(*pool.map.values()).in_units(square)[1][0]
     )
     hear(do="nearest", view="distribution", value=2.5)
     (opened,) = held["sample"]

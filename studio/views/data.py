@@ -86,10 +86,43 @@ def _groups(samples: Samples) -> tuple[list[dict[str, str]], np.ndarray]:
     return found, place[code]
 
 
+@dataclass(frozen=True)
+class Plane:
+    """Two columns against each other, whatever of them is shown."""
+
+    across: tuple[float, float]  # the ends of the axes
+    up: tuple[float, float]
+    x: np.ndarray  # (n,) int16 places along the axes
+    y: np.ndarray
+    density: dict[str, Any]  # of all samples, as opacities (0 to 255) of square cells, row by row
+
+    @classmethod
+    def of(cls, x: np.ndarray, y: np.ndarray) -> "Plane":
+        """The plane of two columns (n,)."""
+        across, up = (_widened(*charts.spread(values)) for values in (x, y))
+        return cls(across, up, _fine(x, *across), _fine(y, *up), _density(x, y, (across, up)))
+
+    def place(self, point: Sequence[float]) -> list[float]:
+        """A point in the columns' units as shares of the axes."""
+        ends = (self.across, self.up)
+        return [_unit(value, *reach) for value, reach in zip(point, ends, strict=True)]
+
+    def in_units(self, corners: Any) -> tuple[tuple[float, float], ...]:
+        """A shape drawn here, in shares of the axes, in the columns' units; () if it is none."""
+        try:
+            drawn = np.array(corners, dtype=float).reshape(-1, 2)
+        except (TypeError, ValueError):
+            return ()
+        if not np.isfinite(drawn).all():
+            return ()
+        ends = np.array([self.across, self.up])
+        placed = ends[:, 0] + drawn * (ends[:, 1] - ends[:, 0])
+        return tuple((float(a), float(b)) for a, b in placed)
+
+
 def scatter(
     name: str,
-    x: np.ndarray,
-    y: np.ndarray,
+    plane: Plane,
     drawn: np.ndarray,
     *,
     title: str,
@@ -98,13 +131,11 @@ def scatter(
     shape: Sequence[tuple[float, float]] | None = None,
     opened: int | None = None,
 ) -> dict[str, Any]:
-    """Two columns (n,) against each other; without `labels` a map, whose axes mean nothing.
+    """Samples in a plane; without `labels` a map, whose axes mean nothing.
 
     `shape` are the corners of a polygon in the columns' units, `opened` is a position to mark.
     Behind the points lies the density of all samples, where not all are drawn.
     """
-    reach = [_widened(*charts.spread(values)) for values in (x, y)]
-    across, up = (_fine(values, *ends) for values, ends in zip((x, y), reach, strict=True))
     found = {
         "kind": "scatter",
         "name": name,
@@ -113,42 +144,43 @@ def scatter(
         "bare": labels is None,
         "x": labels[0] if labels else "",
         "y": labels[1] if labels else "",
-        "across": reach[0],
-        "up": reach[1],
-        "px": across[drawn].tolist(),
-        "py": up[drawn].tolist(),
-        "shape": None,
-        "open": None if opened is None else [int(across[opened]), int(up[opened])],
+        "across": plane.across,
+        "up": plane.up,
+        "px": plane.x[drawn].tolist(),
+        "py": plane.y[drawn].tolist(),
+        "shape": [plane.place(corner) for corner in shape] if shape else None,
+        "open": None if opened is None else [int(plane.x[opened]), int(plane.y[opened])],
     }
-    if shape:
-        found["shape"] = [[_unit(a, *reach[0]), _unit(b, *reach[1])] for a, b in shape]
-    if len(drawn) < len(x):
-        found["density"] = _density(x, y, reach)
+    if len(drawn) < len(plane.x):
+        found["density"] = plane.density
     return found
+
+
+def middles(x: np.ndarray, y: np.ndarray, topics: Categories) -> np.ndarray:
+    """(k, 2) the median place of each topic's samples; NaN where it has none."""
+    order = np.argsort(topics.code, kind="stable")
+    ends = np.cumsum(np.bincount(topics.code, minlength=len(topics.names)))[:-1]
+    parts = np.split(np.column_stack([x, y])[order], ends)
+    return np.array([np.median(part, axis=0) if len(part) else [np.nan] * 2 for part in parts])
 
 
 def named(
     scatter_data: dict[str, Any],
-    places: np.ndarray,
+    places: Sequence[list[float]],
     samples: Samples,
     topics: Categories,
 ) -> dict[str, Any]:
-    """The map with its topics' names at their middles, largest first, and how many each keeps.
-
-    places (n, 2) are those of the samples.
-    """
+    """The map with its topics' names at their places, largest first, and how many each keeps."""
     sizes = np.bincount(topics.code, minlength=len(topics.names))
     kept = None
     if samples.kept is not None:
         kept = np.bincount(topics.code[samples.kept], minlength=len(topics.names))
-    ends = (scatter_data["across"], scatter_data["up"])
     found = []
     for number in np.argsort(-sizes, kind="stable").tolist():
         if sizes[number]:
-            middle = np.median(places[topics.code == number], axis=0).tolist()
-            at = [_unit(value, *reach) for value, reach in zip(middle, ends, strict=True)]
             told = "" if kept is None else f" {kept[number]:,}/{sizes[number]:,}"
             none = kept is not None and not kept[number]
+            at = places[number]
             found.append({"name": topics.names[number], "told": told, "none": none, "at": at})
     return scatter_data | {"names": found}
 
@@ -228,19 +260,6 @@ def brushed_range(values: np.ndarray, low: float, high: float) -> tuple[float, f
     return low, most + margin if high >= last - half else high
 
 
-def in_units(corners: Any, x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float], ...]:
-    """A shape that was drawn in a scatter of two columns (n,), in their units; () if it is none."""
-    try:
-        drawn = np.array(corners, dtype=float).reshape(-1, 2)
-    except (TypeError, ValueError):
-        return ()
-    if not np.isfinite(drawn).all():
-        return ()
-    ends = np.array([_widened(*charts.spread(values)) for values in (x, y)])
-    placed = ends[:, 0] + drawn * (ends[:, 1] - ends[:, 0])
-    return tuple((float(a), float(b)) for a, b in placed)
-
-
 def bins_of(values: np.ndarray) -> int:
     """How many bars a column gets: by Freedman and Diaconis (1981), from 10 to 60; fewer values
     than that get one each."""
@@ -254,8 +273,9 @@ def bins_of(values: np.ndarray) -> int:
     return int(np.clip((high - low) / width if width > 0 else charts.BINS, 10, charts.BINS))
 
 
-def _density(x: np.ndarray, y: np.ndarray, reach: list[tuple[float, float]]) -> dict[str, Any]:
-    """The density of all samples as opacities (0 to 255) of square cells, row by row."""
+def _density(
+    x: np.ndarray, y: np.ndarray, reach: tuple[tuple[float, float], tuple[float, float]]
+) -> dict[str, Any]:
     counts = np.histogram2d(x, y, charts.CELLS, reach)[0]
     width = charts.CELLS * max(len(x), 2) ** (-1 / 6) / 6  # Scott's bandwidth, in cells
     smooth = np.sqrt(gaussian_filter(counts, width, mode="constant")).T
@@ -276,4 +296,4 @@ def _unit(value: float, low: float, high: float, clip: bool = False) -> float:
 def _fine(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """(n,) int places along an axis; those without a value, or beyond it, at its ends."""
     place = np.nan_to_num((values.astype(float) - low) / (high - low), nan=0.0)
-    return np.asarray(np.clip(place, 0, 1) * FINE, dtype=int)
+    return np.asarray(np.clip(place, 0, 1) * FINE, dtype=np.int16)
