@@ -84,20 +84,8 @@ def _report(run: Run, selection: str | None, evaluation: str | None) -> None:
         " holds texts of examples."
     )
     names, measured = run.selection_names(), [one.name for one in api.evaluations(run)]
-    chosen = st.selectbox(
-        "Selection",
-        names,
-        index=names.index(selection) if selection in names else None,
-        placeholder="none",
-        key=f"report-selection-{run.id}-{selection}",
-    )
-    tested = st.selectbox(
-        "Evaluation",
-        measured,
-        index=measured.index(evaluation) if evaluation in measured else None,
-        placeholder="none",
-        key=f"report-evaluation-{run.id}-{evaluation}",
-    )
+    chosen = _one_of("Selection", names, selection, run)
+    tested = _one_of("Evaluation", measured, evaluation, run)
     with frame.telling():
         st.download_button(
             "Download the report",
@@ -107,3 +95,14 @@ def _report(run: Run, selection: str | None, evaluation: str | None) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
+
+
+def _one_of(label: str, names: list[str], first: str | None, run: Run) -> str | None:
+    """One of these or none; at first the one that the page shows."""
+    return st.selectbox(
+        label,
+        names,
+        index=names.index(first) if first in names else None,
+        placeholder="none",
+        key=f"report-{label}-{run.id}-{first}",
+    )

@@ -17,10 +17,9 @@ from studio import about, choice, filters, frame, keep, looks, options, reader, 
 def draw(title: str, aside: Callable[..., None], corner: Any, *, options_aside: bool) -> None:
     """The workspace under a page's title; `aside` draws what else stands at its side.
 
-    What leaves the page is offered in the `corner`.
-
     It is called with the pool, the choice (None where the options make none), the filter and the
-    mask (n,) of what passes it. The options of the choice stand there too, or behind a button.
+    mask (n,) of what passes it. The options of the choice stand there too, or behind a button. What
+    leaves the page is offered in the `corner`.
     """
     run = frame.scored_run()
     pool = api.load_pool(run)
@@ -36,9 +35,11 @@ def draw(title: str, aside: Callable[..., None], corner: Any, *, options_aside: 
         numbers, budget = st.columns([1, 1], gap="large", vertical_alignment="bottom")
     with budget:
         values = options.budget()
-    with chips:
-        filtered, more = st.columns([6, 1]) if not options_aside else (st.container(), st)
-    with side if options_aside else more.popover("How to choose", icon=":material/tune:"):
+    filtered, moves = chips, side
+    if not options_aside:
+        filtered, more = chips.columns([6, 1])
+        moves = more.popover("How to choose", icon=":material/tune:")
+    with moves:
         chosen = options.chosen(pool, values)
     shown = _preview(pool, chosen, strip)
     with filtered:
