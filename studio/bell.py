@@ -6,7 +6,8 @@ from grads.api import ACTIVE, JobFolder, Status
 from studio import words
 
 ENDED = {"finished": "is finished", "failed": "has failed", "stopped": "is stopped"}
-HTML = '<button type="button"></button> <span></span>'
+# Hidden until the script below has named them: a button without a name says nothing to a reader.
+HTML = '<button type="button" hidden></button> <span hidden></span>'
 CSS = """
 button {font: inherit; color: inherit; background: none; padding: .25rem .75rem; cursor: pointer;
   border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: .5rem}

@@ -8,6 +8,7 @@ from run_dirs import demo_run
 from test_browser import (
     Server,
     browser,  # noqa: F401, a fixture
+    settle,
 )
 
 from grads import api
@@ -45,11 +46,16 @@ def test_keys_decide_and_a_letter_in_a_field_is_a_letter(run, page, tmp_path):
         expect(page.get_by_role("button", name="Someone else")).to_be_visible()
         for place, key in enumerate("xkks", start=1):
             expect(page.get_by_text(f"{place} of 5 in this queue")).to_be_visible()
-            expect(page.get_by_role("button", name="Keep")).to_be_enabled()
+            # The button of this entry, not the one before it, which a key would press in vain.
+            expect(page.locator(f".st-key-pin-{ids[place - 1]} button")).to_be_enabled()
+            settle(page)
             page.keyboard.press(key)
         expect(page.get_by_text("5 of 5 in this queue, 3 decided by you")).to_be_visible()
+        settle(page)
         page.keyboard.press("u")
         expect(page.get_by_text("4 of 5 in this queue, 3 decided by you")).to_be_visible()
+        expect(page.locator(".st-key-undo-3 button")).to_be_enabled()
+        settle(page)
         page.keyboard.press("u")
         expect(page.get_by_text("3 of 5 in this queue, 2 decided by you")).to_be_visible()
         expect(page).to_have_url(re.compile(r"[?&]at=3(&|$)"))  # written when all is drawn
