@@ -8,7 +8,7 @@ TOOLS := .tools
 # longest ones do not all come last.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run check test reliability lint browser demo bench study study-direction study-when lock audit
+.PHONY: run check test reliability lint browser demo bench words study study-direction study-when lock audit
 
 run: $(VENV)/run.done
 	$(PY) -m grads dashboard
@@ -55,6 +55,10 @@ study-when: $(VENV)/run.done
 
 bench: $(VENV)/dev.done
 	$(PY) -m grads bench
+
+# The words of the pages, collected for their translations in studio/languages.
+words: $(VENV)/run.done
+	PYTHONPATH=. $(PY) assets/words.py
 
 # The locks, and the list of licences, made anew from the requirement files.
 lock: $(TOOLS)/done

@@ -12,16 +12,17 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, GradsError, Overlap, Run, list_runs, runs_root
-from studio import url, words
+from studio import language, url, words
+from studio.language import mark, say
 
 PAGES = {
-    "Start": ("app.py", ":material/home:"),
-    "Data": ("pages/Data.py", ":material/table_rows:"),
-    "Run": ("pages/Run.py", ":material/play_arrow:"),
-    "Explore": ("pages/Explore.py", ":material/scatter_plot:"),
-    "Review": ("pages/Review.py", ":material/rate_review:"),
-    "Select": ("pages/Select.py", ":material/tune:"),
-    "Evaluate": ("pages/Evaluate.py", ":material/query_stats:"),
+    mark("Start"): ("app.py", ":material/home:"),
+    mark("Data"): ("pages/Data.py", ":material/table_rows:"),
+    mark("Run"): ("pages/Run.py", ":material/play_arrow:"),
+    mark("Explore"): ("pages/Explore.py", ":material/scatter_plot:"),
+    mark("Review"): ("pages/Review.py", ":material/rate_review:"),
+    mark("Select"): ("pages/Select.py", ":material/tune:"),
+    mark("Evaluate"): ("pages/Evaluate.py", ":material/query_stats:"),
 }
 WORKSPACE = ("Explore", "Select")  # one workspace: what is set on one page stands on the other
 ICON = Path(__file__).parents[1] / "assets" / "icon.png"
@@ -82,10 +83,12 @@ def page(name: str) -> Iterator[Any]:
 
     What it gives is the place at the top for what leaves the page (studio/share.py).
     """
-    st.set_page_config(page_title=f"{name} · GrADS Studio", page_icon=str(ICON), layout="wide")
+    st.set_page_config(page_icon=str(ICON), layout="wide")
     st.html(STYLE)
     _keep_traces()
     with url.opened(name), guard():
+        language.use()
+        tab(say(name))
         places, behind = _navigation(name)
         yield behind
         for other in set(WORKSPACE) - {name} if name in WORKSPACE else ():
@@ -106,8 +109,11 @@ def guard() -> Iterator[None]:
             st.stop()
         LOG.exception("a page failed")
         st.error(
-            "Something went wrong while drawing this page. Reload it; if it happens again, the"
-            f" details are in {words.literal(str(log_file()))}.",
+            say(
+                "Something went wrong while drawing this page. Reload it; if it happens again, the"
+                " details are in {file}.",
+                file=words.literal(str(log_file())),
+            ),
             icon=":material/error:",
         )
         st.stop()
@@ -162,6 +168,7 @@ def _navigation(name: str) -> tuple[dict[str, Any], Any]:
         st.markdown("**GrADS Studio**", width="content")
         place = st.container(horizontal=True, width="content")
         _run_box()
+        language.switch()
         behind = st.container(width="content")
         with place:
             for title in PAGES:
@@ -175,7 +182,7 @@ def _to(title: str, place: Any, name: str) -> None:
     """A link to a page; within the workspace it carries all that is set there."""
     path, icon = PAGES[title]
     params = url.held() if {name, title} == set(WORKSPACE) else link()
-    place.page_link(path, label=title, icon=icon, query_params=params)
+    place.page_link(path, label=say(title), icon=icon, query_params=params)
 
 
 def _run_box() -> None:
@@ -188,10 +195,16 @@ def _run_box() -> None:
     alike = Counter(titles.values())
     asked = url.get("run")
     if asked and asked not in names:
-        st.toast(f"There is no run {words.literal(asked)} here; this is {words.literal(names[0])}.")
+        st.toast(
+            say(
+                "There is no run {asked} here; this is {shown}.",
+                asked=words.literal(asked),
+                shown=words.literal(names[0]),
+            )
+        )
     url.choose(
         st.selectbox,
-        "Run",
+        say("Run"),
         names,
         "run",
         always=True,
@@ -212,17 +225,23 @@ def called(run: Run) -> str:
 
 
 def link(**more: str) -> dict[str, str]:
-    """Query parameters that keep the run and the open example when the page changes."""
-    return {name: url.get(name) for name in ("run", "sample") if url.get(name)} | more
+    """Query parameters that keep run, open example and language when the page changes."""
+    kept = ("run", "sample", language.KEY)
+    return {name: url.get(name) for name in kept if url.get(name)} | more
+
+
+def run_link(run: str) -> dict[str, str]:
+    """Query parameters that lead to another run."""
+    return {name: text for name, text in link(run=run).items() if name != "sample"}
 
 
 def chosen_run() -> Run:
     """The run of the URL, or the newest; ends the page with a hint where there is none."""
     run_id = url.get("run")
     if run_id not in {run.id for run in list_runs(runs_root())}:
-        headline("There is no run yet")
-        st.info("Start with your data.", icon=":material/info:")
-        st.page_link("pages/Data.py", label="Choose data", icon=":material/table_rows:")
+        headline(say("There is no run yet"))
+        st.info(say("Start with your data."), icon=":material/info:")
+        st.page_link("pages/Data.py", label=say("Choose data"), icon=":material/table_rows:")
         st.stop()
     return Run.open(runs_root() / run_id)
 
@@ -233,24 +252,34 @@ def scored_run() -> Run:
     if run.scores_file.exists():
         return run
     status = api.observe(run)
-    word = words.STATES[status.state][0]
-    headline(f"This run is {word}" if status.state in ACTIVE else "Nothing is scored yet")
+    word = words.state(status.state)[0]
+    headline(
+        say("This run is {state}", state=word)
+        if status.state in ACTIVE
+        else say("Nothing is scored yet")
+    )
     if status.state == "finished":
-        st.error("This run's scores are gone. Score the data again.", icon=":material/error:")
+        st.error(say("This run's scores are gone. Score the data again."), icon=":material/error:")
     elif status.state in ACTIVE:
         st.info(
-            f"This run is {word}: its examples are not scored yet. Watch it on the page Run.",
+            say(
+                "This run is {state}: its examples are not scored yet. Watch it on the page Run.",
+                state=word,
+            ),
             icon=":material/hourglass_top:",
         )
     else:
         reason = f" ({status.error})" if status.error else ""
+        told = say(
+            "This run is {state} before its examples were scored{reason}.",
+            state=word,
+            reason=reason,
+        )
         st.warning(
-            words.error(f"This run is {word} before its examples were scored{reason}.")
-            + " Resume it on the page Run.",
-            icon=":material/warning:",
+            words.error(told) + " " + say("Resume it on the page Run."), icon=":material/warning:"
         )
     st.page_link(
-        "pages/Run.py", label="Go to Run", icon=":material/play_arrow:", query_params=link()
+        "pages/Run.py", label=say("Go to Run"), icon=":material/play_arrow:", query_params=link()
     )
     st.stop()
 

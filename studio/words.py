@@ -4,6 +4,7 @@ import re
 
 from grads import api
 from grads.api import COLUMNS, towards_column
+from studio.language import mark, say
 
 MARKS = r"\`*_{}[]()#+-.!|<>$~:&"
 JOINER = "\u2060"
@@ -11,20 +12,36 @@ JOINER = "\u2060"
 READ_LATER = re.compile(
     r"(?<=:)(?=material[/_]|[\w+-]+:|//)|(?<=[Ww]{3})(?=\.)|(?<=@)(?=[\w-])|(?<=[-<>~])(?=[-=>])"
 )
-ROLES = {"prompt": "Question column", "response": "Answer column", "messages": "Dialogue column"}
+ROLES = {
+    "prompt": mark("Question column"),
+    "response": mark("Answer column"),
+    "messages": mark("Dialogue column"),
+}
 
 STATES = {
-    "queued": ("waiting", ":material/schedule:", "gray"),
-    "running": ("running", ":material/play_circle:", "blue"),
-    "stopping": ("stopping", ":material/hourglass_top:", "orange"),
-    "stopped": ("stopped", ":material/pause_circle:", "orange"),
-    "failed": ("failed", ":material/error:", "red"),
-    "interrupted": ("interrupted", ":material/warning:", "orange"),
-    "finished": ("finished", ":material/check_circle:", "green"),
+    "queued": (mark("waiting"), ":material/schedule:", "gray"),
+    "running": (mark("running"), ":material/play_circle:", "blue"),
+    "stopping": (mark("stopping"), ":material/hourglass_top:", "orange"),
+    "stopped": (mark("stopped"), ":material/pause_circle:", "orange"),
+    "failed": (mark("failed"), ":material/error:", "red"),
+    "interrupted": (mark("interrupted"), ":material/warning:", "orange"),
+    "finished": (mark("finished"), ":material/check_circle:", "green"),
 }
 
 
-SIGNAL_MATHS = r"""
+COUNTED = {  # one, and any other number
+    "example": (mark("{number:,} example"), mark("{number:,} examples")),
+    "held-out example": (mark("{number:,} held-out example"), mark("{number:,} held-out examples")),
+    "row": (mark("{number:,} row"), mark("{number:,} rows")),
+    "decision": (mark("{number:,} decision"), mark("{number:,} decisions")),
+    "saved selection": (mark("{number:,} saved selection"), mark("{number:,} saved selections")),
+    "training": (mark("{number:,} training"), mark("{number:,} trainings")),
+    "group": (mark("{number:,} group"), mark("{number:,} groups")),
+    "job": (mark("{number:,} job"), mark("{number:,} jobs")),
+}
+
+SIGNAL_MATHS = mark(
+    r"""
 For each example with answer positions $R$, mean loss $L$ and tokens $x_t$: the gradient $e_t$ of
 $L$ at the embedding of token $t$, the hidden state $h_t$ and the gradient $d_t$ at the logits give
 
@@ -34,7 +51,9 @@ $\text{input words} = \lVert \sum_t \mathrm{onehot}(x_t)\, e_t^\top \rVert_F, \q
 The learning signal is the log of $\sqrt{\text{input}^2 + \text{output}^2}$, minus its
 least-squares fit on the log of the answer's length, in robust standard deviations from the median.
 """
-CHOICE_MATHS = r"""
+)
+CHOICE_MATHS = mark(
+    r"""
 With $x_i$ the learning signal of example $i$ and $f$ the density of all examples' signals (Gaussian
 kernels, each example's own left out), the default criterion scores
 
@@ -48,35 +67,45 @@ peak come last. A random draw takes examples with weights $\exp(s_i)$; $a = \lam
 exactly a uniform random subset. The other draws take the best scores. This is our reading of the
 paper, whose code is not public.
 """
+)
+
+
+def state(state: str) -> tuple[str, str, str]:
+    """What a state of a job is called, its icon and its colour."""
+    called, icon, colour = STATES[state]
+    return say(called), icon, colour
 
 
 def label(column: str) -> str:
     """A column's name for people; the source's own columns keep theirs."""
     if found := towards_column(column):
-        return f"{found[0].label} “{found[1]}”"
-    return COLUMNS[column].label if column in COLUMNS else column
+        return f"{say(found[0].label)} “{found[1]}”"
+    return say(COLUMNS[column].label) if column in COLUMNS else column
 
 
 def meaning(column: str) -> str:
     """What a column means."""
     if found := towards_column(column):
-        return found[0].help
-    return COLUMNS[column].help if column in COLUMNS else "A column of your data."
+        return say(found[0].help)
+    return say(COLUMNS[column].help if column in COLUMNS else mark("A column of your data."))
 
 
 def duration(seconds: float | None) -> str:
     """`45 s`, `12 min`, `3 h 05 min`."""
     if seconds is None:
-        return "unknown"
+        return say("unknown")
     if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 or seconds == 0 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+        whole = seconds >= 10 or seconds == 0
+        return say("{seconds} s", seconds=f"{seconds:.0f}" if whole else f"{seconds:.1f}")
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours == 0:
+        return say("{minutes} min", minutes=minutes)
+    return say("{hours} h {minutes:02d} min", hours=hours, minutes=minutes)
 
 
 def size(number: float) -> str:
     """`640 KB`, `1.2 GB`."""
-    for unit in ("bytes", "KB", "MB"):
+    for unit in (say("bytes"), "KB", "MB"):
         if number < 1024:
             return f"{number:.0f} {unit}"
         number /= 1024
@@ -91,7 +120,8 @@ def share(part: float, whole: float) -> str:
 
 def count(number: int, what: str) -> str:
     """`1 example`, `2,060 examples`."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    one, several = COUNTED[what]
+    return say(one if number == 1 else several, number=number)
 
 
 def shorten(text: str, length: int = 140) -> str:
@@ -102,8 +132,8 @@ def shorten(text: str, length: int = 140) -> str:
 
 def error(text: str) -> str:
     """A message of the engine on a page: options of the command line go by their labels here."""
-    text = re.sub(r"--map (\w+)=\S+", lambda m: f"“{ROLES.get(m[1], m[1])}”", text)
-    text = re.sub(r"--layout (\w+)", r"“How rows are read: \1”", text)
+    text = re.sub(r"--map (\w+)=\S+", lambda m: f"“{say(ROLES.get(m[1], m[1]))}”", text)
+    text = re.sub(r"--layout (\w+)", lambda m: f"“{say('How rows are read')}: {m[1]}”", text)
     return literal(re.sub(r"--([a-z][a-z-]+)", lambda m: f"“{m[1].replace('-', ' ')}”", text))
 
 

@@ -1,0 +1,72 @@
+"""The words of the pages, collected for translators: studio/languages/*.po brought up to date.
+
+    make words
+
+What stands in `say` and `mark` of the dashboard, and what the engine says of its columns, criteria
+and settings. Translations that are there stay; those of texts that are gone go with them.
+"""
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract
+from babel.messages.pofile import read_po, write_po
+
+from grads import api
+from studio.language import FOLDER, LANGUAGES
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("app.py", "pages/*.py", "studio/*.py", "studio/views/*.py")
+KEYWORDS = {"say": None, "mark": None}
+ENGINE = "grads"  # where a text is said to stand that no call holds as it is
+
+
+def texts() -> dict[str, list[str]]:
+    """The files that say each text, by the text, in the order of the files and of their lines."""
+    found: dict[str, list[str]] = {}
+    for name, text in [*_of_the_pages(), *((ENGINE, text) for text in of_the_engine())]:
+        places = found.setdefault(text, [])
+        if name not in places:
+            places.append(name)
+    return found
+
+
+def _of_the_pages() -> Iterator[tuple[str, str]]:
+    for file in sorted(file for pattern in SOURCES for file in ROOT.glob(pattern)):
+        with file.open("rb") as source:
+            for _, text, _, _ in extract("python", source, keywords=KEYWORDS):
+                yield str(file.relative_to(ROOT)), str(text)
+
+
+def of_the_engine() -> Iterator[str]:
+    """What the pages show as the engine says it."""
+    for column in api.COLUMNS.values():
+        yield column.label
+        yield column.help
+
+
+def updated(code: str) -> bytes:
+    """The file of a language as it should stand."""
+    file = FOLDER / f"{code}.po"
+    known = {}
+    if file.exists():
+        with file.open("rb") as source:
+            known = {one.id: one.string for one in read_po(source, locale=code)}
+    made = Catalog(locale=code, fuzzy=False)
+    for text, places in texts().items():
+        made.add(text, known.get(text, ""), locations=[(place, 0) for place in places])
+    out = BytesIO()
+    write_po(out, made, width=100, omit_header=True, include_lineno=False)
+    return out.getvalue()
+
+
+def main() -> None:
+    for code in LANGUAGES:
+        if code != "en":
+            (FOLDER / f"{code}.po").write_bytes(updated(code))
+
+
+if __name__ == "__main__":
+    main()

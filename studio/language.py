@@ -1,0 +1,71 @@
+"""The words of the pages in the language of who reads them.
+
+English stands in the code, as `say("Keep {count:,} examples", count=30)`. All of it stands once
+more in studio/languages/LANGUAGE.po beside its translation, the usual format of translators, which
+`make words` brings up to date. What the engine says of an error stays English, as in its log.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from babel.messages.pofile import read_po
+
+from studio import url
+
+LANGUAGES = {"en": "English", "zh": "中文"}
+FOLDER = Path(__file__).parent / "languages"
+KEY = "lang"  # in the address, and for the whole tab in the session
+
+
+def use() -> None:
+    """Take the language of the address, else this tab's, else the browser's; hold what it is."""
+    locale = (st.context.locale or "en").partition("-")[0]
+    usual = locale if locale in LANGUAGES else "en"
+    asked = url.get(KEY)
+    chosen = asked if asked in LANGUAGES else st.session_state.get(KEY, usual)
+    st.session_state[KEY] = chosen
+    url.put(KEY, *([chosen] if chosen != usual else []))
+
+
+def current() -> str:
+    """The code of the language that this tab is read in."""
+    return str(st.session_state.get(KEY, "en"))
+
+
+def switch() -> None:
+    """A button for every other language, which puts the page into it."""
+    for code, name in LANGUAGES.items():
+        if code != current():
+            st.button(name, key=f"language-{code}", type="tertiary", on_click=_to, args=(code,))
+
+
+def _to(code: str) -> None:
+    st.session_state[KEY] = code
+    url.put(KEY)
+
+
+def say(text: str, **values: Any) -> str:
+    """This text in the language of the reader, with the values put into its braces.
+
+    The text is the key of its translation: a constant, or one that `mark` has marked.
+    """
+    told = catalogue(current()).get(text, text)
+    return told.format(**values) if values else told
+
+
+def mark(text: str) -> str:
+    """A text that stands in a constant and is said later: the same, but found by `make words`."""
+    return text
+
+
+@cache
+def catalogue(code: str) -> dict[str, str]:
+    """The translations of a language by the English text; none of those that are missing."""
+    file = FOLDER / f"{code}.po"
+    if not file.exists():  # English
+        return {}
+    with file.open("rb") as source:
+        found = read_po(source, locale=code)
+    return {str(one.id): str(one.string) for one in found if one.id and one.string}
