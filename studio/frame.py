@@ -24,6 +24,7 @@ PAGES = {
     mark("Select"): ("pages/Select.py", ":material/tune:"),
     mark("Evaluate"): ("pages/Evaluate.py", ":material/query_stats:"),
 }
+DONE = ":material/check_circle:"  # in the place of the icon of a page whose step is taken
 WORKSPACE = ("Explore", "Select")  # one workspace: what is set on one page stands on the other
 ICON = Path(__file__).parents[1] / "assets" / "icon.png"
 LOG = logging.getLogger("studio")
@@ -161,28 +162,45 @@ def tab(says: str) -> None:
     st.set_page_config(page_title=f"{says} · GrADS Studio")
 
 
-def _navigation(name: str) -> tuple[dict[str, Any], Any]:
-    """The pages, and the run that they are about; the places of the links, and one behind all."""
-    places: dict[str, Any] = {}
+def _navigation(name: str) -> tuple[dict[str, tuple[Any, str]], Any]:
+    """The pages, and the run that they are about; where each link stands with which icon, and the
+    place behind all."""
+    places: dict[str, tuple[Any, str]] = {}
     with st.container(horizontal=True, vertical_alignment="center", key="navigation"):
         st.markdown("**GrADS Studio**", width="content")
         place = st.container(horizontal=True, width="content")
         _run_box()
         language.switch()
         behind = st.container(width="content")
+        done = _steps_taken()
         with place:
             for title in PAGES:
                 with st.container(key="here" if title == name else None, width="content"):
-                    places[title] = st.empty()
+                    places[title] = st.empty(), DONE if title in done else PAGES[title][1]
                 _to(title, places[title], name)
     return places, behind
 
 
-def _to(title: str, place: Any, name: str) -> None:
-    """A link to a page; within the workspace it carries all that is set there."""
-    path, icon = PAGES[title]
+def _steps_taken() -> set[str]:
+    """The pages whose step has been taken with the chosen run."""
+    run = next((one for one in list_runs(runs_root()) if one.id == url.get("run")), None)
+    if run is None:
+        return set()
+    taken = {
+        "Data": True,
+        "Run": run.scores_file.exists(),
+        "Review": run.decisions_file.exists(),
+        "Select": bool(run.selection_names()),
+        "Evaluate": any(run.evaluations.glob("*/result.json")),
+    }
+    return {title for title, is_so in taken.items() if is_so}
+
+
+def _to(title: str, link_at: tuple[Any, str], name: str) -> None:
+    """A link to a page, with its icon; within the workspace it carries all that is set there."""
+    place, icon = link_at
     params = url.held() if {name, title} == set(WORKSPACE) else link()
-    place.page_link(path, label=say(title), icon=icon, query_params=params)
+    place.page_link(PAGES[title][0], label=say(title), icon=icon, query_params=params)
 
 
 def _run_box() -> None:

@@ -178,6 +178,20 @@ def test_every_page_links_to_every_other(visited, page):
     assert links(visited(page, "none"))[: len(PAGES)] == list(PAGES)
 
 
+@pytest.mark.parametrize(
+    ("state", "taken"),
+    [
+        ("none", set()),
+        ("running", {"Data", "Evaluate"}),  # what the demo measured still lies there
+        ("clustering", {"Data", "Run", "Select", "Evaluate"}),
+        ("finished", {"Data", "Run", "Select", "Evaluate"}),
+    ],
+)
+def test_steps_that_are_taken_have_a_tick(visited, state, taken):
+    shown = visited("Explore", state).get("page_link")[: len(PAGES)]
+    assert {one.proto.label for one in shown if one.proto.icon == frame.DONE} == taken
+
+
 @pytest.mark.parametrize("page", ["Explore", "Select"])
 def test_without_a_run_the_page_says_where_to_begin(visited, page):
     at = visited(page, "none")
