@@ -8,9 +8,7 @@ a round, so that a machine whose speed drifts does not bend it. The peers:
 - LoRA step: a step of a LoRA training, forward, backward, AdamW;
 - during: the same, its gradients read sample by sample (`--when during`);
 - training: a full-parameter step (forward, backward, AdamW), what a user pays anyway;
-- autograd loop: plain autograd, one sample at a time, one backward pass over the whole model;
-- frozen loop: the same with all but embedding and head frozen, the best a loop can do;
-- ghost clipping: Opacus on an untied copy, all but embedding and head frozen.
+- other ways to the same numbers (grads/bench/peers.py).
 """
 
 import copy
@@ -29,10 +27,11 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-import torch.nn.functional as F
 
 from grads.bench import memory as long_answers
+from grads.bench import peers
 from grads.bench.peak import peak_memory
+from grads.bench.peers import Arm, Batch
 from grads.config.run import RunConfig
 from grads.data import prepare as data
 from grads.data.sources import read_source
@@ -47,8 +46,6 @@ from grads.engine.probing import mean_gradient
 from grads.errors import GradsError
 
 SAMPLES, MAX_LENGTH, BATCH_TOKENS, ROUNDS = 24, 256, 2048, 3
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-Arm = Callable[[Batch], torch.Tensor | None]
 
 
 def main(out: Path, dataset: str) -> dict[str, Any]:
@@ -65,6 +62,8 @@ def main(out: Path, dataset: str) -> dict[str, Any]:
     tokens = int(pool.lengths.sum())
 
     model = models.load_model(config.model, "cpu", torch.float32)
+    for name in peers.absent():
+        print(f"left out, for it is not installed: {name}", file=sys.stderr, flush=True)
     makers: dict[str, Callable[[Any], Arm]] = {
         "scoring": _scoring,
         "directed": lambda model: _directed(model, pool),
@@ -72,10 +71,7 @@ def main(out: Path, dataset: str) -> dict[str, Any]:
         "LoRA step": lambda model: _lora_step(model, read=False),
         "during": lambda model: _lora_step(model, read=True),
         "training": _training,
-        "autograd loop": _autograd_loop,
-        "frozen loop": _frozen_loop,
-        "ghost clipping": _ghost_clipping,
-    }
+    } | peers.present()
     seconds: dict[str, list[float]] = {name: [] for name in makers}
     memory: dict[str, float] = {}
     norms: dict[str, np.ndarray] = {}
@@ -119,7 +115,7 @@ def _report(
 ) -> dict[str, Any]:
     ours = norms["scoring"]
     differ = {
-        name: float(np.abs(theirs / ours - 1).max())
+        name: float(np.nanmax(np.abs(theirs / ours - 1)))
         for name, theirs in norms.items()
         if name != "scoring"
     }
@@ -226,80 +222,5 @@ def _training(model: Any) -> Arm:
         model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-
-    return run
-
-
-def _untied(model: Any) -> tuple[torch.nn.Embedding, torch.nn.Linear]:
-    """Give the head weights of its own, and count the padding row as a real one."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    head.weight = torch.nn.Parameter(head.weight.detach().clone())
-    model.config.tie_word_embeddings = False
-    embedding.padding_idx = None
-    return embedding, head
-
-
-def _embedding_and_head_only(model: Any) -> tuple[torch.nn.Embedding, torch.nn.Linear]:
-    embedding, head = _untied(model)
-    model.requires_grad_(False)
-    embedding.weight.requires_grad_(True)
-    head.weight.requires_grad_(True)
-    return embedding, head
-
-
-def _mean_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(B,) mean loss of each sample over its response tokens."""
-    losses = F.cross_entropy(
-        logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=IGNORE, reduction="none"
-    )
-    result: torch.Tensor = losses.sum(1) / (labels[:, 1:] != IGNORE).sum(1)
-    return result
-
-
-def _autograd_loop(model: Any) -> Arm:
-    return _loop(model, *_untied(model))
-
-
-def _frozen_loop(model: Any) -> Arm:
-    return _loop(model, *_embedding_and_head_only(model))
-
-
-def _loop(model: Any, embedding: torch.nn.Embedding, head: torch.nn.Linear) -> Arm:
-    """One sample at a time, without padding: backward, then the norms of two weight gradients."""
-
-    def run(batch: Batch) -> torch.Tensor:
-        rows = []
-        for ids, mask, labels in zip(*batch, strict=True):
-            length = int(mask.sum())
-            logits = model(input_ids=ids[None, :length], use_cache=False).logits
-            _mean_losses(logits, labels[None, :length]).sum().backward()
-            gradients: list[Any] = [embedding.weight.grad, head.weight.grad]
-            rows.append(torch.stack([g.norm(dim=1).norm() for g in gradients]))
-            model.zero_grad(set_to_none=True)
-        return torch.stack(rows)
-
-    return run
-
-
-def _ghost_clipping(model: Any) -> Arm:
-    from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (
-        GradSampleModuleFastGradientClipping,
-    )
-
-    embedding, head = _embedding_and_head_only(model)
-    model.train()
-    wrapped = GradSampleModuleFastGradientClipping(
-        model, max_grad_norm=1.0, use_ghost_clipping=True, loss_reduction="sum", strict=False
-    )
-
-    def run(batch: Batch) -> torch.Tensor:
-        ids, mask, labels = batch
-        logits = wrapped(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        _mean_losses(logits, labels).sum().backward()
-        parameters: list[Any] = [embedding.weight, head.weight]
-        norms = torch.stack([p._norm_sample for p in parameters], dim=1).detach()
-        for parameter in parameters:
-            parameter._norm_sample = parameter.grad = None
-        return norms
 
     return run
