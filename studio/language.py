@@ -47,6 +47,11 @@ def switch() -> None:
 def _to(code: str) -> None:
     st.session_state[KEY] = code
     url.put(KEY)
+    # A box in the browser holds its choice as a word, and takes the new one when it is set anew.
+    for name, value in st.session_state.items():
+        chosen = value if isinstance(value, list) else [value]
+        if chosen and all(isinstance(one, str) for one in chosen):
+            st.session_state[name] = value
 
 
 def say(text: str, **values: Any) -> str:

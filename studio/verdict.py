@@ -430,5 +430,7 @@ def overlaps(found: Overlap) -> None:
     everything = {"label": say("all examples"), **found.pool.as_json()}
     columns = list(everything)
     rows = [*(row.as_json() for row in found.subsets), everything]
-    shown = pd.DataFrame(rows)[columns].rename(columns={n: say(MEANS[n]) for n in columns})
+    shown = pd.DataFrame(rows)[columns]
+    shown["label"] = shown["label"].map(called)
+    shown = shown.rename(columns={name: say(MEANS[name]) for name in columns})
     st.dataframe(shown.round(2), hide_index=True, alt=say("Length and loss of each setting"))

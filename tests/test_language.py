@@ -101,3 +101,16 @@ def test_a_switch_keeps_what_is_set_and_goes_with_links(runs, monkeypatch):
     press(at, "English")
     assert headline(at) == "Keep 75 of 300 examples"
     assert "lang" not in at.query_params
+
+
+def test_what_is_chosen_is_shown_in_the_words_of_the_new_language(runs, monkeypatch):
+    """A box in the browser holds its choice as it reads; the server has to give it the new one."""
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(runs))
+    at = open_page("Evaluate", run="demo")
+    chosen = at.multiselect(key="answering").set_value(["base", "grads-10"])
+    assert chosen.run().multiselect(key="answering").value == ["base", "grads-10"]
+    press(at, "中文")
+    box = at.multiselect(key="answering")
+    assert box.value == ["base", "grads-10"]
+    assert box.proto.set_value
+    assert list(box.proto.raw_values) == ["基础模型", "grads-10"]
