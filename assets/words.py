@@ -46,6 +46,8 @@ def of_the_engine() -> Iterator[str]:
     for column in api.COLUMNS.values():
         yield column.label
         yield column.help
+    for setting in api.RunConfig.model_fields:
+        yield setting.replace("_", " ")
     for kind in api.ARM_KINDS.values():
         yield kind.label
     for metric in api.METRICS:

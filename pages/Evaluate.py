@@ -6,7 +6,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Evaluation, Run
-from studio import bell, frame, job, rating, share, told, trial, url, verdict, words
+from studio import bell, frame, job, measured, rating, share, told, trial, url, verdict, words
 from studio.language import mark, say
 
 
@@ -58,12 +58,12 @@ def show(run: Run, name: str) -> None:
         )
     verdict.replay(result)
     verdict.second_test(result)
-    table = verdict.table(result, result.arms, result.price.training)
+    table = measured.table(result, result.arms, result.price.training)
     with st.expander(say("Every arm in numbers")):
         st.dataframe(
             table.assign(arm=table["arm"].map(told.arm)),
             hide_index=True,
-            column_config=verdict.explained(result),
+            column_config=measured.explained(result),
             alt=say("Every arm with its measurements"),
         )
         with st.container(horizontal=True):
@@ -75,11 +75,11 @@ def show(run: Run, name: str) -> None:
                 f"{name}.html",
                 on_click="ignore",
             )
-        verdict.by_file(result)
+        measured.by_file(result)
     with st.expander(say("While training, and what it cost")):
         st.plotly_chart(verdict.curves(result), key="curves", alt=say("Training loss by arm"))
-        verdict.price(result)
-    verdict.remarks(result)
+        measured.price(result)
+    measured.remarks(result)
     if found.answers and found.answers.prompts:
         asked = say("Which answers are better? Rate them blind")
         with st.expander(asked, on_change="rerun", key="rate") as blind:
@@ -97,7 +97,7 @@ with frame.page("Evaluate") as corner:
     folded: dict[str, Callable[[], None]] = {
         mark("Test a selection"): lambda: trial.new_evaluation(run),
         mark("Find a setting"): lambda: trial.new_search(run),
-        mark("How the settings overlap, without any training"): lambda: verdict.overlaps(
+        mark("How the settings overlap, without any training"): lambda: measured.overlaps(
             frame.overlap(run)
         ),
     }
