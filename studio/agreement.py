@@ -28,9 +28,8 @@ def compare(run: Run) -> None:
         )
         return
     seeds = {other.id: other for other in api.second_seeds(run)}
-    places = st.columns(3)
     chosen = url.choose(
-        places[0].selectbox,
+        st.selectbox,
         say("Other run"),
         list(others),
         "other",
@@ -41,7 +40,7 @@ def compare(run: Run) -> None:
     if not chosen:
         return
     beside = [name for name in seeds if name != chosen]
-    again = places[1].selectbox(
+    again = st.selectbox(
         say("Second seed"),
         beside,
         index=0 if beside else None,
@@ -54,41 +53,44 @@ def compare(run: Run) -> None:
     found = _agree(run, others[chosen], seeds[again] if again else None)
     _told(found)
     column = url.choose(
-        places[2].selectbox, say("Ranked by"), list(found.columns), "ranked", format_func=label
+        st.selectbox, say("Ranked by"), list(found.columns), "ranked", format_func=label
     )
-    left, right = st.columns(2, gap="medium")
-    with left:
-        picture, points = figure(found, column)
-        st.plotly_chart(
-            picture,
-            key="ranks",
-            alt=say(
-                "Places of {count:,} examples in both runs by {column}",
-                count=found.samples,
-                column=label(column),
-            ),
-        )
-        examples = words.count(found.samples, "example")
-        st.caption(
-            say("Showing {shown:,} of {examples} as points.", shown=points, examples=examples)
-        )
-    with right:
-        st.dataframe(
-            _table(found),
-            hide_index=True,
-            column_config={CORRELATION: say(CORRELATION), COLUMN: say(COLUMN)},
-        )
+    _pictured(found, column)
+    _in_numbers(found)
+
+
+def _pictured(found: RunAgreement, column: str) -> None:
+    picture, points = figure(found, column)
+    st.plotly_chart(
+        picture,
+        key="ranks",
+        alt=say(
+            "Places of {count:,} examples in both runs by {column}",
+            count=found.samples,
+            column=label(column),
+        ),
+    )
+    examples = words.count(found.samples, "example")
+    st.caption(say("Showing {shown:,} of {examples} as points.", shown=points, examples=examples))
+
+
+def _in_numbers(found: RunAgreement) -> None:
+    st.dataframe(
+        _table(found),
+        hide_index=True,
+        column_config={CORRELATION: say(CORRELATION), COLUMN: say(COLUMN)},
+    )
+    told = say(
+        "Rank correlation is Spearman's. Below 5%, how much of the highest 5% of this run is"
+        " also in that of the other; of two random rankings it would be 5%. So with the others."
+    )
+    if found.again:
         told = say(
-            "Rank correlation is Spearman's. Below 5%, how much of the highest 5% of this run is"
-            " also in that of the other; of two random rankings it would be 5%. So with the others."
+            "{before} After the stroke: the same against the second seed, {run}.",
+            before=told,
+            run=words.literal(Path(found.again).name),
         )
-        if found.again:
-            told = say(
-                "{before} After the stroke: the same against the second seed, {run}.",
-                before=told,
-                run=words.literal(Path(found.again).name),
-            )
-        st.caption(told)
+    st.caption(told)
 
 
 def figure(found: RunAgreement, column: str) -> tuple[go.Figure, int]:

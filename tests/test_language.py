@@ -12,6 +12,7 @@ from run_dirs import (
     ROOT,
     assert_sound,
     demo_run,
+    everything,
     headline,
     open_page,
     press,
@@ -20,6 +21,7 @@ from run_dirs import (
 
 from grads import api
 from grads.api import Evaluation, Run
+from grads.store.files import write_json
 from studio import words
 from studio.language import FOLDER, LANGUAGES, catalogue
 
@@ -141,6 +143,21 @@ def test_no_english_word_is_left_on_an_evaluation_that_is_not_finished(
     assert_sound(at)
     left = {text for text in english(at) if "the loss is nan" not in text}
     assert left == set()
+
+
+def test_another_run_is_compared_in_the_language_of_the_reader(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
+    demo_run(tmp_path)
+    write_json(
+        demo_run(tmp_path, "other").config_file,
+        Run.open(tmp_path / "demo").config_values() | {"seed": 7, "epochs": 2.0},
+    )
+    at = open_page("Explore", lang="zh", run="demo", other="other")
+    assert_sound(at)
+    text = everything(at)
+    assert "行与文本均相同的有 300 个样本；" in text
+    assert "两次运行的不同之处：轮数、种子。" in text
+    assert "秩相关为斯皮尔曼系数" in text
 
 
 def test_a_switch_keeps_what_is_set_and_goes_with_links(runs, monkeypatch):
