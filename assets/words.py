@@ -3,7 +3,8 @@
     make words
 
 What stands in `say` and `mark` of the dashboard, and what the engine says of its columns, criteria
-and settings. Translations that are there stay; those of texts that are gone go with them.
+and settings, and of an evaluation. Translations that are there stay; those of texts that are gone
+go with them.
 """
 
 from collections.abc import Iterator
@@ -45,6 +46,16 @@ def of_the_engine() -> Iterator[str]:
     for column in api.COLUMNS.values():
         yield column.label
         yield column.help
+    for setting in api.RunConfig.model_fields:
+        yield setting.replace("_", " ")
+    for kind in api.ARM_KINDS.values():
+        yield kind.label
+    for metric in api.METRICS:
+        yield from metric.labels.values()
+        yield metric.help
+    yield from api.SENTENCES
+    for parts in api.PARTS.values():
+        yield from parts
 
 
 def updated(code: str) -> bytes:

@@ -6,24 +6,25 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Evaluation, Run
-from studio import bell, frame, job, rating, share, trial, url, verdict, words
+from studio import bell, frame, job, measured, rating, share, told, trial, url, verdict, words
+from studio.language import mark, say
 
 
 def progress(evaluation: Evaluation) -> None:
     """A running, stopped or failed evaluation, and what to do with it."""
     status = api.observe(evaluation)
     if status.state in ACTIVE:
-        job.wait_for(evaluation, "Training and measuring", evaluation.result_file)
+        job.wait_for(evaluation, say("Training and measuring"), evaluation.result_file)
     elif status.state != "finished":
-        state, icon, colour = words.STATES[status.state]
+        state, icon, colour = words.state(status.state)
         st.markdown(f":{colour}[{icon} **{state}**] {words.error(status.error or '')}")
         job.log(evaluation)
-    if status.state in ACTIVE and st.button("Stop", icon=":material/stop_circle:"):
-        with st.spinner("Stopping: finished trainings are kept"):
+    if status.state in ACTIVE and st.button(say("Stop"), icon=":material/stop_circle:"):
+        with st.spinner(say("Stopping: finished trainings are kept")):
             api.stop_run(evaluation)
         st.rerun()
     if status.state not in (*ACTIVE, "finished") and st.button(
-        "Resume", icon=":material/play_circle:", type="primary"
+        say("Resume"), icon=":material/play_circle:", type="primary"
     ):
         api.resume_run(evaluation)
         st.rerun()
@@ -36,7 +37,7 @@ def show(run: Run, name: str) -> None:
     result = found.result
     progress(Evaluation.open(run, name))
     if result is None or not result.arms:
-        st.info("The first result will appear here.", icon=":material/hourglass_top:")
+        st.info(say("The first result will appear here."), icon=":material/hourglass_top:")
         return
     verdict.verdicts(result)
     left, right = st.columns(2, gap="large")
@@ -44,44 +45,47 @@ def show(run: Run, name: str) -> None:
         verdict.against(result)
         verdict.budgets(result)
     with right:
-        st.markdown("#### Learning against forgetting")
+        st.markdown("#### " + say("Learning against forgetting"))
         figure = verdict.picture(result)
         st.plotly_chart(
-            figure, key="trade-off", alt="Held-out loss against rise of general loss, by arm"
+            figure, key="trade-off", alt=say("Held-out loss against rise of general loss, by arm")
         )
         st.caption(
-            "Lines through a mark: 95% interval. Best is top left: more learned, less forgotten."
+            say(
+                "Lines through a mark: 95% interval. Best is top left: more learned, less"
+                " forgotten."
+            )
         )
     verdict.replay(result)
     verdict.second_test(result)
-    table = verdict.table(result, result.arms, result.price.training)
-    with st.expander("Every arm in numbers"):
+    table = measured.table(result, result.arms, result.price.training)
+    with st.expander(say("Every arm in numbers")):
         st.dataframe(
-            table,
+            table.assign(arm=table["arm"].map(told.arm)),
             hide_index=True,
-            column_config=verdict.explained(result),
-            alt="Every arm with its measurements",
+            column_config=measured.explained(result),
+            alt=say("Every arm with its measurements"),
         )
         with st.container(horizontal=True):
             csv = table.map(api.for_spreadsheet).to_csv(index=False)
-            st.download_button("Download the table", csv, f"{name}.csv", on_click="ignore")
+            st.download_button(say("Download the table"), csv, f"{name}.csv", on_click="ignore")
             st.download_button(
-                "Download the figure",
+                say("Download the figure"),
                 lambda: figure.to_html(include_plotlyjs=True),
                 f"{name}.html",
                 on_click="ignore",
             )
-        verdict.by_file(result)
-    with st.expander("While training, and what it cost"):
-        st.plotly_chart(verdict.curves(result), key="curves", alt="Training loss by arm")
-        verdict.price(result)
-    verdict.remarks(result)
+        measured.by_file(result)
+    with st.expander(say("While training, and what it cost")):
+        st.plotly_chart(verdict.curves(result), key="curves", alt=say("Training loss by arm"))
+        measured.price(result)
+    measured.remarks(result)
     if found.answers and found.answers.prompts:
-        asked = "Which answers are better? Rate them blind"
+        asked = say("Which answers are better? Rate them blind")
         with st.expander(asked, on_change="rerun", key="rate") as blind:
             if blind.open:
                 rating.rate(Evaluation.open(run, name), found.answers)
-        with st.expander("What they answer", expanded=not blind.open):
+        with st.expander(say("What they answer"), expanded=not blind.open):
             verdict.answers(found.answers)
 
 
@@ -91,24 +95,24 @@ with frame.page("Evaluate") as corner:
     title = st.container()
     # What is folded is worked out once it is opened.
     folded: dict[str, Callable[[], None]] = {
-        "Test a selection": lambda: trial.new_evaluation(run),
-        "Find a setting": lambda: trial.new_search(run),
-        "How the settings overlap, without any training": lambda: verdict.overlaps(
+        mark("Test a selection"): lambda: trial.new_evaluation(run),
+        mark("Find a setting"): lambda: trial.new_search(run),
+        mark("How the settings overlap, without any training"): lambda: measured.overlaps(
             frame.overlap(run)
         ),
     }
     for name, draw in folded.items():
         first = name == "Test a selection" and not names
-        with st.expander(name, first, on_change="rerun", key=name) as expander:
+        with st.expander(say(name), first, on_change="rerun", key=name) as expander:
             if expander.open:
                 draw()
     if names:
         # A copied link shows this one, not the newest.
-        chosen = url.choose(st.selectbox, "Evaluation", names, "evaluation", always=True)
+        chosen = url.choose(st.selectbox, say("Evaluation"), names, "evaluation", always=True)
         with title:
             frame.headline(verdict.decision(api.read_evaluation(run, chosen)))
         show(run, chosen)
         share.evaluated(corner, run, chosen)
     else:
         with title:
-            frame.headline("Did it help?", "Nothing has been measured on this run yet.")
+            frame.headline(say("Did it help?"), say("Nothing has been measured on this run yet."))

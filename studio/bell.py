@@ -4,8 +4,14 @@ import streamlit as st
 
 from grads.api import ACTIVE, JobFolder, Status
 from studio import words
+from studio.language import mark, say
 
-ENDED = {"finished": "is finished", "failed": "has failed", "stopped": "is stopped"}
+ENDED = {
+    "finished": mark("{name} is finished"),
+    "failed": mark("{name} has failed"),
+    "stopped": mark("{name} is stopped"),
+}
+OTHERWISE = mark("{name} {state}")
 # Hidden until the script below has named them: a button without a name says nothing to a reader.
 HTML = '<button type="button" hidden></button> <span hidden></span>'
 CSS = """
@@ -25,11 +31,9 @@ export default function ({ data, parentElement }) {
   const waits = () => sessionStorage.getItem(KEY) === data.job && permission() === "granted";
   const draw = () => {
     button.hidden = !data.active || permission() === "denied";
-    button.textContent = waits() ? "Do not tell me" : "Tell me when it has ended";
+    button.textContent = waits() ? data.says.stop : data.says.tell;
     note.hidden = !data.active || (permission() !== "denied" && !waits());
-    note.textContent = waits()
-      ? "This browser will tell you, as long as this tab is open."
-      : "This browser lets this page tell you nothing while you are elsewhere.";
+    note.textContent = waits() ? data.says.waits : data.says.denied;
   };
   button.onclick = async () => {
     if (waits()) sessionStorage.removeItem(KEY);
@@ -49,12 +53,21 @@ _bell = st.components.v2.component("grads_bell", html=HTML, css=CSS, js=JS)
 
 def bell(folder: JobFolder, status: Status, called: str) -> None:
     """A button that asks to be told of the job's end; at the end, what tells of it."""
+    ended = ENDED.get(status.state, OTHERWISE)
     _bell(
         key="bell",
         data={
             "job": str(folder.path),
             "active": status.state in ACTIVE,
-            "title": f"{called} {ENDED.get(status.state, words.STATES[status.state][0])}",
+            "title": say(ended, name=called, state=words.state(status.state)[0]),
             "body": status.error or "",
+            "says": {
+                "tell": say("Tell me when it has ended"),
+                "stop": say("Do not tell me"),
+                "waits": say("This browser will tell you, as long as this tab is open."),
+                "denied": say(
+                    "This browser lets this page tell you nothing while you are elsewhere."
+                ),
+            },
         },
     )

@@ -1,4 +1,4 @@
-"""Plotly figures from plain arrays. No Streamlit, no disk.
+"""Plotly figures from plain arrays, in the language of the reader. No widgets, no disk.
 
 Two colours carry meaning throughout, each with a second cue (symbol or hatching): kept is blue,
 set aside is grey; they stay apart under the common kinds of colour blindness.
@@ -12,6 +12,8 @@ import plotly.graph_objects as go
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.stats import rankdata
 
+from studio.language import mark, say
+
 KEPT, NEUTRAL, SHOWN, AGAINST = "#3a86d8", "#8b919c", "#2a9d78", "#e07b1f"
 GROUPS = ("#3a86d8", "#e07b1f", "#2a9d78", "#c565a5", "#b8a31c", "#7a6fd0", "#56b4e9", "#9c6b4a")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
@@ -20,7 +22,7 @@ BINS = 60
 CELLS = 60  # along each axis of a plane
 # Points of a plane that go to the browser: as SVG, which also draws at once without a GPU.
 MOST_POINTS = 2_000
-OTHERS = "all others"
+OTHERS = mark("all others")
 PLAIN = {"&": "&amp;", "<": "&lt;", "%": "&#37;", "$": "&#36;"}
 
 
@@ -124,15 +126,16 @@ def plane(
     for number, (name, codes) in enumerate(joined(names, np.bincount(code))):
         member = points[np.isin(code[points], codes)]
         colour, symbol = group_style(name, number)
+        shown = plain(say(name) if name == OTHERS else name)
         figure.add_scatter(
             x=x[member],
             y=y[member],
             mode="markers",
-            name=plain(name),
+            name=shown,
             customdata=sample_id[member],
             marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
-            hovertemplate="sample %{customdata}<br>"
-            + f"{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{plain(name)}</extra>",
+            hovertemplate=say("sample {row}", row="%{customdata}")
+            + f"<br>{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{shown}</extra>",
         )
     for axis, ends in zip("xy", reach, strict=True):
         figure.update_layout({f"{axis}axis_range": ends})
@@ -153,11 +156,15 @@ def ranks(
     the figure and how many points it holds, as `plane` does.
     """
     x, y = (100 * (rankdata(values) - 0.5) / len(values) for values in (first, second))
-    share = f"highest {highest[0].mean():.0%}"
+    share = highest[0].mean()
+    alone = [
+        say("highest {share:.0%} across alone", share=share),
+        say("highest {share:.0%} up alone", share=share),
+    ]
     return plane(
         x,
         y,
-        names=[OTHERS, f"{share} across alone", f"{share} up alone", f"{share} in both"],
+        names=[OTHERS, *alone, say("highest {share:.0%} in both", share=share)],
         code=highest[0] + 2 * highest[1],
         sample_id=sample_id,
         labels=labels,
@@ -194,11 +201,15 @@ def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> 
         x=list(total),
         orientation="h",
         marker={"color": DIMMED},
-        text=[f"{s:,} of {t:,}" if s != t else f"{t:,}" for s, t in zip(shown, total, strict=True)],
+        text=[
+            say("{part:,} of {whole:,}", part=s, whole=t) if s != t else f"{t:,}"
+            for s, t in zip(shown, total, strict=True)
+        ],
         textposition="outside",
         textangle=0,
         cliponaxis=False,
-        hovertemplate="%{y}: %{x:,} in all<extra></extra>",
+        hovertemplate=say("{topic}: {count} in all", topic="%{y}", count="%{x:,}")
+        + "<extra></extra>",
     )
     figure.add_bar(
         y=labels,
@@ -210,7 +221,7 @@ def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> 
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(range=[0, 1.3 * max(total, default=1)])
     height = 80 + 22 * len(names)
-    return layout(figure, "examples", "", height, barmode="overlay", showlegend=False)
+    return layout(figure, say("examples"), "", height, barmode="overlay", showlegend=False)
 
 
 def coverage(
@@ -226,13 +237,18 @@ def coverage(
         x=[end for low, high in random for end in (low, high, None)],
         y=[label for label in labels for _ in range(3)],
         mode="lines",
-        name="random subsets",
+        name=say("random subsets"),
         line={"color": "rgba(139,145,156,0.55)", "width": 8},
-        hovertemplate="%{y}: %{x:.1f}%, an end of the range of random subsets<extra></extra>",
+        hovertemplate=say(
+            "{topic}: {share}%, an end of the range of random subsets",
+            topic="%{y}",
+            share="%{x:.1f}",
+        )
+        + "<extra></extra>",
     )
     for name, values, colour, symbol, size in (
-        ("all examples", pool, NEUTRAL, "line-ns-open", 16),
-        ("kept", kept, KEPT, "diamond", 11),
+        (say("all examples"), pool, NEUTRAL, "line-ns-open", 16),
+        (say("kept"), kept, KEPT, "diamond", 11),
     ):
         figure.add_scatter(
             x=list(values),
@@ -240,11 +256,14 @@ def coverage(
             mode="markers",
             name=name,
             marker={"color": colour, "symbol": symbol, "size": size, "line": {"width": 2}},
-            hovertemplate=f"%{{y}}: %{{x:.1f}}% of {name}<extra></extra>",
+            hovertemplate=say(
+                "{topic}: {share}% of {group}", topic="%{y}", share="%{x:.1f}", group=name
+            )
+            + "<extra></extra>",
         )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(rangemode="tozero")
-    return layout(figure, "share, %", "", 110 + 22 * len(names))
+    return layout(figure, say("share, %"), "", 110 + 22 * len(names))
 
 
 def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:
@@ -252,8 +271,8 @@ def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:
     figure = go.Figure()
     edges = np.linspace(0, max(int((prompt + response).max()), 8), 41)
     for name, values, colour, hatch in (
-        ("before the answer (read only)", prompt, NEUTRAL, "/"),
-        ("answer (learned)", response, KEPT, ""),
+        (say("before the answer (read only)"), prompt, NEUTRAL, "/"),
+        (say("answer (learned)"), response, KEPT, ""),
     ):
         figure.add_bar(
             x=(edges[:-1] + edges[1:]) / 2,
@@ -262,13 +281,18 @@ def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:
             name=name,
             opacity=0.7,
             marker={"color": colour, "pattern": {"shape": hatch, "size": 4}},
-            hovertemplate=f"about %{{x:.0f}} tokens: %{{y:,}} {name}<extra></extra>",
+            hovertemplate=say(
+                "about {tokens} tokens: {count} {part}",
+                tokens="%{x:.0f}",
+                count="%{y:,}",
+                part=name,
+            )
+            + "<extra></extra>",
         )
     if limit <= edges[-1] * 1.05:
-        figure.add_vline(
-            x=limit, line={"dash": "dash", "color": AGAINST}, annotation_text=f"cut at {limit}"
-        )
-    return layout(figure, "tokens", "examples", 260, barmode="overlay", bargap=0)
+        cut = say("cut at {limit}", limit=limit)
+        figure.add_vline(x=limit, line={"dash": "dash", "color": AGAINST}, annotation_text=cut)
+    return layout(figure, say("tokens"), say("examples"), 260, barmode="overlay", bargap=0)
 
 
 def loss_curve(steps: Sequence[float], loss: Sequence[float], unit: str) -> go.Figure:
@@ -280,6 +304,7 @@ def loss_curve(steps: Sequence[float], loss: Sequence[float], unit: str) -> go.F
         mode="lines+markers",
         line={"color": KEPT},
         marker={"size": 4},
-        hovertemplate=f"{unit} %{{x}}: loss %{{y:.3f}}<extra></extra>",
+        hovertemplate=say("{unit} {step}: loss {loss}", unit=unit, step="%{x}", loss="%{y:.3f}")
+        + "<extra></extra>",
     )
-    return layout(figure, unit, "loss, nats per token", 260, showlegend=False)
+    return layout(figure, unit, say("loss, nats per token"), 260, showlegend=False)

@@ -9,11 +9,13 @@ from plotly.subplots import make_subplots
 
 from grads.api import ARM_KINDS
 from studio.charts import AGAINST, GROUPS, KEPT, NEUTRAL, SHOWN, SYMBOLS, layout, plain
+from studio.language import mark, say
+from studio.told import arm
 
 VERDICTS = {
-    "better": (KEPT, "circle"),
-    "worse": (AGAINST, "diamond"),
-    "no difference seen": (NEUTRAL, "circle-open"),
+    mark("better"): (KEPT, "circle"),
+    mark("worse"): (AGAINST, "diamond"),
+    mark("no difference seen"): (NEUTRAL, "circle-open"),
 }
 LEGEND = 6  # arms that a small figure has room to name
 FAR = 1.5  # times the spread of the other arms, beyond which the base model is left out of view
@@ -56,15 +58,21 @@ def trade_off(
             error_x={"type": "data", "array": [reach[i][1]], "thickness": 1},
             error_y={"type": "data", "array": [reach[i][0]], "thickness": 1},
             mode="markers",
-            name=plain(label),
+            name=plain(arm(label)),
+            meta=label,
             marker={
                 "color": colour,
                 "symbol": symbol + ("-open" if ARM_KINDS[kind].as_long_as_full else ""),
                 "size": 12,
                 "line": {"width": 2, "color": colour},
             },
-            hovertemplate=f"{plain(label)}: held-out loss %{{y:.3f}}, general loss %{{x:+.3f}}"
-            "<extra></extra>",
+            hovertemplate=say(
+                "{arm}: held-out loss {learning}, general loss {forgetting}",
+                arm=plain(arm(label)),
+                learning="%{y:.3f}",
+                forgetting="%{x:+.3f}",
+            )
+            + "<extra></extra>",
         )
     best = sorted(
         (forgetting[i], learning[i]) for i, label in enumerate(labels) if label in set(front)
@@ -75,15 +83,15 @@ def trade_off(
             y=[y for _, y in best],
             mode="lines",
             line={"color": NEUTRAL, "dash": "dot"},
-            name="no other is better in both",
+            name=say("no other is better in both"),
             hoverinfo="skip",
         )
     figure.update_yaxes(autorange="reversed")
     _look_at_the_arms(figure, kinds, learning, [up for up, _ in reach])
     return layout(
         figure,
-        "forgotten: rise of the loss on general questions  →",
-        "held-out loss (higher up has learned more)",
+        say("forgotten: rise of the loss on general questions") + "  →",
+        say("held-out loss (higher up has learned more)"),
         440,
     )
 
@@ -106,9 +114,9 @@ def _look_at_the_arms(
         return
     room = 0.15 * (high - low)
     figure.update_yaxes(autorange=False, range=[high + room, low - room])
-    figure.update_traces(visible="legendonly", selector={"name": "base"})
+    figure.update_traces(visible="legendonly", selector={"meta": "base"})
     figure.add_annotation(
-        text=f"base: {base[0]:.3f}, out of view",
+        text=say("{arm}: {loss:.3f}, out of view", arm=arm("base"), loss=base[0]),
         xref="paper",
         yref="paper",
         x=1,
@@ -130,18 +138,24 @@ def replay(
         figure.add_scatter(
             x=[rise for _, _, rise in points],
             y=[loss for _, loss, _ in points],
-            text=[f"{100 * share:g}%" if share else "none" for share, _, _ in points],
+            text=[f"{100 * share:g}%" if share else say("none") for share, _, _ in points],
             mode="lines+markers+text",
             textposition="top center",
             cliponaxis=False,  # the outermost mark's text has room above it
-            name=label,
+            name=arm(label),
             line={"color": colour},
             marker={"symbol": symbol, "size": 8},
-            hovertemplate=f"{label}, replay %{{text}}: held-out loss %{{y:.3f}},"
-            " general loss %{x:+.3f}<extra></extra>",
+            hovertemplate=say(
+                "{arm}, replay {share}: held-out loss {learning}, general loss {forgetting}",
+                arm=arm(label),
+                share="%{text}",
+                learning="%{y:.3f}",
+                forgetting="%{x:+.3f}",
+            )
+            + "<extra></extra>",
         )
     figure.update_yaxes(autorange="reversed")
-    return layout(figure, "forgotten  →", "held-out loss", 300)
+    return layout(figure, say("forgotten") + "  →", say("held-out loss"), 300)
 
 
 Spread = tuple[float, float] | None  # of an interval: low and high end
@@ -167,7 +181,7 @@ def budgets(
                 mode="none",
                 fillcolor=colour,
                 opacity=0.15,
-                name=label,
+                name=arm(label),
                 legendgroup=label,
                 showlegend=False,
                 hoverinfo="skip",
@@ -176,17 +190,23 @@ def budgets(
             x=sizes,
             y=[loss for _, loss, _ in points],
             mode="lines+markers",
-            name=label,
+            name=arm(label),
             legendgroup=label,
             line={"color": colour},
             marker={"symbol": symbol, "size": 8},
-            hovertemplate=f"{label}, %{{x}}%: held-out loss %{{y:.3f}}<extra></extra>",
+            hovertemplate=say(
+                "{arm}, {share}%: held-out loss {learning}",
+                arm=arm(label),
+                share="%{x}",
+                learning="%{y:.3f}",
+            )
+            + "<extra></extra>",
         )
     ticks = sorted({size for points in lines.values() for size, _, _ in points})
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{size:g}%" for size in ticks])
     figure.update_yaxes(autorange="reversed")
-    axis = "held-out loss (higher up has learned more)"
-    return layout(figure, "share of all examples", axis, 380)
+    axis = say("held-out loss (higher up has learned more)")
+    return layout(figure, say("share of all examples"), axis, 380)
 
 
 Difference = tuple[float, float, float, str]  # mean, low and high end of its interval, verdict
@@ -199,7 +219,8 @@ def differences(
 
     A mark without colour is one whose interval holds zero.
     """
-    sides = ("←  learned more (held-out loss)", "←  forgot less (general loss)")
+    titles = (say("learned more (held-out loss)"), say("forgot less (general loss)"))
+    sides = tuple(f"←  {title}" for title in titles)
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.05)
     told: set[str] = set()  # verdicts that stand in the legend
     for column, (side, rows) in enumerate(zip(sides, (learning, forgetting), strict=True), 1):
@@ -208,7 +229,7 @@ def differences(
             chosen = [(label, row) for label, row in chosen if row[3] == verdict]
             figure.add_scatter(
                 x=[row[0] for _, row in chosen],
-                y=[plain(label) for label, _ in chosen],
+                y=[plain(arm(label)) for label, _ in chosen],
                 error_x={
                     "type": "data",
                     "array": [row[2] - row[0] for _, row in chosen],
@@ -216,11 +237,11 @@ def differences(
                     "thickness": 1.5,
                 },
                 mode="markers",
-                name=verdict,
+                name=say(verdict),
                 showlegend=bool(chosen) and verdict not in told,
                 legendgroup=verdict,
                 marker={"color": colour, "symbol": symbol, "size": 10, "line": {"width": 2}},
-                hovertemplate="%{y}: %{x:+.3f}<extra>" + verdict + "</extra>",
+                hovertemplate="%{y}: %{x:+.3f}<extra>" + say(verdict) + "</extra>",
                 row=1,
                 col=column,
             )
@@ -228,7 +249,7 @@ def differences(
         figure.add_vline(x=0, line={"color": NEUTRAL, "dash": "dash"}, row=1, col=column)
         figure.update_xaxes(title_text=side, row=1, col=column)
     figure.update_yaxes(
-        categoryorder="array", categoryarray=[plain(label) for label in reversed(labels)]
+        categoryorder="array", categoryarray=[plain(arm(label)) for label in reversed(labels)]
     )
     height = 130 + 24 * len(labels)
     return layout(figure, sides[0], "", height)
@@ -249,12 +270,16 @@ def training_curves(
             x=[step for step, _ in points],
             y=[loss for _, loss in points],
             mode="lines",
-            name=plain(label),
+            name=plain(arm(label)),
             line={"color": styles[number][0], "dash": dashes[number % len(dashes)]},
-            hovertemplate=f"{plain(label)}, step %{{x}}: %{{y:.3f}}<extra></extra>",
+            hovertemplate=say(
+                "{arm}, step {step}: {loss}", arm=plain(arm(label)), step="%{x}", loss="%{y:.3f}"
+            )
+            + "<extra></extra>",
         )
     named = len(curves) <= LEGEND
-    return layout(figure, "training step", "training loss, nats per token", 300, showlegend=named)
+    axes = say("training step"), say("training loss, nats per token")
+    return layout(figure, *axes, 300, showlegend=named)
 
 
 def overlap(labels: Sequence[str], shares: Sequence[Sequence[float]]) -> go.Figure:
@@ -262,8 +287,8 @@ def overlap(labels: Sequence[str], shares: Sequence[Sequence[float]]) -> go.Figu
     percent = 100 * np.array(shares)
     figure = go.Figure(
         go.Heatmap(
-            x=[plain(label) for label in labels],
-            y=[plain(label) for label in labels],
+            x=[plain(arm(label)) for label in labels],
+            y=[plain(arm(label)) for label in labels],
             z=percent,
             text=np.round(percent).astype(int),
             texttemplate="%{text}",
@@ -273,7 +298,10 @@ def overlap(labels: Sequence[str], shares: Sequence[Sequence[float]]) -> go.Figu
             xgap=1,
             ygap=1,
             showscale=False,
-            hovertemplate="%{y} and %{x}: %{z:.0f}% shared<extra></extra>",
+            hovertemplate=say(
+                "{one} and {other}: {share}% shared", one="%{y}", other="%{x}", share="%{z:.0f}"
+            )
+            + "<extra></extra>",
         )
     )
     figure.update_yaxes(autorange="reversed")

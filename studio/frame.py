@@ -304,10 +304,11 @@ def scored_run() -> Run:
 
 def overlap(run: Run) -> Overlap:
     """How the subsets of the search's grid overlap, worked out once."""
-    return _overlap(str(run.path), run.scores_file.stat().st_mtime_ns)
+    with st.spinner(say("Comparing the settings")):
+        return _overlap(str(run.path), run.scores_file.stat().st_mtime_ns)
 
 
-@st.cache_data(max_entries=8, show_spinner="Comparing the settings")
+@st.cache_data(max_entries=8, show_spinner=False)
 def _overlap(path: str, stamp: int) -> Overlap:
     return api.subset_overlap(Run(path))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import streamlit as st
 from babel.messages.pofile import read_po
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from studio import url
 
@@ -30,7 +31,9 @@ def use() -> None:
 
 
 def current() -> str:
-    """The code of the language that this tab is read in."""
+    """The code of the language that this tab is read in; English where nobody reads a page."""
+    if get_script_run_ctx(suppress_warning=True) is None:
+        return "en"
     return str(st.session_state.get(KEY, "en"))
 
 
@@ -44,6 +47,11 @@ def switch() -> None:
 def _to(code: str) -> None:
     st.session_state[KEY] = code
     url.put(KEY)
+    # A box in the browser holds its choice as a word, and takes the new one when it is set anew.
+    for name, value in st.session_state.items():
+        chosen = value if isinstance(value, list) else [value]
+        if chosen and all(isinstance(one, str) for one in chosen):
+            st.session_state[name] = value
 
 
 def say(text: str, **values: Any) -> str:

@@ -7,42 +7,47 @@ import streamlit as st
 from grads import api
 from grads.api import Answers, Better, Evaluation
 from studio import frame, words
+from studio.language import mark, say
+from studio.told import told
 
 CHOICES: dict[Better, str] = {
-    "left": "Left is better",
-    "equal": "Equally good or bad",
-    "right": "Right is better",
+    "left": mark("Left is better"),
+    "equal": mark("Equally good or bad"),
+    "right": mark("Right is better"),
 }
 KEYS: dict[Better, str] = {"left": "1", "equal": "2", "right": "3"}
 
 
 def rate(evaluation: Evaluation, answers: Answers) -> None:
     """One pair at a time, until all are rated; then, or on demand, what came of it."""
-    rater = st.text_input("Your name (optional)", key="rater", persist_state="session")
+    rater = st.text_input(say("Your name (optional)"), key="rater", persist_state="session")
     rated = api.ratings(evaluation)
     waiting = api.open_pairs(answers, rated, rater)
     every = len(api.pairs(answers))
     if not every:
-        st.caption("All answers are the same: there is nothing to rate.")
+        st.caption(say("All answers are the same: there is nothing to rate."))
         return
-    st.progress((every - len(waiting)) / every, f"{every - len(waiting)} of {every} rated")
+    done = every - len(waiting)
+    st.progress(done / every, say("{done} of {all} rated", done=done, all=every))
     if waiting:
         pair = waiting[0]
         prompt = answers.prompts[pair.prompt]
         st.markdown(f"**{words.literal(words.shorten(prompt.prompt, 400))}**")
         for place, arm in zip(st.columns(2), (pair.left, pair.right), strict=True):
-            text = html.escape(prompt.answers[arm]) or "(nothing)"
+            text = html.escape(prompt.answers[arm] or say("(nothing)"))
             place.html(f'<div class="turn">{text}</div>')
-        with st.expander("The answer in the data"):
+        with st.expander(say("The answer in the data")):
             st.text(prompt.reference)
         for place, (better, label) in zip(st.columns(3), CHOICES.items(), strict=True):
-            if place.button(label, key=f"rate-{better}", shortcut=KEYS[better], width="stretch"):
+            if place.button(
+                say(label), key=f"rate-{better}", shortcut=KEYS[better], width="stretch"
+            ):
                 with frame.telling():
                     api.rate(evaluation, pair, better, rater)
                     st.rerun()
-        st.caption("Who wrote which is told after the last one.")
+        st.caption(say("Who wrote which is told after the last one."))
     else:
-        st.success("All are rated.", icon=":material/check_circle:")
-    if rated and (not waiting or st.toggle("Tell me now", key="unblind")):
+        st.success(say("All are rated."), icon=":material/check_circle:")
+    if rated and (not waiting or st.toggle(say("Tell me now"), key="unblind")):
         for tally in api.tallies(rated):
-            st.markdown("- " + words.literal(api.rating_sentence(tally)))
+            st.markdown("- " + words.literal(told(api.rating_sentence(tally))))

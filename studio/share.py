@@ -9,6 +9,7 @@ import streamlit as st
 from grads import api
 from grads.api import Filter, GradsError, Pool, Run, SelectionConfig
 from studio import frame, url, words
+from studio.language import mark, say
 
 UNNAMED = "mine"  # the name of a selection that has none yet
 MOST_PINS = 100  # samples that a command names one by one
@@ -28,8 +29,8 @@ def offer(
     `command` may be empty, where there is none; `says` tells what it does, or why there is none.
     The report begins with this selection and evaluation.
     """
-    with place.popover("Share", icon=":material/share:", key="share"):
-        st.caption("A link to this page as it stands, for who can reach this server:")
+    with place.popover(say("Share"), icon=":material/share:", key="share"):
+        st.caption(say("A link to this page as it stands, for who can reach this server:"))
         st.code(url.link(), language=None, wrap_lines=True)
         st.caption(words.literal(says))
         if command:
@@ -42,10 +43,11 @@ def selected(place: Any, run: Run, chosen: SelectionConfig | None) -> None:
     """What Select shows: the choice, under the name that it is saved by, if it has one."""
     name = st.session_state.get("name") or UNNAMED
     if chosen is None:
-        command, says = "", "These options do not go together: there is no command for them."
+        command = ""
+        says = say("These options do not go together: there is no command for them.")
     else:
         command = api.select_command(run, chosen, name)
-        says = "The command that saves this choice; it follows what people have decided:"
+        says = say("The command that saves this choice; it follows what people have decided:")
     offer(place, run, command, says, selection=_newest(run))
 
 
@@ -58,21 +60,22 @@ def explored(place: Any, pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
     """What Explore shows: the samples of a mask (n,) bool, which the filter has made."""
     ranges = wanted == Filter(bounds=wanted.bounds, clusters=wanted.clusters)
     count = int(shown.sum())
-    command, says = "", "No command keeps what is shown: filter further."
+    command, says = "", say("No command keeps what is shown: filter further.")
     with suppress(GradsError):  # people have decided against all of them
         if count and (ranges or count <= MOST_PINS):
             options = api.all_matching(pool, wanted)
             command = api.select_command(pool.run, options, UNNAMED)
-            says = f"The command that keeps all {words.count(count, 'example')} shown:"
+            examples = words.count(count, "example")
+            says = say("The command that keeps all {examples} shown:", examples=examples)
     offer(place, pool.run, command, says, selection=_newest(pool.run))
 
 
 def evaluated(place: Any, run: Run, name: str) -> None:
     """What Evaluate shows."""
-    command, says = "", "Its settings cannot be read: there is no command for it."
+    command, says = "", say("Its settings cannot be read: there is no command for it.")
     with suppress(GradsError):
         command = api.evaluation_command(run, name)
-        says = "The command that makes this evaluation:"
+        says = say("The command that makes this evaluation:")
     chosen = api.read_evaluation(run, name).config.get("selections") or [None]
     offer(place, run, command, says, selection=chosen[0], evaluation=name)
 
@@ -80,15 +83,17 @@ def evaluated(place: Any, run: Run, name: str) -> None:
 def _report(run: Run, selection: str | None, evaluation: str | None) -> None:
     """A report of the run, with a saved selection and an evaluation, as a file."""
     st.caption(
-        "A report as one HTML file: data, settings, pictures, examples, and whether it helped. It"
-        " holds texts of examples."
+        say(
+            "A report as one HTML file: data, settings, pictures, examples, and whether it helped."
+            " It holds texts of examples."
+        )
     )
     names, measured = run.selection_names(), [one.name for one in api.evaluations(run)]
-    chosen = _one_of("Selection", names, selection, run)
-    tested = _one_of("Evaluation", measured, evaluation, run)
+    chosen = _one_of(mark("Selection"), names, selection, run)
+    tested = _one_of(mark("Evaluation"), measured, evaluation, run)
     with frame.telling():
         st.download_button(
-            "Download the report",
+            say("Download the report"),
             lambda: api.report(run, chosen, tested),
             "-".join([run.id, *([chosen] if chosen else [])]) + ".html",
             mime="text/html",
@@ -100,9 +105,9 @@ def _report(run: Run, selection: str | None, evaluation: str | None) -> None:
 def _one_of(label: str, names: list[str], first: str | None, run: Run) -> str | None:
     """One of these or none; at first the one that the page shows."""
     return st.selectbox(
-        label,
+        say(label),
         names,
         index=names.index(first) if first in names else None,
-        placeholder="none",
+        placeholder=say("none"),
         key=f"report-{label}-{run.id}-{first}",
     )

@@ -8,6 +8,11 @@ import streamlit as st
 from grads import api
 from grads.api import ARM_KINDS, ARMS, EvaluationConfig, EvaluationCost, GradsError, Run, TuneConfig
 from studio import keep, uploads, url, words
+from studio.language import mark, say
+
+TRAININGS = {"lora": "LoRA", "full": mark("all weights")}
+WAYS = {"selections": mark("Saved selections"), "sizes": mark("Several sizes")}
+STARTS = {"evaluation": mark("Start the evaluation"), "search": mark("Start the search")}
 
 
 def recipe(run: Run, key: str) -> dict[str, Any]:
@@ -15,38 +20,46 @@ def recipe(run: Run, key: str) -> dict[str, Any]:
     own = run.read_manifest().counts.heldout
     test, general = st.columns(2)
     heldout = test.text_input(
-        "Held-out examples",
+        say("Held-out examples"),
         key=f"{key}-heldout",
-        placeholder=f"the {own} set aside by this run" if own else "a file: none were set aside",
-        help="Examples like yours that are in no subset. Learning is measured on them, and on each"
-        " of several files by itself: write semicolons between them.",
+        placeholder=say("the {count} set aside by this run", count=own)
+        if own
+        else say("a file: none were set aside"),
+        help=say(
+            "Examples like yours that are in no subset. Learning is measured on them, and on each"
+            " of several files by itself: write semicolons between them."
+        ),
     )
-    uploads.offer(test, "or upload them", f"{key}-heldout", several=True)
+    uploads.offer(test, say("or upload them"), f"{key}-heldout", several=True)
     other = general.text_input(
-        "General questions",
+        say("General questions"),
         key=f"{key}-general",
-        placeholder="120 bundled questions",
-        help="What the model should not forget; of several files, write semicolons between them.",
+        placeholder=say("120 bundled questions"),
+        help=say(
+            "What the model should not forget; of several files, write semicolons between them."
+        ),
     )
-    uploads.offer(general, "or upload them", f"{key}-general", several=True)
+    uploads.offer(general, say("or upload them"), f"{key}-general", several=True)
     training, epochs, seeds = st.columns(3)
     return {
         "heldout": _places(heldout),
         "general": _places(other),
         "training": training.selectbox(
-            "Train",
-            ["lora", "full"],
-            format_func={"lora": "LoRA", "full": "all weights"}.__getitem__,
+            say("Train"),
+            list(TRAININGS),
+            format_func=lambda name: say(TRAININGS[name]),
             key=f"{key}-training",
         ),
-        "epochs": epochs.number_input("Passes over each subset", 1, 20, 3, key=f"{key}-epochs"),
+        "epochs": epochs.number_input(
+            say("Passes over each subset"), 1, 20, 3, key=f"{key}-epochs"
+        ),
         "seeds": seeds.number_input(
-            "Repetitions",
+            say("Repetitions"),
             1,
             10,
             3,
             key=f"{key}-seeds",
-            help="Each with another order and random subset; fewer than 3 say little.",
+            help=say("Each with another order and random subset; fewer than 3 say little."),
         ),
     }
 
@@ -59,18 +72,20 @@ def _places(text: str) -> list[str]:
 def new_evaluation(run: Run) -> None:
     """Compare saved selections, or criteria over several sizes, with random and everything."""
     way = st.segmented_control(
-        "What to test",
-        ["selections", "sizes"],
+        say("What to test"),
+        list(WAYS),
         default="selections",
         required=True,
-        format_func={"selections": "Saved selections", "sizes": "Several sizes"}.__getitem__,
+        format_func=lambda name: say(WAYS[name]),
         key="way",
-        help="Several sizes train each criterion, and random subsets, at every size: a curve of"
-        " what is learned and forgotten.",
+        help=say(
+            "Several sizes train each criterion, and random subsets, at every size: a curve of"
+            " what is learned and forgotten."
+        ),
     )
     subsets = _sizes() if way == "sizes" else _selections(run)
     if subsets is None:
-        st.info("Save a selection on the page Select first.", icon=":material/info:")
+        st.info(say("Save a selection on the page Select first."), icon=":material/info:")
         return
     settings = recipe(run, "evaluate") | subsets | _more()
     offer(run, "evaluation", lambda: EvaluationConfig.parse(settings))
@@ -82,7 +97,7 @@ def _selections(run: Run) -> dict[str, Any] | None:
     if not names:
         return None
     chosen = st.multiselect(
-        "Saved selections to test",
+        say("Saved selections to test"),
         names,
         default=names[:1],
         key="tested",
@@ -90,10 +105,10 @@ def _selections(run: Run) -> dict[str, Any] | None:
     )
     keep.warn_of_stale(run, chosen)
     arms = st.multiselect(
-        "Compare",
+        say("Compare"),
         list(ARMS),
         default=["base", "full", "random", "selection"],
-        format_func=lambda name: ARM_KINDS[name].label,
+        format_func=lambda name: say(ARM_KINDS[name].label),
         key="arms",
     )
     return {"selections": chosen, "arms": arms}
@@ -103,53 +118,62 @@ def _sizes() -> dict[str, Any]:
     """Criteria, and the sizes that each is tried at."""
     known = {name: one.label for name, one in api.criteria().items() if name != "random"}
     chosen = st.multiselect(
-        "Criteria",
+        say("Criteria"),
         list(known),
         default=["grads"],
-        format_func=known.__getitem__,
+        format_func=lambda name: say(known[name]),
         key="sized",
-        help="Each with its usual options; random subsets are trained beside them.",
+        help=say("Each with its usual options; random subsets are trained beside them."),
     )
     sizes = st.text_input(
-        "Sizes, in percent of the pool",
+        say("Sizes, in percent of the pool"),
         "2.5, 5, 10, 25, 50, 100",
         key="sizes",
-        help="Trainings that another size or evaluation shares are made once.",
+        help=say("Trainings that another size or evaluation shares are made once."),
     )
     return {"criteria": chosen, "budgets": sizes, "arms": ["base", "full", "random"]}
 
 
 def _more() -> dict[str, Any]:
     """What is measured or mixed in besides, folded away."""
-    with st.expander("General rows mixed in, written answers, tasks"):
+    with st.expander(say("General rows mixed in, written answers, tasks")):
         file, shares = st.columns(2)
         replay = file.text_input(
-            "General rows to mix in",
+            say("General rows to mix in"),
             key="replay",
-            placeholder="a file: none are mixed in",
-            help="Every subset is trained on alone and with a share of these rows, so that less is"
-            " forgotten.",
+            placeholder=say("a file: none are mixed in"),
+            help=say(
+                "Every subset is trained on alone and with a share of these rows, so that less is"
+                " forgotten."
+            ),
         )
-        uploads.offer(file, "or upload them", "replay")
-        mixed = shares.text_input("Their share of what is trained on, in percent", "5, 10, 25")
+        uploads.offer(file, say("or upload them"), "replay")
+        mixed = shares.text_input(
+            say("Their share of what is trained on, in percent"), "5, 10, 25", key="replay-share"
+        )
         answers, tasks, place = st.columns(3)
         written = answers.number_input(
-            "Written answers to compare",
+            say("Written answers to compare"),
             0,
             500,
             0,
             key="written",
-            help="Every trained model answers so many held-out examples with a short reference, and"
-            " the two are compared. Slow.",
+            help=say(
+                "Every trained model answers so many held-out examples with a short reference, and"
+                " the two are compared. Slow."
+            ),
         )
         named = tasks.text_input(
-            "Tasks of lm-evaluation-harness",
+            say("Tasks of lm-evaluation-harness"),
             key="tasks",
-            placeholder="none",
-            help="Names with commas between them; needs the extra tasks.",
+            placeholder=say("none"),
+            help=say("Names with commas between them; needs the extra tasks."),
         ).strip()
         folder = place.text_input(
-            "Folder of your own tasks", key="tasks-dir", placeholder="none", help="Its YAML files."
+            say("Folder of your own tasks"),
+            key="tasks-dir",
+            placeholder=say("none"),
+            help=say("Its YAML files."),
         ).strip()
     more: dict[str, Any] = {"answers": written}
     if replay.strip():
@@ -168,10 +192,14 @@ def _shares(text: str) -> list[float | str]:
 def new_search(run: Run) -> None:
     """Try a fixed grid of settings by short trainings."""
     st.caption(
-        "Short trainings of about ten settings, random among them. The best is tried once more with"
-        " fresh repetitions on other held-out examples before it is called better, and saved."
+        say(
+            "Short trainings of about ten settings, random among them. The best is tried once more"
+            " with fresh repetitions on other held-out examples before it is called better, and"
+            " saved."
+        )
     )
-    percent = st.slider("Size of every subset", 1, 50, 10, format="%d%%", key="tune-size")
+    size = say("Size of every subset")
+    percent = st.slider(size, 1, 50, 10, format="%d%%", key="tune-size")
     settings = recipe(run, "tune")
     offer(run, "search", lambda: TuneConfig.parse(settings | {"ratio": percent / 100}))
 
@@ -184,17 +212,20 @@ def offer(run: Run, what: str, make: Any) -> None:
     except GradsError as error:
         st.warning(words.error(str(error)), icon=":material/warning:")
         return
-    time = "an unknown time" if cost.seconds is None else words.duration(cost.seconds)
-    between = ""
-    if cost.seconds is not None:
-        between = f" ({words.duration(cost.low)} to {words.duration(cost.high)})"
-    st.markdown(
-        f"About **{time}**{between}: {words.count(cost.arms, 'training')},"
-        f" {cost.tokens:,} tokens, on this machine."
+    told = (
+        mark("About **an unknown time**: {trainings}, {tokens:,} tokens, on this machine.")
+        if cost.seconds is None
+        else mark(
+            "About **{time}** ({low} to {high}): {trainings}, {tokens:,} tokens, on this machine."
+        )
     )
+    spans = {"time": cost.seconds, "low": cost.low, "high": cost.high}
+    times = {name: words.duration(seconds) for name, seconds in spans.items()}
+    trainings = words.count(cost.arms, "training")
+    st.markdown(say(told, trainings=trainings, tokens=cost.tokens, **times))
     # Not a callback, whose arguments would be those of the last drawing, not of the screen.
     if st.button(
-        f"Start the {what}", type="primary", icon=":material/play_arrow:", key=f"start-{what}"
+        say(STARTS[what]), type="primary", icon=":material/play_arrow:", key=f"start-{what}"
     ):
         name = f"{what}-{datetime.now():%m%d-%H%M%S}"
         url.put("evaluation", api.start_evaluation(run, name, config).id)

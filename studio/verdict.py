@@ -1,9 +1,7 @@
-"""What an evaluation shows: the verdict in words, the picture, the table, answers, the price."""
+"""What an evaluation shows: the verdict in words, the pictures, the answers."""
 
 import html
-from typing import Any
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -15,27 +13,31 @@ from grads.api import (
     Comparison,
     EvaluationResult,
     FoundEvaluation,
-    Means,
-    Overlap,
-    Spent,
     TuneResult,
 )
 from studio import evaluation_charts as charts
-from studio import words
+from studio import measured, words
+from studio.language import mark, say
+from studio.told import arm as called
+from studio.told import told
 
 LEARNED = {
-    "better": "It learned more than a random subset",
-    "worse": "It learned less than a random subset",
-    "no difference seen": "No difference seen from a random subset",
+    "better": mark("It learned more than a random subset"),
+    "worse": mark("It learned less than a random subset"),
+    "no difference seen": mark("No difference seen from a random subset"),
 }
-SETS = {"heldout": "learning", "general": "forgetting"}  # what a file's verdict is about
-SENTENCES = 3  # more of them are folded
 ANSWERS = 3  # arms whose answers are shown at first
 FORGOT = {
-    "better": ", and forgot less",
-    "worse": ", and forgot more",
-    "no difference seen": "",
+    "better": mark("{learned}, and forgot less"),
+    "worse": mark("{learned}, and forgot more"),
+    "no difference seen": "{learned}",
 }
+COUNTED = (  # of several subsets
+    ("learning", "better", mark("{count} learned more")),
+    ("learning", "worse", mark("{count} learned less")),
+    ("forgetting", "better", mark("{count} forgot less")),
+    ("forgetting", "worse", mark("{count} forgot more")),
+)
 
 
 def against_random(result: EvaluationResult) -> list[Comparison]:
@@ -48,26 +50,30 @@ def sentence(found: FoundEvaluation) -> str:
     result, state = found.result, found.status.state
     if result is None or not result.finished:
         if state in ACTIVE:
-            return "Measuring whether it helped"
-        return f"The measurement {'has' if state == 'failed' else 'is'} {words.STATES[state][0]}"
+            return say("Measuring whether it helped")
+        if state == "failed":
+            return say("The measurement has failed")
+        return say("The measurement is {state}", state=words.state(state)[0])
     confirmed = result.confirmation if isinstance(result, TuneResult) else None
     main = [confirmed] if confirmed else against_random(result)
     main = [one for one in main if not one.ours.as_long_as_full] or main  # a subset once
     if not main:
-        return "No setting beat random" if isinstance(result, TuneResult) else "Measured"
+        return say("No setting beat random") if isinstance(result, TuneResult) else say("Measured")
     first = main[0]
     if first.seeds < 2:
-        return "Compared once only: that tells nothing yet"
+        return say("Compared once only: that tells nothing yet")
     if len(main) > 1:
         return _counted(main)
-    return LEARNED[first.learning] + FORGOT[first.forgetting]
+    return say(FORGOT[first.forgetting], learned=say(LEARNED[first.learning]))
 
 
 def decision(found: FoundEvaluation) -> str:
     """The headline: what a part of the examples is worth, and whether choosing it beat chance."""
     said = sentence(found)
     worth = gained(found.result) if found.result is not None and found.result.finished else None
-    return f"{worth}; {said[0].lower()}{said[1:]}" if worth else said
+    if not worth:
+        return said
+    return say("{worth}; {verdict}", worth=worth, verdict=said[0].lower() + said[1:])
 
 
 def gained(result: EvaluationResult) -> str | None:
@@ -83,41 +89,37 @@ def gained(result: EvaluationResult) -> str | None:
     if start is None or end is None or not start > end:
         return None
     best, learned = min(((a, v) for a, v in found if v is not None), key=lambda pair: pair[1])
-    share = words.share(best.samples, whole[0].samples)
-    return f"{share} of the examples gain {(start - learned) / (start - end):.0%} of what all gain"
+    return say(
+        "{share} of the examples gain {gain:.0%} of what all gain",
+        share=words.share(best.samples, whole[0].samples),
+        gain=(start - learned) / (start - end),
+    )
 
 
 def _counted(compared: list[Comparison]) -> str:
     """How many of several subsets differ from random ones."""
-    said = []
-    for what, verdict, phrase in (
-        ("learning", "better", "learned more"),
-        ("learning", "worse", "learned less"),
-        ("forgetting", "better", "forgot less"),
-        ("forgetting", "worse", "forgot more"),
-    ):
-        count = sum(getattr(one, what) == verdict for one in compared)
-        if count:
-            said.append(f"{count} {phrase}")
-    if not said:
-        none = "Neither" if len(compared) == 2 else "None"
-        return f"{none} of {len(compared)} subsets differs from random ones"
-    return f"Of {len(compared)} subsets, {', '.join(said)} than random ones"
+    counts = [
+        (sum(getattr(one, what) == verdict for one in compared), text)
+        for what, verdict, text in COUNTED
+    ]
+    said = [say(text, count=count) for count, text in counts if count]
+    if said:
+        text = mark("Of {count} subsets, {found} than random ones")
+    elif len(compared) == 2:
+        text = mark("Neither of {count} subsets differs from random ones")
+    else:
+        text = mark("None of {count} subsets differs from random ones")
+    return say(text, count=len(compared), found=say(", ").join(said))
 
 
 def verdicts(result: EvaluationResult) -> None:
     """The verdicts, each in a sentence for people."""
     if isinstance(result, TuneResult):
-        st.markdown(words.literal(result.sentence))
+        st.markdown(words.literal(told(result.sentence)))
         return
-    _listed("Each in a sentence", [one.sentence for one in against_random(result)])
-
-
-def _listed(title: str, lines: list[str]) -> None:
-    """Sentences below each other; many of them are folded under a title."""
-    with st.expander(title) if len(lines) > SENTENCES else st.container():
-        for line in lines:
-            st.markdown("- " + words.literal(line))
+    measured.listed(
+        say("Each in a sentence"), [told(one.sentence) for one in against_random(result)]
+    )
 
 
 def against(result: EvaluationResult) -> None:
@@ -133,13 +135,15 @@ def against(result: EvaluationResult) -> None:
         ]
         for metric in (api.LEARNING, api.FORGETTING)
     ]
-    st.markdown("#### Against random subsets of the same size")
+    st.markdown("#### " + say("Against random subsets of the same size"))
     st.plotly_chart(
         charts.differences([one.arm for one in compared], *rows),
         key="against-random",
-        alt="Held-out and general loss of each subset minus those of random subsets",
+        alt=say("Held-out and general loss of each subset minus those of random subsets"),
     )
-    st.caption("Lines: 95% interval over repetitions. One that crosses zero shows no difference.")
+    st.caption(
+        say("Lines: 95% interval over repetitions. One that crosses zero shows no difference.")
+    )
 
 
 def picture(result: EvaluationResult) -> go.Figure:
@@ -174,9 +178,16 @@ def picture(result: EvaluationResult) -> go.Figure:
 def second_test(result: EvaluationResult) -> None:
     """The winner of a search once more, with fresh seeds, on samples that no pilot saw."""
     if isinstance(result, TuneResult) and result.confirmation_arms:
-        st.markdown("#### The second test of the winner")
-        shown = table(result, result.confirmation_arms, {}).drop(columns=["steps", "seconds"])
-        st.dataframe(shown, hide_index=True, alt="The winner and random under fresh seeds")
+        st.markdown("#### " + say("The second test of the winner"))
+        shown = measured.table(result, result.confirmation_arms, {}).drop(
+            columns=["steps", "seconds"]
+        )
+        st.dataframe(
+            shown.assign(arm=shown["arm"].map(called)),
+            hide_index=True,
+            column_config=measured.explained(result),
+            alt=say("The winner and random under fresh seeds"),
+        )
 
 
 def _reach(arm: ArmResult, metric: str, noise: float | None) -> float:
@@ -185,93 +196,6 @@ def _reach(arm: ArmResult, metric: str, noise: float | None) -> float:
     if reach is not None:
         return reach
     return noise or 0.0 if arm.declared.chosen else 0.0
-
-
-def table(
-    result: EvaluationResult, arms: list[ArmResult], training: dict[str, Spent]
-) -> pd.DataFrame:
-    """A row an arm: means with half the width of their 95% interval, and the price by label."""
-    rows = []
-    for arm in arms:
-        row: dict[str, Any] = {"arm": arm.label, "examples": arm.samples}
-        row |= {"trainings": len(arm.seeds)} | _measured(result, arm)
-        price = training.get(arm.label)
-        row |= {
-            "steps": round(price.steps) if price else 0,
-            "seconds": round(price.seconds) if price else 0,
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _measured(result: EvaluationResult, arm: Means) -> dict[str, str]:
-    """An arm's means by what they are called, with half the width of their interval."""
-    found = {}
-    for metric, shown in result.shown.items():
-        mean, reach = arm.mean.get(metric), arm.reach(metric)
-        if mean is not None:
-            spread = f" ± {reach:.3f}" if reach is not None else ""
-            found[shown.label] = f"{mean:.3f}{spread}"
-    return found
-
-
-def by_file(result: EvaluationResult) -> None:
-    """Each file's own table and verdicts, where several are held out, or general."""
-    if not result.by_file:
-        return
-    st.markdown("#### File by file")
-    tabs = st.tabs([words.literal(file.name) for file in result.by_file])
-    for tab, file in zip(tabs, result.by_file, strict=True):
-        with tab:
-            rows = [{"arm": arm.label, **_measured(result, arm)} for arm in file.arms]
-            st.dataframe(
-                pd.DataFrame(rows),
-                hide_index=True,
-                key=f"{file.probe}-{file.name}",
-                column_config=explained(result),
-                alt=f"Every arm on {file.name}",
-            )
-            what = SETS[file.probe]
-            told = [one for one in file.comparisons if one.theirs.random and not one.ours.random]
-            _listed(
-                f"Against random, {what}",
-                [f"{one.arm} against {one.against}, {what}: {one.verdict}" for one in told],
-            )
-
-
-def explained(result: EvaluationResult) -> dict[str, Any]:
-    """What each measurement in the table says, at its column's head."""
-    return {
-        shown.label: st.column_config.Column(help=shown.help) for shown in result.shown.values()
-    }
-
-
-def price(result: EvaluationResult) -> None:
-    """What everything took, and when choosing pays for itself."""
-    costs = result.price
-    st.markdown(
-        f"Choosing cost a warm-up of {words.duration(costs.warm_up.seconds)} and a scoring of"
-        f" {words.duration(costs.scoring.seconds)}."
-    )
-    evens = result.break_even.items()
-    _listed("When it pays", [f"{label}: {even.sentence}." for label, even in evens])
-
-
-def remarks(result: EvaluationResult) -> None:
-    """What limits the verdict."""
-    near = result.leaks.samples
-    if near:
-        st.warning(
-            f"{words.count(near, 'held-out example')} nearly repeat examples to train on: they make"
-            " every arm look better than it is.",
-            icon=":material/warning:",
-        )
-    sets = "; ".join(
-        f"{one.name}: {words.count(one.samples, 'example')}" for one in result.measured_on
-    )
-    st.caption(words.literal(f"Measured on {sets}."))
-    for note in result.notes:
-        st.caption(words.literal(f"Note: {note}."))
 
 
 def curves(result: EvaluationResult) -> go.Figure:
@@ -286,7 +210,7 @@ def replay(result: EvaluationResult) -> None:
     """What mixing general rows in does to learning and forgetting, where it was tried."""
     if not result.replay:
         return
-    st.markdown("#### With general examples mixed in")
+    st.markdown("#### " + say("With general examples mixed in"))
     paths = {
         label: [(point.share, point.learning, point.forgetting) for point in points]
         for label, points in result.replay.items()
@@ -294,10 +218,12 @@ def replay(result: EvaluationResult) -> None:
     st.plotly_chart(
         charts.replay(paths, [arm.kind for arm in result.arms if arm.label in paths]),
         key="replay",
-        alt="Held-out loss against rise of general loss, by share of replay",
+        alt=say("Held-out loss against rise of general loss, by share of replay"),
     )
     st.caption(
-        "Beside each mark: the share of general examples. Higher up and further left is better."
+        say(
+            "Beside each mark: the share of general examples. Higher up and further left is better."
+        )
     )
 
 
@@ -315,18 +241,23 @@ def budgets(result: EvaluationResult) -> None:
         ]
         for name in names
     }
-    st.markdown("#### How much is enough?")
+    st.markdown("#### " + say("How much is enough?"))
     kinds = ["random" if name == "random" else "criterion" for name in names]
     st.plotly_chart(
-        charts.budgets(lines, kinds), key="budgets", alt="Held-out loss over the size of the subset"
+        charts.budgets(lines, kinds),
+        key="budgets",
+        alt=say("Held-out loss over the size of the subset"),
     )
     gains = [
-        f"{point.criterion} {point.budget:g}%: {point.gain:.0%}"
+        f"{called(point.criterion)} {point.budget:g}%: {point.gain:.0%}"
         for point in result.curve
         if point.gain is not None and point not in whole
     ]
-    told = f" Of what everything gains: {'; '.join(gains)}." if gains else ""
-    st.caption("Bands: 95% interval over repetitions." + words.literal(told))
+    bands = say("Bands: 95% interval over repetitions.")
+    if gains:
+        listed = words.literal(say("; ").join(gains))
+        bands = say("{bands} Of what everything gains: {gains}.", bands=bands, gains=listed)
+    st.caption(bands)
 
 
 def answers(found: Answers) -> None:
@@ -334,32 +265,18 @@ def answers(found: Answers) -> None:
     labels = list(found.prompts[0].answers) if found.prompts else []
     if len(labels) > ANSWERS:
         labels = st.multiselect(
-            "Answers of", labels, default=labels[:ANSWERS], key="answering", max_selections=4
+            say("Answers of"),
+            labels,
+            default=labels[:ANSWERS],
+            format_func=called,
+            key="answering",
+            max_selections=4,
         )
     for prompt in found.prompts:
         st.markdown(f"**{words.literal(words.shorten(prompt.prompt, 300))}**")
         wrote = {label: prompt.answers.get(label, "") for label in labels}
-        said = {"reference": prompt.reference, **wrote}
-        for place, (label, text) in zip(st.columns(len(said)), said.items(), strict=True):
-            own = html.escape(text) or "(nothing)"
+        said = [(say("reference"), prompt.reference)]
+        said += [(called(label), text) for label, text in wrote.items()]
+        for place, (label, text) in zip(st.columns(len(said)), said, strict=True):
+            own = html.escape(text or say("(nothing)"))
             place.html(f'<div class="turn"><div class="who">{html.escape(label)}</div>{own}</div>')
-
-
-def overlaps(found: Overlap) -> None:
-    """How the grid's subsets relate, without any training."""
-    st.plotly_chart(
-        charts.overlap(found.labels, found.jaccard),
-        key="overlap",
-        alt="Share of examples that each two settings have in common",
-    )
-    st.caption(
-        f"Shared examples in percent of both; two unrelated random subsets would share"
-        f" {100 * found.by_chance:.0f}%. Random draws (random, and all called “sample”) have one"
-        " seed here, so they share more."
-    )
-    everything = {"label": "all examples", **found.pool.as_json()}
-    columns = list(everything)
-    rows = [*(row.as_json() for row in found.subsets), everything]
-    names = {"label": "setting", "samples": "examples", "response_tokens": "mean answer tokens"}
-    shown = pd.DataFrame(rows)[columns].rename(columns=names | {"loss": "mean surprise"})
-    st.dataframe(shown.round(2), hide_index=True, alt="Length and loss of each setting")

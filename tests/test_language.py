@@ -3,10 +3,26 @@
 import re
 import string
 import sys
+from functools import cache
 
 import pytest
-from run_dirs import PAGES, ROOT, assert_sound, demo_run, headline, open_page, press
+from run_dirs import (
+    DEMO,
+    PAGES,
+    ROOT,
+    assert_sound,
+    demo_run,
+    everything,
+    headline,
+    open_page,
+    press,
+    set_state,
+)
 
+from grads import api
+from grads.api import Evaluation, Run
+from grads.store.files import write_json
+from studio import words
 from studio.language import FOLDER, LANGUAGES, catalogue
 
 sys.path.insert(0, str(ROOT / "assets"))
@@ -37,16 +53,19 @@ AS_IT_IS = set(
     """
     GrADS Studio arXiv JSONL JSON CSV TSV Parquet Arrow HTML Markdown YAML LoRA QLoRA CPU GPU CUDA
     Linux English demo SmolLM Instruct TRL LLaMA Factory axolotl torchtune Alpaca ShareGPT OpenAI
-    medical jsonl parquet rows
+    medical jsonl parquet rows ROUGE lm evaluation harness
     """.split()
 )
 MARKUP = re.compile(
     r":material/\w+:|:\w+\[|https?://\S+|`[^`]*`|\$[^$]*\$|“[^”]*”|&\w+;|<[^>]*>|\S*[/_.=]\S*"
+    r"|\b[a-z]+-\d+\b"  # selections of the demo
 )
 WORD = re.compile(r"[A-Za-z][A-Za-z]{2,}")
 KINDS = """markdown caption info warning error success button selectbox multiselect text_input
     text_area number_input slider toggle checkbox radio metric page_link download_button
     button_group expander popover""".split()
+ENTRIES = """selectbox multiselect text_input text_area number_input slider toggle checkbox radio
+    button_group""".split()  # their values are what people have entered
 PARTS = ("label", "value", "body", "help", "placeholder")
 
 
@@ -55,12 +74,27 @@ def said(at):
     for kind in KINDS:
         for one in at.get(kind):
             sources = (one, getattr(one, "proto", None))
-            for part in PARTS:
-                for text in {getattr(source, part, None) for source in sources}:
-                    if isinstance(text, str) and text:
-                        yield text
+            parts = [part for part in PARTS if part != "value" or kind not in ENTRIES]
+            texts = [getattr(source, part, None) for part in parts for source in sources]
+            yield from {text for text in texts if isinstance(text, str)}
             for option in getattr(getattr(one, "proto", None), "options", None) or ():
                 yield str(getattr(option, "content", option))
+
+
+def english(at):
+    """What a page says in English, but for what it quotes of the demo."""
+    found = {text.replace("\\", "") for text in said(at)}
+    left = {text for text in found if set(WORD.findall(MARKUP.sub(" ", text))) - AS_IT_IS}
+    return left - quoted()
+
+
+@cache
+def quoted():
+    """Names and questions of the demo as pages show them: an option, a headline."""
+    run = Run.open(DEMO / "run")
+    asked = [prompt.prompt for prompt in api.read_evaluation(run, "tenth").answers.prompts]
+    lines = [words.shorten(text, length) for text in asked for length in (300, 400)]
+    return {*run.selection_names(), *run.evaluation_names(), *(f"**{line}**" for line in lines)}
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +109,55 @@ def test_no_english_word_is_left_on_a_page(page, runs, monkeypatch):
     monkeypatch.setenv("GRADS_RUNS_DIR", str(runs))
     at = open_page(page, lang="zh", run="demo")
     assert_sound(at)
-    left = {
-        text
-        for text in said(at)
-        if set(WORD.findall(MARKUP.sub(" ", text.replace("\\", "")))) - AS_IT_IS
-    }
-    assert left == set()
+    assert english(at) == set()
     assert any("\u4e00" <= letter <= "\u9fff" for letter in "".join(said(at)))
+
+
+@pytest.mark.parametrize("way", ["selections", "sizes"])
+def test_no_english_word_is_left_where_an_evaluation_starts(way, runs, monkeypatch):
+    """All that is folded, and the forms: their price needs held-out samples."""
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(runs))
+    at = open_page("Evaluate", lang="zh", run="demo")
+    for name in ("Test a selection", "Find a setting", "rate"):
+        at.session_state[name] = True
+    at.session_state["How the settings overlap, without any training"] = True
+    at.session_state["way"] = way
+    for form in ("evaluate", "tune"):
+        at.session_state[f"{form}-heldout"] = str(DEMO / "medical_qa_heldout.jsonl")
+    at.run()
+    assert_sound(at)
+    criteria = {one.label for one in api.criteria().values()}
+    assert english(at) - criteria == set()
+    assert len([b for b in at.button if b.key in ("start-evaluation", "start-search")]) == 2
+
+
+@pytest.mark.parametrize("state", ["running", "stopped", "failed"])
+def test_no_english_word_is_left_on_an_evaluation_that_is_not_finished(
+    state, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
+    evaluation = Evaluation.open(demo_run(tmp_path), "tenth")
+    evaluation.result_file.unlink()
+    set_state(evaluation, state)
+    at = open_page("Evaluate", lang="zh", run="demo")
+    assert_sound(at)
+    left = {text for text in english(at) if "the loss is nan" not in text}
+    assert left == set()
+
+
+def test_another_run_is_compared_in_the_language_of_the_reader(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
+    demo_run(tmp_path)
+    write_json(
+        demo_run(tmp_path, "other").config_file,
+        Run.open(tmp_path / "demo").config_values() | {"seed": 7, "epochs": 2.0},
+    )
+    at = open_page("Explore", lang="zh", run="demo", other="other")
+    assert_sound(at)
+    text = everything(at)
+    assert "行与文本均相同的有 300 个样本；" in text
+    assert "两次运行的不同之处：轮数、种子。" in text
+    assert "秩相关为斯皮尔曼系数" in text
 
 
 def test_a_switch_keeps_what_is_set_and_goes_with_links(runs, monkeypatch):
@@ -97,3 +173,16 @@ def test_a_switch_keeps_what_is_set_and_goes_with_links(runs, monkeypatch):
     press(at, "English")
     assert headline(at) == "Keep 75 of 300 examples"
     assert "lang" not in at.query_params
+
+
+def test_what_is_chosen_is_shown_in_the_words_of_the_new_language(runs, monkeypatch):
+    """A box in the browser holds its choice as it reads; the server has to give it the new one."""
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(runs))
+    at = open_page("Evaluate", run="demo")
+    chosen = at.multiselect(key="answering").set_value(["base", "grads-10"])
+    assert chosen.run().multiselect(key="answering").value == ["base", "grads-10"]
+    press(at, "中文")
+    box = at.multiselect(key="answering")
+    assert box.value == ["base", "grads-10"]
+    assert box.proto.set_value
+    assert list(box.proto.raw_values) == ["基础模型", "grads-10"]

@@ -78,7 +78,7 @@ from grads.errors import (
     of_the_machine,
 )
 from grads.evaluation.cost import EvaluationCost
-from grads.evaluation.metrics import FORGETTING, LEARNING
+from grads.evaluation.metrics import FORGETTING, LEARNING, METRICS
 from grads.evaluation.points import BudgetPoint
 from grads.evaluation.ratings import Better, Tally, open_pairs, pairs, rate, ratings, tallies
 from grads.evaluation.ratings import sentence as rating_sentence
@@ -92,6 +92,7 @@ from grads.evaluation.result import (
     Spent,
     TuneResult,
 )
+from grads.evaluation.texts import PARTS, SENTENCES
 from grads.export.corrections import (
     Correction,
     correct,
@@ -159,10 +160,12 @@ __all__ = [
     "LEARNING",
     "MAP",
     "METRICS",
+    "PARTS",
     "QUEUES",
     "REASONS",
     "SCHEDULERS",
     "SCORE",
+    "SENTENCES",
     "TOPIC",
     "WEIGHTS",
     "Agreement",

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from grads.evaluation import intervals
+from grads.evaluation import intervals, texts
 from grads.evaluation.arms import BASE, Arm
 from grads.evaluation.result import BreakEven, Price, Spent
 from grads.evaluation.trials import TrialResult
@@ -71,9 +71,11 @@ def break_evens(shown: list[Arm], price: Price) -> dict[str, BreakEven]:
 
 
 def _sentence(choosing: float, whole: float, subset: float, trainings: float | None) -> str:
-    cost = f"choosing took {choosing:,.0f} s; a training on everything {whole:,.0f} s, on the"
+    seconds = {"choosing": choosing, "whole": whole, "subset": subset}
+    told = {name: f"{value:,.0f}" for name, value in seconds.items()}
     if trainings is None:
-        return f"{cost} subset {subset:,.0f} s: it saves no time, however often it is repeated"
+        return texts.NEVER_PAYS.format(**told)
     often = max(1, math.ceil(trainings))
-    after = "the first training" if often == 1 else f"{often} trainings of this kind"
-    return f"{cost} subset {subset:,.0f} s: the time comes back with {after}"
+    if often == 1:
+        return texts.PAYS_AT_ONCE.format(**told)
+    return texts.PAYS.format(**told, trainings=often)

@@ -19,6 +19,7 @@ from grads.data.rejects import Spot, place
 from grads.data.tokens import TokenPool
 from grads.data.turns import Turn
 from grads.errors import EvaluationError
+from grads.evaluation import texts
 from grads.evaluation.about import About, Leaks, MeasuredOn, NearDuplicate, Refused
 from grads.evaluation.cost import general_files
 from grads.evaluation.measure import Probe, encode_options, pool_of
@@ -77,12 +78,12 @@ def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
         leaks=Leaks(near_duplicates=_near_duplicates(run, own)),
         notes=notes,
     )
-    texts = {
+    places = {
         text: f"{place(spot)} of {one.name}"
         for one in [*own, *others]
         for text, spot in zip(one.table["hash"].to_pylist(), one.spots, strict=True)
     }
-    return Probes(heldout, general, about, texts)
+    return Probes(heldout, general, about, places)
 
 
 def load_replay(run: Run, file: str, tokenizer: Any, probes: Probes, *, wanted: int) -> TokenPool:
@@ -102,8 +103,7 @@ def load_replay(run: Run, file: str, tokenizer: Any, probes: Probes, *, wanted: 
         )
     if len(part.table) < wanted:
         probes.about.notes.append(
-            f"{part.name} has {len(part.table)} usable rows, of {wanted} that the largest share of"
-            " replay asks for: trainings take as many as there are"
+            texts.FEW_ROWS.format(file=part.name, found=len(part.table), wanted=wanted)
         )
     # Their numbers are those of another file than the pool's.
     return replace(part.tokens, sample_ids=-1 - part.tokens.sample_ids)
@@ -138,7 +138,7 @@ def _own_split(run: Run, recipe: Recipe) -> _Part:
         rows = [json.loads(line) for line in table["raw"].to_pylist()]
     tokens = run.read_table(run.tokens_file, ["sample_id", "input_ids", "trained"])
     spots = [{"sample_id": sample} for sample in table["sample_id"].to_pylist()]
-    return _Part("the run's held-out split", table, _tokens(tokens.take(index)), rows, spots, [])
+    return _Part(texts.OWN_SPLIT, table, _tokens(tokens.take(index)), rows, spots, [])
 
 
 def _read(run: Run, file: str, tokenizer: Any, *, limit: int | None, max_length: int) -> _Part:
@@ -191,10 +191,7 @@ def _probe(
         encoded += found
         answers[i] = question[1]
     if unusable:
-        notes.append(
-            f"{unusable} {name} samples with options do not count in option accuracy: their answer"
-            " is not the number of one of the options, or an option exceeds max_length"
-        )
+        notes.append(texts.BAD_OPTIONS.format(count=unusable, probe=name))
     source = np.repeat(np.arange(len(parts)), [len(part.table) for part in parts])
     return Probe(name, samples, turns, source, pool_of(owners, encoded), answers)
 
@@ -237,10 +234,7 @@ def _chosen_by(run: Run, heldout: list[_Part]) -> list[str]:
     for name in run.read_manifest().probes:
         held = set(run.read_table(run.probe_set_file(name), ["hash"])["hash"].to_pylist())
         if both := len(tested & held):
-            notes.append(
-                f"{both} held-out samples also stand in the set '{name}': a selection by it is"
-                " tested on what it was chosen by"
-            )
+            notes.append(texts.CHOSEN_BY.format(count=both, name=name))
     return notes
 
 
@@ -249,12 +243,12 @@ def _near_duplicates(run: Run, parts: list[_Part]) -> list[NearDuplicate]:
     pool = samples.filter(pc.invert(samples["heldout"]))
     ids = pool["sample_id"].to_pylist()
     rows = [(part.name, row) for part in parts for row in part.table["sample_id"].to_pylist()]
-    texts = [text for part in parts for text in _texts(part.table)]
+    held = [text for part in parts for text in _texts(part.table)]
     return [
         NearDuplicate(
             file=rows[i][0], heldout=rows[i][1], sample_id=ids[j], overlap=round(overlap, 3)
         )
-        for i, j, overlap in alike_between(texts, _texts(pool))
+        for i, j, overlap in alike_between(held, _texts(pool))
     ]
 
 

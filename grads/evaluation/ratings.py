@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from grads.errors import RunError
+from grads.evaluation import texts
 from grads.evaluation.result import Answers
 from grads.store.folders import Evaluation
 from grads.store.lines import append_line
@@ -113,17 +114,24 @@ def tallies(rated: dict[tuple[str, Pair], Better]) -> list[Tally]:
 
 def sentence(tally: Tally) -> str:
     """A count in words."""
-    decided = tally.first_better + tally.second_better
     arms = ((tally.first, tally.first_better), (tally.second, tally.second_better))
-    (more, most), (_, least) = sorted(arms, key=lambda arm: -arm[1])
-    equal = f", {tally.equal} as good" if tally.equal else ""
+    (first, most), (second, least) = sorted(arms, key=lambda arm: -arm[1])
     if most == least:
-        return f"{tally.first} and {tally.second}: {most} to {least}{equal}; no preference"
-    sure = "" if tally.p < 0.05 else ", which chance does as easily"
-    return (
-        f"{more} was preferred {most} of {decided} times to"
-        f" {tally.second if more == tally.first else tally.first}{equal} (p = {tally.p:.2g}){sure}"
+        told = texts.EVEN_EQUAL if tally.equal else texts.EVEN
+    else:
+        told = texts.PREFERRED_EQUAL if tally.equal else texts.PREFERRED
+    said = told.format(
+        first=first,
+        second=second,
+        most=most,
+        least=least,
+        equal=tally.equal,
+        decided=most + least,
+        p=f"{tally.p:.2g}",
     )
+    if most == least or tally.p < 0.05:
+        return said
+    return texts.BY_CHANCE.format(preference=said)
 
 
 def open_pairs(answers: Answers, rated: Iterable[tuple[str, Pair]], rater: str) -> list[Pair]:

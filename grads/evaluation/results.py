@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from grads.evaluation import curves, intervals, sentences
+from grads.evaluation import curves, intervals, sentences, texts
 from grads.evaluation.about import About, MeasuredOn
 from grads.evaluation.arms import BASE, Arm
 from grads.evaluation.intervals import NONE, Verdict
@@ -252,30 +252,25 @@ def _notes(planned: list[Arm], done: dict[str, Trials], comparisons: list[Compar
     seeds = max((len(trials) for trials in done.values()), default=0)
     notes = []
     if seeds == 1:
-        notes.append("one seed has no interval: a difference cannot be told from chance")
+        notes.append(texts.ONE_SEED)
     elif seeds < 5:
-        notes.append(f"{seeds} seeds give wide intervals: a real but small difference may not show")
+        notes.append(texts.FEW_SEEDS.format(seeds=seeds))
     taken = [one.taken_from for trials in done.values() for one in trials.values()]
     if others := sorted({name for name in taken if name}):
         count = len(taken) - taken.count(None)
-        notes.append(
-            f"{count} trainings are those of {', '.join(others)}: the same, measured on the same"
-        )
+        notes.append(texts.TAKEN.format(count=count, names=", ".join(others)))
     drawn = [
         f"'{arm.selection}'"
         for arm in planned
         if arm.selection and arm.redrawn and arm.declared.once and not arm.replay
     ]
     if drawn:
-        notes.append(f"random draws, which each seed draws anew: {', '.join(drawn)}")
+        notes.append(texts.REDRAWN.format(names=", ".join(drawn)))
     against = [
         one for one in comparisons if one.theirs.random and one.theirs.once and not one.ours.random
     ]
     if len(against) > 1:
-        notes.append(
-            f"{len(against)} subsets are compared with random ones: about one comparison in twenty"
-            " shows a difference where there is none"
-        )
+        notes.append(texts.MANY_COMPARED.format(count=len(against)))
     return notes
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from grads.config.evaluation import EvaluationConfig
 from grads.errors import EvaluationError
+from grads.evaluation import texts
 from grads.evaluation.cost import CHARACTERS, WRITTEN, Work
 
 SEED = 1234  # of few-shot examples and of tasks that sample: the same for every arm
@@ -47,7 +48,7 @@ class Tasks:
     def notes(self) -> list[str]:
         """What is not shown, as it has no value by sample."""
         return [
-            f"task {name}: {metric} is no mean over samples, and is not shown"
+            texts.NO_MEAN.format(task=name, metric=metric)
             for name, task in self.loaded.items()
             for metric in task.aggregation()
             if metric not in self.judged(name)

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field
 
 from grads.errors import RunError
+from grads.evaluation import texts
 from grads.evaluation.metrics import SHOWN, Shown
 from grads.store.files import read_json
 from grads.store.folders import Evaluation
@@ -29,8 +30,10 @@ class TaskMetric(Part):
     @property
     def shown(self) -> Shown:
         """As results and pages show it."""
-        told = f"Task {self.task}: the mean {self.metric} over its {self.samples:,} samples."
-        return Shown(f"{self.task} {self.metric}", self.higher_is_better, told)
+        about = {"task": self.task, "metric": self.metric, "samples": f"{self.samples:,}"}
+        return Shown(
+            f"{self.task} {self.metric}", self.higher_is_better, texts.TASK.format(**about)
+        )
 
 
 class TrialResult(Stored):

@@ -1,7 +1,7 @@
 """The job of an evaluation: train each arm from the base model, measure it, write what it shows."""
 
 from grads.config.evaluation import EvaluationConfig
-from grads.evaluation import arms, results, tasks
+from grads.evaluation import arms, results, tasks, texts
 from grads.evaluation.answers import positions, short_references
 from grads.evaluation.cost import SHORT_TOKENS
 from grads.evaluation.probes import Probes, load_probes, load_replay
@@ -26,13 +26,9 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
     probes = load_probes(run, config, lab.tokenizer)
     for name in config.selections:
         if rows := [made.sample_id for made in stale(run, name)]:
-            probes.about.notes.append(
-                f"people have decided otherwise about samples {rows} since '{name}' was saved"
-            )
+            probes.about.notes.append(texts.DECIDED_SINCE.format(rows=rows, name=name))
         if rows := sorted(corrections(run).keys() & set(kept_ids(run, name).tolist())):
-            probes.about.notes.append(
-                f"samples {rows} of '{name}' are corrected since; arms train what was scored"
-            )
+            probes.about.notes.append(texts.CORRECTED_SINCE.format(rows=rows, name=name))
     if config.replay is not None:
         wanted = max(trial.replay_rows for trial in trials)
         lab.general_rows = load_replay(run, config.replay, lab.tokenizer, probes, wanted=wanted)
@@ -45,10 +41,8 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
     lab.answering = {t.key for t in trials if t.seed == config.first_seed and t.arm in answering}
     lab.asked = short_references(probes.heldout, lab.tokenizer, config.answers)
     if config.answers:
-        probes.about.notes.append(
-            f"written answers are compared on {len(lab.asked)} held-out samples: those among the"
-            f" first whose reference has at most {SHORT_TOKENS} tokens"
-        )
+        compared = {"count": len(lab.asked), "tokens": SHORT_TOKENS}
+        probes.about.notes.append(texts.WRITTEN.format(**compared))
     job.stage("evaluate", "token passes")
     asked_of_all = sum(lab.asked.values()) + (lab.tasks.work.passes if lab.tasks else 0)
     lab.expect(trials, probes.heldout.tokens + probes.general.tokens + asked_of_all)

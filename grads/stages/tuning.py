@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from grads.config.evaluation import TuneConfig
-from grads.evaluation import results, tuning
+from grads.evaluation import results, texts, tuning
 from grads.evaluation.about import About, MeasuredOn
 from grads.evaluation.arms import BASE
 from grads.evaluation.metrics import FORGETTING, LEARNING
@@ -161,17 +161,9 @@ def _sentence(
     finished: bool,
 ) -> str:
     if not finished:
-        return "The search is not finished."
+        return texts.SEARCHING
     if winner is None:
-        return (
-            "None of the settings learned more than random samples without forgetting more: none is"
-            " called better, and none is saved. A random subset does as well here."
-        )
+        return texts.NO_WINNER
     assert confirmation is not None
-    if named:
-        told = confirmation.sentence
-        return f"'{winner}' is saved as '{config.save_as}'. In its second test, {told}"
-    return (
-        f"'{winner}' came first among the pilots but its second test does not show that it beats"
-        f" random: none is called better, and none is saved. {confirmation.sentence}"
-    )
+    told = texts.SAVED if named else texts.NOT_CONFIRMED
+    return told.format(winner=winner, name=config.save_as, comparison=confirmation.sentence)
