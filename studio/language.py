@@ -12,6 +12,7 @@ from typing import Any
 import streamlit as st
 from babel.messages.pofile import read_po
 
+from grads.api import Sentence
 from studio import url
 
 LANGUAGES = {"en": "English", "zh": "中文"}
@@ -53,6 +54,14 @@ def say(text: str, **values: Any) -> str:
     """
     told = catalogue(current()).get(text, text)
     return told.format(**values) if values else told
+
+
+def told(text: str) -> str:
+    """What the engine says, in the language of the reader; any other text as it is."""
+    if not isinstance(text, Sentence):
+        return text
+    values = {name: told(one) if isinstance(one, str) else one for name, one in text.values.items()}
+    return say(text.text, **values)
 
 
 def mark(text: str) -> str:
