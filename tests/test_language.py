@@ -45,7 +45,7 @@ AS_IT_IS = set(
     GrADS Studio arXiv JSONL JSON CSV TSV Parquet Arrow HTML Markdown YAML LoRA QLoRA CPU GPU CUDA
     Linux English demo SmolLM Instruct TRL LLaMA Factory axolotl torchtune Alpaca ShareGPT OpenAI
     medical jsonl parquet rows
-    Tab
+    Tab logits
     """.split()
 )
 MARKUP = re.compile(
@@ -81,6 +81,8 @@ def pictured(at):
         if 'class="key"' in one.proto.body:
             yield one.proto.body
     for one in at.get("bidi_component"):
+        if one.proto.component_name != "grads.views":
+            continue
         data = json.loads(one.proto.json)
         yield from data["words"].values()
         for named in (*data["groups"], *(bar for v in data["views"] for bar in v.get("bars", ()))):
@@ -91,10 +93,12 @@ def pictured(at):
 
 @cache
 def of_the_demo():
-    """What the demo's own data say on pages: topics, columns and their values, saved names."""
+    """What the demo's own data say on pages: topics, columns and their values, names of people."""
     pool = api.load_pool(Run.open(DEMO / "run"))
     names = {name for name in pool.cluster_names() if not isinstance(name, Sentence)}
+    names |= {term for topic in pool.clusters for term in topic.terms}
     names |= {*pool.own_columns, *pool.run.selection_names(), *pool.probes}
+    names |= {file.parent.name for file in pool.run.evaluations.glob("*/result.json")}
     for column in set(pool.categories) - {api.TOPIC}:
         names |= set(pool.categories[column].names)
     longest_first = sorted(map(re.escape, names), key=len, reverse=True)
@@ -130,7 +134,7 @@ def test_no_english_word_is_left_on_a_page(page, runs, monkeypatch):
 SQUARE = '["map_x","map_y",-1,-1,1,-1,1,1,-1,1]'
 STATES = (
     ("Explore", {"sample": "5", "within": "signal:0:3", "shape": SQUARE, "colour": "signal"}),
-    ("Explore", {"search": "nothing has this", "colour": "nothing"}),
+    ("Explore", {"search": "0000", "colour": "nothing"}),
     ("Explore", {"selection": "grads-10", "colour": "found topic", "show": "leaving"}),
     ("Select", {"budget": "3", "show": "decided", "bound": "signal:0:2", "alike": "any"}),
     ("Select", {"criterion": "loss_high", "show": "aside", "colour": "kind", "bound": "loss:2:9"}),
