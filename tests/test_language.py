@@ -191,6 +191,7 @@ def test_a_switch_keeps_what_is_set_and_goes_with_links(runs, monkeypatch):
     press(at, "中文")
     assert "75" in headline(at)
     assert "Keep" not in headline(at)
+    assert "rank correlation" not in " ".join(pictured(at)), "worked out for another reader"
     assert at.query_params["budget"] in ("25", ["25"])
     assert at.query_params["lang"] in ("zh", ["zh"])
     # AppTest finds what is chosen among the options by their words, outside of the page.
