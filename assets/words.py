@@ -2,9 +2,9 @@
 
     make words
 
-What stands in `say` and `mark` of the dashboard, and what the engine says of its columns, criteria
-and settings, and of an evaluation. Translations that are there stay; those of texts that are gone
-go with them.
+What stands in `say` and `mark` of the dashboard and in `Sentence` of the engine, and what the
+engine says of its columns, criteria and settings, and of an evaluation. Translations that are there
+stay; those of texts that are gone go with them.
 """
 
 from collections.abc import Iterator
@@ -16,11 +16,12 @@ from babel.messages.extract import extract
 from babel.messages.pofile import read_po, write_po
 
 from grads import api
+from grads.store.columns import TOWARDS
 from studio.language import FOLDER, LANGUAGES
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("app.py", "pages/*.py", "studio/*.py", "studio/views/*.py")
-KEYWORDS = {"say": None, "mark": None}
+SOURCES = ("app.py", "pages/*.py", "studio/*.py", "studio/views/*.py", "grads/selection/*.py")
+KEYWORDS = {"say": None, "mark": None, "Sentence": None}
 ENGINE = "grads"  # where a text is said to stand that no call holds as it is
 
 
@@ -56,6 +57,10 @@ def of_the_engine() -> Iterator[str]:
     yield from api.SENTENCES
     for parts in api.PARTS.values():
         yield from parts
+    for towards in TOWARDS.values():
+        yield towards.label
+        yield towards.help
+    yield from api.REASONS
 
 
 def updated(code: str) -> bytes:

@@ -1,7 +1,9 @@
-"""Texts of others on their way out: nothing in them that a terminal obeys, nothing without end."""
+"""Texts on their way out: sentences that can be told in another language, and texts of others, in
+which nothing stands that a terminal obeys, and nothing without end."""
 
 import re
 import reprlib
+from typing import Any
 
 VALUE, MESSAGE = 200, 2_000  # most characters that are repeated of a value, and of a message
 # What moves the cursor, sets colours, ends a line, or turns the order of reading, and halves of
@@ -12,6 +14,21 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a cell that spreadsheet
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = VALUE
 _brief.maxlevel = 3
+
+
+class Sentence(str):
+    """A text in English that still knows what it was made of, for who tells it in another language.
+
+    `text` is a constant, whose braces hold the `values`; these may be sentences themselves.
+    """
+
+    text: str
+    values: dict[str, Any]
+
+    def __new__(cls, text: str, **values: Any) -> "Sentence":
+        made = super().__new__(cls, text.format(**values) if values else text)
+        made.text, made.values = text, values
+        return made
 
 
 def visible(text: str) -> str:

@@ -4,15 +4,16 @@ import streamlit as st
 
 from grads import api
 from studio import decision_files, frame, keep, queues, review
+from studio.language import say
 
 with frame.page("Review"):
     run = frame.scored_run()
-    frame.headline("Would you train on this?")
+    frame.headline(say("Would you train on this?"))
     asked, who = st.columns([5, 2], gap="large", vertical_alignment="bottom")
     name = review.name_of_reviewer(who)
     here = review.opened(run, queues.chosen(api.load_pool(run), asked), name)
     if not here.entries:
-        st.info("There is nothing to look at in this queue.", icon=":material/inbox:")
+        st.info(say("There is nothing to look at in this queue."), icon=":material/inbox:")
         review.undo(run)
     else:
         review.progress(here)
@@ -20,6 +21,6 @@ with frame.page("Review"):
             review.show(here)
         else:
             review.finished(here)
-    with st.expander("Decisions as files, and a packet for a reviewer without this tool"):
+    with st.expander(say("Decisions as files, and a packet for a reviewer without this tool")):
         decision_files.offer(run, here.config, not here.entries)
     keep.decided(run)

@@ -5,25 +5,26 @@ import streamlit as st
 
 from grads.api import Filter, Pool, Preview
 from studio import frame, keep, probes, words, workspace
+from studio.language import mark, say
 
 
 def aside(pool: Pool, shown: Preview | None, wanted: Filter, matching: np.ndarray) -> None:
     """What stays of the choice."""
     st.caption(
-        "What a setting picks is shown here; whether it helps, only the page Evaluate tells."
+        say("What a setting picks is shown here; whether it helps, only the page Evaluate tells.")
     )
     if shown is not None:
         keep.save(pool, shown)
-    with st.expander("Examples of what I want, and of what must stay"):
+    with st.expander(say("Examples of what I want, and of what must stay")):
         probes.offer(pool)
     keep.decided(pool.run)
-    with st.expander("Export a saved selection", expanded=True):
+    with st.expander(say("Export a saved selection"), expanded=True):
         keep.export(pool.run)
-    with st.expander("Compare two saved selections"):
+    with st.expander(say("Compare two saved selections")):
         keep.compare(pool)
-    with st.expander("Show the maths"):
-        st.markdown(words.SIGNAL_MATHS + words.CHOICE_MATHS)
+    with st.expander(say("Show the maths")):
+        st.markdown(say(words.SIGNAL_MATHS) + say(words.CHOICE_MATHS))
 
 
 with frame.page("Select") as corner:
-    workspace.draw("Keep {kept} of {all}", aside, corner, options_aside=True)
+    workspace.draw(mark("Keep {kept} of {all}"), aside, corner, options_aside=True)

@@ -12,23 +12,24 @@ from grads.api import (
     emptied,
     reasons,
 )
-from studio import charts, keep, listing, url, words
+from studio import charts, filters, keep, listing, url, words
+from studio.language import mark, say, told
 
 LISTS = {
-    "shown": "All",
-    "kept": "Kept",
-    "aside": "Set aside",
-    "entering": "Entering",
-    "leaving": "Leaving",
-    "decided": "Decided",
+    "shown": mark("All"),
+    "kept": mark("Kept"),
+    "aside": mark("Set aside"),
+    "entering": mark("Entering"),
+    "leaving": mark("Leaving"),
+    "decided": mark("Decided"),
 }
 NOBODY = {
-    "shown": "No example matches.",
-    "kept": "Nothing is kept.",
-    "aside": "Everything is kept.",
-    "entering": "No example enters.",
-    "leaving": "No example leaves.",
-    "decided": "Nobody has decided about an example yet: open one and say so.",
+    "shown": mark("No example matches."),
+    "kept": mark("Nothing is kept."),
+    "aside": mark("Everything is kept."),
+    "entering": mark("No example enters."),
+    "leaving": mark("No example leaves."),
+    "decided": mark("Nobody has decided about an example yet: open one and say so."),
 }
 
 
@@ -37,40 +38,51 @@ def numbers(pool: Pool, shown: Preview) -> None:
     tokens, luck, price = shown.response_tokens, shown.random_tokens, shown.price
     kept, length, signal, time = st.columns(4)
     kept.metric(
-        "Examples",
+        say("Examples"),
         f"{shown.count:,}",
-        f"{words.share(shown.count, len(pool))} of all",
+        say("{share} of all", share=words.share(shown.count, len(pool))),
         delta_color="off",
         delta_arrow="off",
     )
     length.metric(
-        "Answer tokens",
+        say("Answer tokens"),
         f"{tokens['kept']:,}",
-        f"random: {luck.low:,.0f} to {luck.high:,.0f}",
+        say("random: {low} to {high}", low=f"{luck.low:,.0f}", high=f"{luck.high:,.0f}"),
         delta_color="off",
         delta_arrow="off",
-        help=f"Random subsets of as many examples hold {luck.mean:,.0f} on average; 95% of them lie"
-        f" in the range. All examples hold {tokens['pool']:,}.",
+        help=say(
+            "Random subsets of as many examples hold {mean:,.0f} on average; 95% of them lie in the"
+            " range. All examples hold {all:,}.",
+            mean=luck.mean,
+            all=tokens["pool"],
+        ),
     )
     signal.metric(
-        "Signal share",
+        say("Signal share"),
         words.share(shown.signal_share, 1),
-        f"random: {percents(shown.random_signal_share)}",
+        say(
+            "random: {low} to {high}",
+            low=words.share(shown.random_signal_share.low, 1),
+            high=words.share(shown.random_signal_share.high, 1),
+        ),
         delta_color="off",
         delta_arrow="off",
-        help="Of the summed gradient norms of all examples, before any correction for length. The"
-        " range holds 95% of random subsets of as many.",
+        help=say(
+            "Of the summed gradient norms of all examples, before any correction for length. The"
+            " range holds 95% of random subsets of as many."
+        ),
     )
     if price.epoch_kept is None or price.epoch_all is None:
-        time.metric("Training time", "unknown", help="This run trained no warm-up to measure by.")
+        lacking = say("This run trained no warm-up to measure by.")
+        time.metric(say("Training time"), say("unknown"), help=lacking)
         return
     time.metric(
-        "One training pass",
+        say("One training pass"),
         words.duration(price.epoch_kept),
-        f"all: {words.duration(price.epoch_all)}",
+        say("all: {time}", time=words.duration(price.epoch_all)),
         delta_color="off",
         delta_arrow="off",
-        help="At the speed of this run's warm-up on this machine.",
+        help=say("At the speed of this run's warm-up on this machine."),
     )
 
 
@@ -82,29 +94,40 @@ def percents(band: Band) -> str:
 def warn(shown: Preview) -> None:
     """What is wrong with the choice."""
     for warning in shown.warnings:
-        st.warning(words.literal(warning[0].upper() + warning[1:]), icon=":material/warning:")
+        said = told(warning)
+        st.warning(words.literal(said[0].upper() + said[1:]), icon=":material/warning:")
 
 
 def remarks(pool: Pool, shown: Preview) -> None:
     """What the ranking had to assume, what is the seed's, what choosing cost."""
     for note in shown.ranking.notes:
-        st.caption(words.literal(f"Note: {note}."))
+        st.caption(words.literal(say("Note: {note}.", note=told(note))))
     if shown.stability is not None:
         st.caption(
-            f"Drawn at random: another seed would keep **{words.share(shown.stability, 1)}** of"
-            f" these examples again, of a random subset {words.share(shown.count, len(pool))}."
+            say(
+                "Drawn at random: another seed would keep **{share}** of these examples again, of a"
+                " random subset {random}.",
+                share=words.share(shown.stability, 1),
+                random=words.share(shown.count, len(pool)),
+            )
         )
     price = shown.price
     if price.epoch_kept is None or price.epoch_all is None:
         return
     cost = words.duration(price.choosing)
     if price.break_even is None:
-        st.caption(f"Choosing took {cost}, and training on this subset saves no time.")
+        st.caption(
+            say("Choosing took {time}, and training on this subset saves no time.", time=cost)
+        )
     else:
         st.caption(
-            f"Choosing took {cost} once. It has paid for itself in time after"
-            f" **{price.break_even:.1f}** passes of training on this subset instead of all"
-            " examples; with a larger model or several trainings, sooner."
+            say(
+                "Choosing took {time} once. It has paid for itself in time after **{number:.1f}**"
+                " passes of training on this subset instead of all examples; with a larger model or"
+                " several trainings, sooner.",
+                time=cost,
+                number=price.break_even,
+            )
         )
 
 
@@ -125,28 +148,35 @@ def covered(pool: Pool, shown: Preview) -> None:
     """How the subset spreads over topics or another column, beside pool and random."""
     if not pool.categories:
         return
-    by = url.choose(st.selectbox, "Coverage of", list(pool.categories), "by")
+    columns = list(pool.categories)
+    by = url.choose(st.selectbox, say("Coverage of"), columns, "by", format_func=filters.named)
     rows = coverage(pool, shown, by)
     gone = emptied(rows)
     if gone:
-        named = ", ".join(f"{name} ({expected:.1f})" for name, expected in gone.items())
+        named = ", ".join(f"{told(name)} ({expected:.1f})" for name, expected in gone.items())
         st.warning(
-            words.literal(f"Nothing is kept of: {named}.")
-            + " In brackets: how many a random subset of this size would keep on average.",
+            say(
+                "Nothing is kept of: {names}. In brackets: how many a random subset of this size"
+                " would keep on average.",
+                names=words.literal(named),
+            ),
             icon=":material/warning:",
         )
     whole = (len(pool), max(shown.count, 1))
     st.plotly_chart(
         charts.coverage(
-            [row.name for row in rows],
+            [told(row.name) for row in rows],
             [100 * row.pool / whole[0] for row in rows],
             [100 * row.kept / whole[1] for row in rows],
             [(100 * row.random.low / whole[1], 100 * row.random.high / whole[1]) for row in rows],
         ),
         key="coverage",
-        alt=f"Share of each {by} among all and kept examples, and the range of random subsets",
+        alt=say(
+            "Share of each {column} among all and kept examples, and the range of random subsets",
+            column=filters.named(by),
+        ),
     )
-    st.caption("The grey line holds 95% of the random subsets of this size.")
+    st.caption(say("The grey line holds 95% of the random subsets of this size."))
 
 
 def lists(pool: Pool, shown: Preview | None, matching: np.ndarray, *, first: str) -> None:
@@ -157,33 +187,34 @@ def lists(pool: Pool, shown: Preview | None, matching: np.ndarray, *, first: str
     if shown is not None:
         found |= {"kept": shown.kept, "aside": ~shown.kept}
         if names:
-            base = url.choose(controls[3].selectbox, "Entering, against", names, "base")
+            base = url.choose(controls[3].selectbox, say("Entering, against"), names, "base")
             saved = pool.kept(base)
             found |= {"entering": shown.kept & ~saved, "leaving": saved & ~shown.kept}
         found["decided"] = np.isin(pool.scores.sample_id, sorted(shown.options.by_hand))
     found = {name: member & matching for name, member in found.items()}
     chosen = url.choose(
         which.segmented_control,
-        "List",
+        say("List"),
         list(found),
         "show",
         default=first if first in found else "shown",
-        format_func=lambda name: f"{LISTS[name]} {int(found[name].sum()):,}",
+        format_func=lambda name: f"{say(LISTS[name])} {int(found[name].sum()):,}",
         required=True,
         label_visibility="collapsed",
     )
     if names and shown is not None:
         keep.warn_of_stale(pool.run, [base])
     else:
-        st.caption("Save this selection; later moves will then show who enters and leaves.")
+        st.caption(say("Save this selection; later moves will then show who enters and leaves."))
     if not found[chosen].any():
-        st.caption(NOBODY[chosen])
+        st.caption(say(NOBODY[chosen]))
         return
-    told, ranks = {}, {}
+    texts: listing.Told = {}
+    ranks = {}
     if shown is not None:
-        told = listing.fate(shown.kept) if chosen in ("shown", "decided") else {}
-        told |= {"reason": lambda positions: reasons(pool, shown, positions)}
-        ranks = {"score": shown.ranking.score}
+        texts |= listing.fate(shown.kept) if chosen in ("shown", "decided") else {}
+        texts |= {mark("reason"): lambda places: list(map(told, reasons(pool, shown, places)))}
+        ranks = {mark("score"): shown.ranking.score}
     if url.get("alike"):
-        told = listing.twins(pool) | told
-    listing.table(pool, found[chosen], "list", ranks=ranks, told=told, beside=controls)
+        texts = listing.twins(pool) | texts
+    listing.table(pool, found[chosen], "list", ranks=ranks, told=texts, beside=controls)

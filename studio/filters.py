@@ -9,9 +9,11 @@ import streamlit as st
 
 from grads.api import MAP, TOPIC, Bound, Categories, Filter, Pool, outline
 from studio import url, words
+from studio.language import mark, say, told
 
 WITHIN = "within"  # query parameter: COLUMN:LOW:HIGH, repeated
-FATE = "kept or set aside"
+FATE = mark("kept or set aside")
+NOTHING = mark("nothing")
 SHAPE = "shape"  # query parameter: two columns and the corners of what was drawn, repeated
 GROUPS = 500  # of near-duplicates that can be chosen one by one, the largest
 CORNERS = 40  # of a drawn shape in an address
@@ -95,21 +97,26 @@ def _of_other_planes(x: str, y: str) -> list[str]:
 
 def bar(pool: Pool) -> Filter:
     """Search box, topics and what was brushed, each to be taken off again; the filter they make."""
-    names = dict(enumerate(pool.cluster_names())) if pool.cluster is not None else {}
+    names = dict(enumerate(map(told, pool.cluster_names()))) if pool.cluster is not None else {}
     own = [name for name in pool.categories if name != TOPIC]
     groups = pool.duplicate_groups
     widths = [2, 3, 3 if own else 0.01, 2 if groups else 0.01]
     search, topics, only, twins = st.columns(widths)
     hidden: dict[str, Any] = {"label_visibility": "collapsed"}
-    label = "Search in the texts"
-    text = url.text(search.text_input, label, "search", placeholder=f"{label}: a word", **hidden)
+    text = url.text(
+        search.text_input,
+        say("Search in the texts"),
+        "search",
+        placeholder=say("Search in the texts: a word"),
+        **hidden,
+    )
     with topics:
         chosen = url.choose_several(
-            "Topics",
+            say("Topics"),
             list(names),
             "topics",
             format_func=lambda c: names[c],
-            placeholder="All topics",
+            placeholder=say("All topics"),
             **hidden,
         )
     facets: dict[str, list[str]] = {}
@@ -125,14 +132,14 @@ def bar(pool: Pool) -> Filter:
             chips(known, WITHIN)
             for x, y, _ in lassos:
                 st.button(
-                    "Drawn on the map" if x == MAP[0] else "Drawn in the plane",
+                    say("Drawn on the map") if x == MAP[0] else say("Drawn in the plane"),
                     key=f"drop-shape-{x}-{y}",
                     icon=":material/close:",
-                    help="Take this shape off",
+                    help=say("Take this shape off"),
                     on_click=drop_shape,
                     args=(x, y),
                 )
-            st.button("Show everything", on_click=clear, type="tertiary")
+            st.button(say("Show everything"), on_click=clear, type="tertiary")
     categories = tuple((column, tuple(names)) for column, names in facets.items())
     return Filter(
         bounds=known,
@@ -146,17 +153,25 @@ def bar(pool: Pool) -> Filter:
 
 def _alike(groups: dict[int, int], place: Any) -> int | Literal["any"] | None:
     """Near-duplicates: all that have some, or one group, told by the row of its first."""
-    total = f"Near-duplicates: {sum(groups.values()):,} in {words.count(len(groups), 'group')}"
+    total = say(
+        "Near-duplicates: {number:,} in {groups}",
+        number=sum(groups.values()),
+        groups=words.count(len(groups), "group"),
+    )
     found: int | Literal["any"] | None = url.choose(
         place.selectbox,
-        "Near-duplicates",
+        say("Near-duplicates"),
         ["any", *list(groups)[:GROUPS]],
         "alike",
         index=None,
-        placeholder="Near-duplicates",
+        placeholder=say("Near-duplicates"),
         label_visibility="collapsed",
-        format_func=lambda one: total if one == "any" else f"Like row {one}: {groups[one]:,}",
-        help="Examples that share most of their text. Select can keep one of each group.",
+        format_func=lambda one: (
+            total
+            if one == "any"
+            else say("Like row {row}: {number:,}", row=one, number=groups[one])
+        ),
+        help=say("Examples that share most of their text. Select can keep one of each group."),
     )
     return found
 
@@ -165,10 +180,15 @@ def chips(ranges: tuple[Bound, ...], parameter: str) -> None:
     """A button for each range, which takes it off."""
     for bound in ranges:
         st.button(
-            words.literal(words.label(bound.column)) + f" {bound.low:.3g} to {bound.high:.3g}",
+            say(
+                "{column} {low:.3g} to {high:.3g}",
+                column=words.literal(words.label(bound.column)),
+                low=bound.low,
+                high=bound.high,
+            ),
             key=f"drop-{parameter}-{bound.column}",
             icon=":material/close:",
-            help="Take this range off",
+            help=say("Take this range off"),
             on_click=drop_bound,
             args=(bound.column, parameter),
         )
@@ -178,21 +198,23 @@ def chosen_from(parameter: str) -> None:
     """The ranges that a choice keeps to, each to be taken off."""
     if ranges := bounds(parameter):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption("Chosen only from:", width="content")
+            st.caption(say("Chosen only from:"), width="content")
             chips(ranges, parameter)
 
 
 def _facets(pool: Pool, own: list[str]) -> list[str]:
     """The chosen values of the data's own columns, each with its column as JSON."""
-    options = [
-        json.dumps([column, name]) for column in own for name in pool.categories[column].names
-    ]
+    names = {
+        json.dumps([column, name]): f"{column}: {told(name)}"
+        for column in own
+        for name in pool.categories[column].names
+    }
     return url.choose_several(
-        "Columns of your data",
-        options,
+        say("Columns of your data"),
+        list(names),
         "only",
-        format_func=lambda facet: ": ".join(json.loads(facet)),
-        placeholder="All columns of your data",
+        format_func=names.__getitem__,
+        placeholder=say("All columns of your data"),
         label_visibility="collapsed",
     )
 
@@ -209,20 +231,32 @@ def colours(pool: Pool, kept: np.ndarray | None) -> list[str]:
     """What the points can be coloured by: fate, categories, then quarters of numbers."""
     fate = [] if kept is None else [FATE]
     quarters = [name for name in pool.numbers if name not in pool.categories]
-    return [*fate, *pool.categories, *quarters, "nothing"]
+    return [*fate, *pool.categories, *quarters, NOTHING]
+
+
+def called(by: str) -> str:
+    """What a colour is called."""
+    return say(by) if by in (FATE, NOTHING) else words.label(by)
+
+
+def named(column: str) -> str:
+    """What a column of categories is called: the data's own by its name."""
+    return told(TOPIC) if column == TOPIC else column
 
 
 def groups(pool: Pool, by: str, kept: np.ndarray | None) -> Categories:
-    """The group that colours each point."""
+    """The group that colours each point, as the reader calls it."""
     if by == FATE and kept is not None:
-        return Categories(["set aside", "kept"], kept.astype(int))
+        return Categories([say("set aside"), say("kept")], kept.astype(int))
     if by in pool.categories:
-        return pool.categories[by]
+        found = pool.categories[by]
+        return Categories(list(map(told, found.names)), found.code)
     if by in pool.numbers:
         values = pool.numbers[by]
         cuts = np.unique(np.nanquantile(values, [0.25, 0.5, 0.75]))
-        ends = ["lowest", *(f"{cut:.3g}" for cut in cuts), "highest"]
-        names = [*(f"{a} to {b}" for a, b in itertools.pairwise(ends)), "(none)"]
+        ends = [say("lowest"), *(f"{cut:.3g}" for cut in cuts), say("highest")]
+        steps = [say("{low} to {high}", low=a, high=b) for a, b in itertools.pairwise(ends)]
+        names = [*steps, say("(none)")]
         place = np.searchsorted(cuts, values, side="right")
         return Categories(names, np.where(np.isnan(values), len(names) - 1, place))
-    return Categories(["examples"], np.zeros(len(pool), int))
+    return Categories([say("examples")], np.zeros(len(pool), int))

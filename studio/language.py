@@ -13,6 +13,7 @@ import streamlit as st
 from babel.messages.pofile import read_po
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from grads.api import Sentence
 from studio import url
 
 LANGUAGES = {"en": "English", "zh": "中文"}
@@ -61,6 +62,14 @@ def say(text: str, **values: Any) -> str:
     """
     told = catalogue(current()).get(text, text)
     return told.format(**values) if values else told
+
+
+def told(text: str) -> str:
+    """What the engine says, in the language of the reader; any other text as it is."""
+    if not isinstance(text, Sentence):
+        return text
+    values = {name: told(one) if isinstance(one, str) else one for name, one in text.values.items()}
+    return say(text.text, **values)
 
 
 def mark(text: str) -> str:

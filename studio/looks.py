@@ -9,15 +9,18 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import streamlit as st
-from scipy.stats import spearmanr
 
 from grads.api import MAP, Bound, Categories, Filter, Pool, Preview
-from studio import charts, choice, filters, keep, options, reader, url, views, words
+from studio import charts, choice, filters, keep, options, reader, titles, url, views, words
+from studio.language import mark, say, told
 from studio.views import data
 
-PICTURES = {"column": "Distribution of", "x": "Plane: across", "y": "Plane: up"}
+PICTURES = {
+    "column": mark("Distribution of"),
+    "x": mark("Plane: across"),
+    "y": mark("Plane: up"),
+}
 DEFAULTS = {"column": "signal", "x": "embed_signal", "y": "head_signal"}
-NOW = "as set now"
 MOST_KEPT = 16  # of what a pool's views are drawn from
 MOST_READ = 20_000  # samples of a pool whose first words go to the browser with their points
 
@@ -62,24 +65,24 @@ def controls(pool: Pool, shown: Preview | None) -> Look:
     run, numbers = pool.run, list(pool.numbers)
     first = DEFAULTS | ({} if shown is None else {"column": choice.goes_by(pool, shown.options)})
     row = st.container(horizontal=True, vertical_alignment="center", key="looks")
-    with row, st.popover("Views", icon=":material/visibility:"):
+    with row, st.popover(say("Views"), icon=":material/visibility:"):
         chosen = {
             key: url.choose(
-                st.selectbox, title, numbers, key, default=first[key], format_func=words.label
+                st.selectbox, say(title), numbers, key, default=first[key], format_func=words.label
             )
             for key, title in PICTURES.items()
         }
         selection = url.choose(
             st.selectbox,
-            "Kept and set aside",
+            say("Kept and set aside"),
             run.selection_names(),
             "selection",
             index=None,
-            placeholder=NOW,
+            placeholder=say("as set now"),
         )
         kept = pool.kept(selection) if selection else None if shown is None else shown.kept
         colours = filters.colours(pool, kept)
-        by = url.choose(st.selectbox, "Colour", colours, "colour", format_func=words.label)
+        by = url.choose(st.selectbox, say("Colour"), colours, "colour", format_func=filters.called)
     look = Look.by(pool, by, kept, **chosen)
     with row:
         _legend(look.samples(pool, np.ones(len(pool), bool)), of_fate=by == filters.FATE)
@@ -91,14 +94,15 @@ def controls(pool: Pool, shown: Preview | None) -> Look:
 def _legend(samples: data.Samples, *, of_fate: bool) -> None:
     marks = [(name, colour, "full") for name, colour in data.legend(samples)]
     if samples.kept is not None:
-        ring = ("set aside", data.MUTED, "ring")
-        marks = [ring if name == "set aside" else (name, colour, m) for name, colour, m in marks]
-        marks += [] if of_fate else [("set aside: a ring", data.MUTED, "ring")]
+        aside = say("set aside")
+        ring = (aside, data.MUTED, "ring")
+        marks = [ring if name == aside else (name, colour, kind) for name, colour, kind in marks]
+        marks += [] if of_fate else [(say("set aside: a ring"), data.MUTED, "ring")]
     st.html(
         "".join(
-            f'<span class="key"><i class="{mark}" style="--colour:{colour}"></i>'
+            f'<span class="key"><i class="{kind}" style="--colour:{colour}"></i>'
             f"{escape(name)}</span>"
-            for name, colour, mark in marks
+            for name, colour, kind in marks
         )
     )
 
@@ -126,13 +130,16 @@ def views_of(
             "map",
             ground,
             drawn,
-            title=_spread(pool, look.kept),
-            alt=f"Map of {len(pool):,} texts; those that the model reads alike lie together",
+            title=titles.spread(pool, look.kept),
+            alt=say(
+                "Map of {number:,} texts; those that the model reads alike lie together",
+                number=len(pool),
+            ),
             shape=shapes.get(MAP),
             opened=opened,
         )
         if pool.cluster is not None:
-            topics = Categories(pool.cluster_names(), pool.cluster)
+            topics = Categories(list(map(told, pool.cluster_names())), pool.cluster)
             middles = _once(pool, ("middles",), lambda: data.middles(*_along(pool, MAP), topics))
             at = [ground.place(middle) for middle in middles.tolist()]
             places = data.named(places, at, samples, topics)
@@ -144,23 +151,34 @@ def views_of(
             "plane",
             _plane(pool, pair),
             drawn,
-            title=_once(pool, ("together", *pair), lambda: _together(*_along(pool, pair))),
-            alt=f"{labels[0]} against {labels[1]} of {matching.sum():,} examples",
+            title=titles.together(
+                _once(pool, ("together", *pair), lambda: titles.correlation(*_along(pool, pair)))
+            ),
+            alt=say(
+                "{across} against {up} of {number:,} examples",
+                across=labels[0],
+                up=labels[1],
+                number=matching.sum(),
+            ),
             labels=labels,
             shape=shapes.get(pair),
             opened=opened,
         )
     )
     ranged = wanted.bounds if limits is None else limits
-    values = pool.numbers[look.column]
+    values, label = pool.numbers[look.column], words.label(look.column)
     found.append(
         data.distribution(
             values,
             samples,
             drawn,
-            label=words.label(look.column),
-            title=_apart(values, look.kept, words.label(look.column)),
-            alt=f"Distribution of {words.label(look.column)} over {matching.sum():,} examples",
+            label=label,
+            title=titles.apart(values, look.kept, label),
+            alt=say(
+                "Distribution of {column} over {number:,} examples",
+                column=label,
+                number=matching.sum(),
+            ),
             limits=filters.range_of(ranged, look.column),
             chooses=limits is not None,
             opened=opened,
@@ -186,33 +204,6 @@ def _texts(pool: Pool, drawn: np.ndarray) -> list[str] | None:
     return [first[i] for i in drawn]
 
 
-def _spread(pool: Pool, kept: np.ndarray | None) -> str:
-    """Where on the map the kept ones lie, as a title."""
-    if kept is None or pool.cluster is None:
-        return "Map of the texts: alike lies together"
-    there = len(np.unique(pool.cluster[kept]))
-    return f"Map of the texts: kept in {there} of {len(pool.clusters)} topics"
-
-
-def _together(x: np.ndarray, y: np.ndarray) -> str:
-    """How two columns go together, as a title."""
-    both = np.isfinite(x) & np.isfinite(y)
-    if both.sum() < 3 or np.ptp(x[both]) == 0 or np.ptp(y[both]) == 0:
-        return "One number against another"
-    found = float(spearmanr(x[both], y[both]).statistic)
-    how = "rise together" if found > 0 else "go against each other"
-    weight = "The two " if abs(found) >= 0.5 else "The two hardly "
-    return f"{weight}{how}: rank correlation {found:.2f}"
-
-
-def _apart(values: np.ndarray, kept: np.ndarray | None, label: str) -> str:
-    """How what is kept lies to the rest, as a title."""
-    if kept is None or not kept.any() or kept.all():
-        return f"{label}: half of all lie below {np.nanmedian(values):.2g}"
-    inside, beside = (float(np.nanmedian(values[mask])) for mask in (kept, ~kept))
-    return f"{label}: the kept lie at {inside:.2g} (median), the others at {beside:.2g}"
-
-
 def draw(pool: Pool, look: Look, wanted: Filter, matching: np.ndarray, *, chooses: bool) -> None:
     """The linked views; what is drawn or chosen in them is held."""
 
@@ -233,8 +224,13 @@ def draw(pool: Pool, look: Look, wanted: Filter, matching: np.ndarray, *, choose
     drawn = min(charts.MOST_POINTS, int(matching.sum()))
     if drawn < matching.sum():
         st.caption(
-            f"Showing {drawn:,} of {matching.sum():,} examples as points; the grey background is"
-            f" all {len(pool):,}. A drawn shape applies to all."
+            say(
+                "Showing {drawn:,} of {number:,} examples as points; the grey background is all"
+                " {all:,}. A drawn shape applies to all.",
+                drawn=drawn,
+                number=matching.sum(),
+                all=len(pool),
+            )
         )
 
 
@@ -273,10 +269,12 @@ def topics(pool: Pool, matching: np.ndarray) -> None:
     """How many examples each topic has, and how many of them are shown."""
     if pool.cluster is None:
         return
-    with st.expander(f"{len(pool.clusters)} topics, by their own terms", expanded=True):
+    title = say("{number} topics, by their own terms", number=len(pool.clusters))
+    with st.expander(title, expanded=True):
         sizes = np.bincount(pool.cluster[matching], minlength=len(pool.clusters))
+        names = list(map(told, pool.cluster_names()))
         st.plotly_chart(
-            charts.topics(pool.cluster_names(), sizes.tolist(), [c.size for c in pool.clusters]),
+            charts.topics(names, sizes.tolist(), [c.size for c in pool.clusters]),
             key="topic-sizes",
-            alt="Number of examples in each topic",
+            alt=say("Number of examples in each topic"),
         )

@@ -4,15 +4,16 @@ from typing import Any
 
 from grads.api import QUEUES, Pool, QueueConfig
 from studio import url
+from studio.language import mark, say, told
 
 NAMES = {
-    "random": "At random",
-    "topic": "A topic",
-    "highest": "Highest learning signal",
-    "lowest": "Lowest learning signal",
-    "borderline": "Where a saved selection ends",
-    "duplicates": "Near-duplicates, group by group",
-    "disagreements": "Where reviewers disagree",
+    "random": mark("At random"),
+    "topic": mark("A topic"),
+    "highest": mark("Highest learning signal"),
+    "lowest": mark("Lowest learning signal"),
+    "borderline": mark("Where a saved selection ends"),
+    "duplicates": mark("Near-duplicates, group by group"),
+    "disagreements": mark("Where reviewers disagree"),
 }
 ADDRESS = ("queue", "topic", "edge", "shuffle", "size", "at")  # all that says where one is
 PLACE = "at"  # the entry that is open, from 1
@@ -28,11 +29,16 @@ def chosen(pool: Pool, place: Any) -> QueueConfig:
     }
     kinds = [kind for kind in QUEUES if not lacking.get(kind)]
     kind = url.choose(
-        queue.selectbox, "Queue", kinds, "queue", format_func=NAMES.__getitem__, on_change=restart
+        queue.selectbox,
+        say("Queue"),
+        kinds,
+        "queue",
+        format_func=lambda kind: say(NAMES[kind]),
+        on_change=restart,
     )
     values: dict[str, Any] = {"kind": kind, **_of(kind, pool, which)}
     values["count"] = url.whole_number(
-        size.number_input, "At most", 60, key="size", low=1, high=10_000, on_change=restart
+        size.number_input, say("At most"), 60, key="size", low=1, high=10_000, on_change=restart
     )
     return QueueConfig.parse({name: one for name, one in values.items() if one is not None})
 
@@ -40,11 +46,11 @@ def chosen(pool: Pool, place: Any) -> QueueConfig:
 def _of(kind: str, pool: Pool, place: Any) -> dict[str, Any]:
     """What a kind of queue is of, or the order that it is in."""
     if kind == "topic":
-        names = pool.cluster_names()
+        names = list(map(told, pool.cluster_names()))
         topics = list(range(len(names)))
         topic = url.choose(
             place.selectbox,
-            "Topic",
+            say("Topic"),
             topics,
             "topic",
             format_func=names.__getitem__,
@@ -53,12 +59,12 @@ def _of(kind: str, pool: Pool, place: Any) -> dict[str, Any]:
         return {"topic": topic}
     if kind == "borderline":
         saved = pool.run.selection_names()
-        name = url.choose(place.selectbox, "Saved selection", saved, "edge", on_change=restart)
+        name = url.choose(place.selectbox, say("Saved selection"), saved, "edge", on_change=restart)
         return {"selection": name}
     if kind == "random":
         return {
             "seed": url.whole_number(
-                place.number_input, "Seed of the order", 0, key="shuffle", on_change=restart
+                place.number_input, say("Seed of the order"), 0, key="shuffle", on_change=restart
             )
         }
     return {}

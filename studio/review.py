@@ -8,11 +8,17 @@ import streamlit as st
 from grads import api
 from grads.api import Decision, QueueConfig, Run
 from studio import corrections, frame, keep, queues, url, words
+from studio.language import mark, say
 
 REVIEWER = "reviewer"  # in the session, as on the pages where an example is open
 UNDO = "reviewed"  # in the session: what was done last, to be taken back
 MOST_UNDONE = 200
-WORDS = {"pin": "You keep it", "exclude": "You exclude it"}
+SAID = {"pin": mark("You keep it"), "exclude": mark("You exclude it")}
+VERDICTS = (  # for one, for near-duplicates together, and the key that says so
+    ("pin", mark("Keep"), mark("Keep all"), "K"),
+    ("exclude", mark("Exclude"), mark("Exclude all"), "X"),
+)
+ICONS = {"pin": ":material/check:", "exclude": ":material/block:"}
 Entry = tuple[int, ...]
 
 
@@ -49,11 +55,11 @@ def name_of_reviewer(place: Any) -> str:
     """Who decides; held for all pages, and asked for once: in a field, keys are letters."""
     name = str(st.session_state.get(REVIEWER) or "").strip()
     if not name:
-        place.text_input("Your name", key=REVIEWER, persist_state="session")
+        place.text_input(say("Your name"), key=REVIEWER, persist_state="session")
         return ""
     with place.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f":material/person: **{words.literal(name)}**", width="content")
-        st.button("Someone else", type="tertiary", on_click=_forget_reviewer)
+        st.button(say("Someone else"), type="tertiary", on_click=_forget_reviewer)
     return name
 
 
@@ -81,8 +87,12 @@ def progress(here: Review) -> None:
     """How far the queue has come."""
     mine, count = here.mine.keys(), len(here.entries)
     done = sum(mine >= set(entry) for entry in here.entries)
-    where = f"{here.at + 1:,} of {count:,}" if here.at < count else f"All {count:,}"
-    st.progress(done / count, f"{where} in this queue, {done:,} decided by you")
+    text = (
+        mark("{place:,} of {all:,} in this queue, {done:,} decided by you")
+        if here.at < count
+        else mark("All {all:,} in this queue, {done:,} decided by you")
+    )
+    st.progress(done / count, say(text, place=here.at + 1, all=count, done=done))
 
 
 def show(here: Review) -> None:
@@ -97,7 +107,7 @@ def show(here: Review) -> None:
             _together(here)
         else:
             keep.warn_of_disagreement(run, entry[0])
-            st.markdown(f"#### Example in row {entry[0]}")
+            st.markdown("#### " + say("Example in row {row}", row=entry[0]))
             corrections.read(run, entry[0])
             corrections.offer(run, entry[0], here.reviewer)
 
@@ -105,13 +115,14 @@ def show(here: Review) -> None:
 def _together(here: Review) -> None:
     """Near-duplicates below each other, one of which can be kept."""
     entry = here.entry
-    st.markdown(f"#### {len(entry)} near-duplicates: which one stays?")
+    asked = say("{number} near-duplicates: which one stays?", number=len(entry))
+    st.markdown(f"#### {asked}")
     for number, sample in enumerate(entry, start=1):
         with st.container(border=True):
             heading, button = st.columns([3, 2], vertical_alignment="center")
-            heading.markdown(f"**Row {sample}**")
+            heading.markdown("**" + say("Row {row}", row=sample) + "**")
             if button.button(
-                "Keep this one, exclude the others",
+                say("Keep this one, exclude the others"),
                 key=f"only-{sample}",
                 shortcut=str(number) if number < 10 else None,
                 disabled=not here.reviewer,
@@ -128,23 +139,27 @@ def _verdict(here: Review) -> None:
     entry, mine = here.entry, here.mine
     for sample in entry:
         if sample in mine:
-            why = f": {mine[sample].reason}" if mine[sample].reason else ""
-            row = f"Row {sample}. " if len(entry) > 1 else ""
-            st.markdown(words.literal(f"{row}{WORDS[mine[sample].decision]}{why}"))
+            st.markdown(words.literal(_said(mine[sample], of_several=len(entry) > 1)))
     if not here.reviewer:
-        st.info("First say who you are: what each reviewer says is kept apart.")
-    st.pills("Why (optional)", api.REASONS, selection_mode="multi", key=f"why-{entry[0]}")
-    st.text_input("A reason of your own", key=f"own-{entry[0]}", placeholder="Tab leaves the field")
-    everything = " all" if len(entry) > 1 else ""
-    for label, icon, decision, key in (
-        (f"Keep{everything}", ":material/check:", "pin", "K"),
-        (f"Exclude{everything}", ":material/block:", "exclude", "X"),
-    ):
+        st.info(say("First say who you are: what each reviewer says is kept apart."))
+    st.pills(
+        say("Why (optional)"),
+        api.REASONS,
+        selection_mode="multi",
+        key=f"why-{entry[0]}",
+        format_func=say,
+    )
+    st.text_input(
+        say("A reason of your own"),
+        key=f"own-{entry[0]}",
+        placeholder=say("Tab leaves the field"),
+    )
+    for decision, one, several, key in VERDICTS:
         if st.button(
-            label,
+            say(several if len(entry) > 1 else one),
             # Of this entry alone: a key that is pressed twice says nothing of the next one.
             key=f"{decision}-{entry[0]}",
-            icon=icon,
+            icon=ICONS[decision],
             type="primary" if decision == "pin" else "secondary",
             shortcut=key,
             disabled=not here.reviewer,
@@ -152,25 +167,47 @@ def _verdict(here: Review) -> None:
         ):
             _decide(here, [(decision, sample) for sample in entry], _why(entry))
     if st.button(
-        "Skip", key=f"skip-{entry[0]}", icon=":material/skip_next:", shortcut="S", width="stretch"
+        say("Skip"),
+        key=f"skip-{entry[0]}",
+        icon=":material/skip_next:",
+        shortcut="S",
+        width="stretch",
     ):
         _remember(here, {})
         _open(here.at + 1)
     undo(here.run)
     st.caption(
-        "Kept examples are in every selection, excluded ones in none; what you skip is left to the"
-        " numbers. Keys count outside of fields: click on the text first."
+        say(
+            "Kept examples are in every selection, excluded ones in none; what you skip is left to"
+            " the numbers. Keys count outside of fields: click on the text first."
+        )
     )
     if here.config.kind == "disagreements":
-        st.caption("What you say here settles it: it stands in the place of what was said before.")
+        st.caption(
+            say("What you say here settles it: it stands in the place of what was said before.")
+        )
     back(here)
+
+
+def _said(mine: Decision, *, of_several: bool) -> str:
+    """What this reviewer has said of an example."""
+    text = say(SAID[mine.decision])
+    if mine.reason:
+        text = say("{said}: {reason}", said=text, reason=_told_reason(mine.reason))
+    return say("Row {row}. {said}", row=mine.sample_id, said=text) if of_several else text
+
+
+def _told_reason(reason: str) -> str:
+    """A stored reason; of its parts, those that are offered everywhere as the reader calls them."""
+    parts = reason.split(", ")
+    return ", ".join(say(part) if part in api.REASONS else part for part in parts)
 
 
 def undo(run: Run) -> None:
     """A button that takes back what was done last, and goes where that was."""
     done = [one for one in st.session_state.get(UNDO, []) if one[0] == run.id]
     if st.button(
-        "Undo",
+        say("Undo"),
         key=f"undo-{len(done)}",
         icon=":material/undo:",
         shortcut="U",
@@ -189,7 +226,7 @@ def undo(run: Run) -> None:
 
 def back(here: Review) -> None:
     """A button to the entry before."""
-    if here.at and st.button("Back", key=f"back-{here.at}", type="tertiary", shortcut="Left"):
+    if here.at and st.button(say("Back"), key=f"back-{here.at}", type="tertiary", shortcut="Left"):
         _open(here.at - 1)
 
 
@@ -198,8 +235,12 @@ def finished(here: Review) -> None:
     mine = here.mine
     said = [mine[sample].decision for entry in here.entries for sample in entry if sample in mine]
     st.success(
-        f"You are through this queue: {said.count('pin'):,} kept, {said.count('exclude'):,}"
-        " excluded. Later selections and exports follow.",
+        say(
+            "You are through this queue: {kept:,} kept, {excluded:,} excluded. Later selections and"
+            " exports follow.",
+            kept=said.count("pin"),
+            excluded=said.count("exclude"),
+        ),
         icon=":material/check_circle:",
     )
     undo(here.run)

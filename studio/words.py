@@ -3,8 +3,8 @@
 import re
 
 from grads import api
-from grads.api import COLUMNS, towards_column
-from studio.language import mark, say
+from grads.api import COLUMNS, TOPIC, towards_column
+from studio.language import mark, say, told
 
 MARKS = r"\`*_{}[]()#+-.!|<>$~:&"
 JOINER = "\u2060"
@@ -78,6 +78,8 @@ def state(state: str) -> tuple[str, str, str]:
 
 def label(column: str) -> str:
     """A column's name for people; the source's own columns keep theirs."""
+    if column == TOPIC:
+        return told(TOPIC)
     if found := towards_column(column):
         return f"{say(found[0].label)} “{found[1]}”"
     return say(COLUMNS[column].label) if column in COLUMNS else column

@@ -12,14 +12,15 @@ import streamlit as st
 from grads import api
 from grads.api import Pool, Preview, preview
 from studio import about, choice, filters, frame, keep, looks, options, reader, share, url, words
+from studio.language import say
 
 
 def draw(title: str, aside: Callable[..., None], corner: Any, *, options_aside: bool) -> None:
-    """The workspace under a page's title; `aside` draws what else stands at its side.
+    """The workspace under a page's title, a text with the braces `kept` and `all`.
 
-    It is called with the pool, the choice (None where the options make none), the filter and the
-    mask (n,) of what passes it. The options of the choice stand there too, or behind a button. What
-    leaves the page is offered in the `corner`.
+    `aside` draws what else stands at its side. It is called with the pool, the choice (None where
+    the options make none), the filter and the mask (n,) of what passes it. The options of the
+    choice stand there too, or behind a button. What leaves the page is offered in the `corner`.
     """
     run = frame.scored_run()
     pool = api.load_pool(run)
@@ -38,7 +39,7 @@ def draw(title: str, aside: Callable[..., None], corner: Any, *, options_aside: 
     filtered, moves = chips, side
     if not options_aside:
         filtered, more = chips.columns([6, 1])
-        moves = more.popover("How to choose", icon=":material/tune:")
+        moves = more.popover(say("How to choose"), icon=":material/tune:")
     with moves:
         chosen = options.chosen(pool, values)
     shown = _preview(pool, chosen, strip)
@@ -58,7 +59,8 @@ def draw(title: str, aside: Callable[..., None], corner: Any, *, options_aside: 
     with middle:
         look = looks.controls(pool, shown)
         if not matching.any():
-            st.info("No example matches. Take a filter off.", icon=":material/filter_alt_off:")
+            told = say("No example matches. Take a filter off.")
+            st.info(told, icon=":material/filter_alt_off:")
         looks.draw(pool, look, wanted, matching, chooses=options_aside)
         choice.lists(pool, shown, matching, first="kept" if options_aside else "shown")
     with reading:
@@ -82,8 +84,10 @@ def _preview(pool: Pool, chosen: Any, place: Any) -> Preview | None:
 def _heading(title: str, pool: Pool, shown: Preview | None, matching: np.ndarray) -> None:
     """What the page says in a sentence, with the numbers that are now."""
     count = "?" if shown is None else f"{shown.count:,}"
-    among = "" if matching.all() else f": {matching.sum():,} match"
-    frame.headline(title.format(kept=count, all=words.count(len(pool), "example")) + among)
+    told = say(title, kept=count, all=words.count(len(pool), "example"))
+    if not matching.all():
+        told = say("{headline}: {number:,} match", headline=told, number=int(matching.sum()))
+    frame.headline(told)
 
 
 def _example(pool: Pool, kept: np.ndarray | None) -> bool:
@@ -92,9 +96,9 @@ def _example(pool: Pool, kept: np.ndarray | None) -> bool:
     said, go = st.columns([3, 2], vertical_alignment="bottom")
     reader.go_to(go)
     if sample is None:
-        said.caption("Choose a point or a row to read it here.")
+        said.caption(say("Choose a point or a row to read it here."))
         return False
-    said.button("Close", icon=":material/close:", on_click=url.put, args=("sample",))
+    said.button(say("Close"), icon=":material/close:", on_click=url.put, args=("sample",))
     if reader.read(pool, sample, kept):
         keep.decide(pool.run, sample)
     return True

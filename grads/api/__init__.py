@@ -143,7 +143,7 @@ from grads.store.folders import (
 )
 from grads.store.manifest import Manifest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, runs_root
-from grads.text import for_spreadsheet, visible
+from grads.text import Sentence, for_spreadsheet, visible
 
 COLUMNS = (
     SIGNALS | SCORES | DURING | EXTRAS
@@ -214,6 +214,7 @@ __all__ = [
     "RunSummary",
     "SelectionConfig",
     "SelectionRecord",
+    "Sentence",
     "Settings",
     "Spent",
     "Status",

@@ -6,12 +6,13 @@ from grads.config.probe import Role
 from grads.errors import SelectionError
 from grads.selection.scores import Scores
 from grads.selection.standard import FEW, drift, robust_z, without_effects
+from grads.text import Sentence
 
 COSINES = {"embed": "embed_cosine", "head": "head_cosine", "both": "cosine"}
 CENTRES = 2_000  # samples that spread() orders exactly
 
 
-def pull(scores: Scores, role: Role, column: str, notes: list[str]) -> np.ndarray:
+def pull(scores: Scores, role: Role, column: str, notes: list[Sentence]) -> np.ndarray:
     """(n,) how the samples lie to the sets of a role: a column's robust z, its mean over the sets.
 
     Raises SelectionError where the run has no such set.
@@ -27,7 +28,9 @@ def pull(scores: Scores, role: Role, column: str, notes: list[str]) -> np.ndarra
         raise SelectionError(
             f"this run has no {what} set: give it one with `grads probe {option} NAME=FILE`"
         )
-    return np.asarray(np.mean([robust_z(values, "cosine", notes) for values in sets], axis=0))
+    return np.asarray(
+        np.mean([robust_z(values, Sentence("cosine"), notes) for values in sets], axis=0)
+    )
 
 
 def gain_within_topics(

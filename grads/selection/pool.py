@@ -23,12 +23,14 @@ from grads.store.columns import DURING, MAP, SCORES, TOWARDS, towards_name
 from grads.store.files import matrix, open_table
 from grads.store.runs import Run
 from grads.store.topics import Topic
+from grads.text import Sentence
 
 MOST_CATEGORIES = 40  # distinct values up to which a column of the source counts as categories
 MOST_ORDERS = 8  # that are remembered of one pool
 FIRST_WORDS = 160  # characters of a sample that stand for it
-TOPIC = "found topic"  # the name of the clusters among the columns of categories
-BROKEN = "broken text"  # the name of the topic that is none
+TOPIC = Sentence("found topic")  # the name of the clusters among the columns of categories
+BROKEN = Sentence("broken text")  # the name of the topic that is none
+NONE = Sentence("(none)")  # the name of having no value among categories
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def _has_order(kind: pa.DataType) -> bool:
 def _by_terms(topic: Topic) -> str:
     if topic.broken:
         return BROKEN
-    return " · ".join(topic.terms[:3]) or f"topic {topic.cluster}"
+    return " · ".join(topic.terms[:3]) or Sentence("topic {number}", number=topic.cluster)
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class Pool:
     @cached_property
     def categories(self) -> dict[str, Categories]:
         """Columns of few distinct values: the topic cluster first, then the source's."""
-        found = {}
+        found: dict[str, Categories] = {}
         if self.cluster is not None:
             found[TOPIC] = Categories(self.cluster_names(), self.cluster)
         for name, values in self._source_columns:
@@ -195,8 +197,9 @@ class Pool:
                 continue
             if len(values.unique()) > MOST_CATEGORIES:
                 continue
-            text = pc.fill_null(values.cast(pa.large_string()), "(none)").dictionary_encode()
-            found[name] = Categories(text.dictionary.to_pylist(), text.indices.to_numpy())
+            text = pc.fill_null(values.cast(pa.large_string()), NONE).dictionary_encode()
+            names = [NONE if one == NONE else one for one in text.dictionary.to_pylist()]
+            found[name] = Categories(names, text.indices.to_numpy())
         return found
 
     @cached_property
@@ -234,7 +237,10 @@ class Pool:
         tell apart."""
         given = self.run.topic_names()
         names = [given.get(topic.cluster) or _by_terms(topic) for topic in self.clusters]
-        return [n if names.count(n) == 1 else f"{n} ({i})" for i, n in enumerate(names)]
+        return [
+            n if names.count(n) == 1 else Sentence("{name} ({number})", name=n, number=i)
+            for i, n in enumerate(names)
+        ]
 
     @cached_property
     def duplicate_group(self) -> np.ndarray:

@@ -9,6 +9,7 @@ from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.selection.select import Ranking
 from grads.store.pipeline import STAGES
+from grads.text import Sentence
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Preview:
     random_signal_share: Band
     again: np.ndarray | None  # (n,) chance to be kept under another seed; None if none has a say
     price: Price
-    warnings: list[str]
+    warnings: list[Sentence]
 
     @property
     def count(self) -> int:

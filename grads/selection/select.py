@@ -18,6 +18,7 @@ from grads.selection.filters import within_bound
 from grads.selection.options import SelectionConfig
 from grads.selection.scores import Scores
 from grads.selection.signal import Signal, measure_signal
+from grads.text import Sentence
 
 AUTO_DROP = {1: 0.5, 2: 1.148}  # from the peak: holds 68% of a bell shape, in one or two dimensions
 
@@ -31,7 +32,7 @@ class Ranking:
     score: np.ndarray  # (n,) higher is better
     above_floor: np.ndarray  # (n,) bool
     dims: int
-    notes: list[str] = field(default_factory=list)
+    notes: list[Sentence] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Selection:
     kept: np.ndarray  # (n,) bool
     ranking: Ranking
     usable: np.ndarray  # (n,) bool: within bounds and topics and not excluded, or pinned
-    warnings: list[str]
+    warnings: list[Sentence]
 
 
 def select(
@@ -115,21 +116,31 @@ def _warnings(
     cost: np.ndarray,
     order: np.ndarray,
     left: float,
-) -> list[str]:
+) -> list[Sentence]:
     """What the user should know of a selection that is not what was asked for."""
     warnings = []
     if left < 0:
-        warnings.append(f"the {pinned.sum()} pinned samples alone exceed the budget")
+        warnings.append(
+            Sentence(
+                "the {number} pinned samples alone exceed the budget", number=int(pinned.sum())
+            )
+        )
     if cost[order].sum() < left:
         warnings.append(
-            f"only {kept.sum()} samples are left after bounds, clusters and exclusions: fewer than"
-            " the budget, so all of them are kept"
+            Sentence(
+                "only {number} samples are left after bounds, clusters and exclusions: fewer than"
+                " the budget, so all of them are kept",
+                number=int(kept.sum()),
+            )
         )
     below = int((kept & ~ranking.above_floor & ~pinned).sum())
     if below:
         warnings.append(
-            f"{below} kept samples lie below the density floor: the budget asked for more than"
-            " lie above it"
+            Sentence(
+                "{number} kept samples lie below the density floor: the budget asked for more than"
+                " lie above it",
+                number=below,
+            )
         )
     return warnings
 
@@ -205,17 +216,21 @@ def rank(
 
 def _by_value(value: np.ndarray) -> Ranking:
     """Higher is better; samples without a value come last."""
-    value, notes = np.asarray(value, dtype=float), []
-    missing = np.isnan(value)
+    value, missing = np.asarray(value, dtype=float), np.isnan(value)
+    notes = []
     if missing.any():
-        notes.append(f"{missing.sum()} samples have no such number: they come last")
+        notes.append(
+            Sentence(
+                "{number} samples have no such number: they come last", number=int(missing.sum())
+            )
+        )
         lowest = value[~missing].min() if not missing.all() else 0.0
         value = np.where(missing, lowest - 1, value)
     n = len(value)
     return Ranking(value, np.full(n, np.nan), value, np.ones(n, bool), dims=1, notes=notes)
 
 
-def _direction(scores: Scores, options: SelectionConfig, notes: list[str]) -> np.ndarray:
+def _direction(scores: Scores, options: SelectionConfig, notes: list[Sentence]) -> np.ndarray:
     """What the probe sets add to every sample's score."""
     if not options.directed:
         return np.zeros(len(scores))

@@ -9,6 +9,7 @@ from grads.selection.density import bandwidth_factor, leave_one_out, whiten
 from grads.selection.options import SelectionConfig
 from grads.selection.scores import Scores
 from grads.selection.standard import FEW, drift, robust_z, without_effects
+from grads.text import Sentence
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,12 @@ class Signal:
     x: np.ndarray  # (n,) unitless signal, in robust standard deviations
     log_density: np.ndarray  # (n,) leave-one-out
     dims: int
-    notes: list[str]
+    notes: list[Sentence]
 
 
 def measure_signal(scores: Scores, options: SelectionConfig) -> Signal:
     """Signal and density under the options' signal, length control and bandwidth alone."""
-    notes: list[str] = []
+    notes: list[Sentence] = []
     raw = _raw_signals(scores, options)
     axes = [_unitless(signal, scores, options, notes) for signal in raw]
     points = np.stack(axes[:2] if options.signal == "joint" else axes, axis=1)
@@ -51,7 +52,7 @@ def _raw_signals(scores: Scores, options: SelectionConfig) -> list[np.ndarray]:
 
 
 def _unitless(
-    signal: np.ndarray, scores: Scores, options: SelectionConfig, notes: list[str]
+    signal: np.ndarray, scores: Scores, options: SelectionConfig, notes: list[Sentence]
 ) -> np.ndarray:
     """Log, minus the length effect, in robust standard deviations from the median.
 
@@ -60,7 +61,13 @@ def _unitless(
     positive = signal > 0
     if not positive.all():
         smallest = signal[positive].min() if positive.any() else 1.0
-        notes.append(f"{(~positive).sum()} zero norms were raised to the smallest, {smallest:.3g}")
+        notes.append(
+            Sentence(
+                "{number} zero norms were raised to the smallest, {smallest:.3g}",
+                number=int((~positive).sum()),
+                smallest=float(smallest),
+            )
+        )
         signal = np.where(positive, signal, smallest)
     r, log_tokens = np.log(signal), np.log(scores.response_tokens.astype(float))
     effects = [] if scores.step is None else list(drift(scores.step))
@@ -68,15 +75,15 @@ def _unitless(
         r = r + 0.5 * log_tokens
     elif options.length_control == "residual":
         if np.ptp(log_tokens) == 0:
-            notes.append("all responses have one length: no length effect to remove")
+            notes.append(Sentence("all responses have one length: no length effect to remove"))
         else:
             effects.append(log_tokens)
     if effects:
         r = without_effects(r, *effects)
-    return robust_z(r, "signal", notes)
+    return robust_z(r, Sentence("signal"), notes)
 
 
-def _log_density(points: np.ndarray, options: SelectionConfig, notes: list[str]) -> np.ndarray:
+def _log_density(points: np.ndarray, options: SelectionConfig, notes: list[Sentence]) -> np.ndarray:
     n, dims = points.shape
     if n < FEW:  # normal scores of ranks: their density is the bell's own
         return np.asarray(-0.5 * (points**2).sum(axis=1))
@@ -86,8 +93,15 @@ def _log_density(points: np.ndarray, options: SelectionConfig, notes: list[str])
         points = whiten(points)
     density = leave_one_out(points, bandwidth_factor(options.bandwidth, n, dims))
     if density.outside:
-        notes.append(f"{density.outside} samples lie far outside the density's grid: taken as zero")
+        notes.append(
+            Sentence(
+                "{number} samples lie far outside the density's grid: taken as zero",
+                number=density.outside,
+            )
+        )
     if not np.isfinite(density.log_density).any():
-        notes.append("no sample has a neighbour within the bandwidth: density says nothing")
+        notes.append(
+            Sentence("no sample has a neighbour within the bandwidth: density says nothing")
+        )
         return np.zeros(n)
     return density.log_density

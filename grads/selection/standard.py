@@ -3,26 +3,34 @@
 import numpy as np
 from scipy.special import ndtri
 
+from grads.text import Sentence
+
 FEW = 10  # below this many samples only ranks are used
 
 
-def robust_z(values: np.ndarray, what: str, notes: list[str]) -> np.ndarray:
+def robust_z(values: np.ndarray, what: str, notes: list[Sentence]) -> np.ndarray:
     """(n,) distances from the median in robust standard deviations, the quartiles' over 1.349.
 
     Where the quartiles coincide the standard deviation is the unit, where all are alike every
     distance is 0, and under 10 samples ranks stand in; `notes` says so of `what`.
     """
     if len(values) < FEW:
-        notes.append(f"under {FEW} samples: ranks stand in for the {what}")
+        notes.append(
+            Sentence("under {few} samples: ranks stand in for the {what}", few=FEW, what=what)
+        )
         return _normal_scores(values)
     centre = np.median(values)
     low, high = np.quantile(values, [0.25, 0.75])
     scale = (high - low) / 1.349
     if scale <= 1e-9 * max(abs(centre), 1.0):
         scale = values.std()
-        notes.append(f"the {what}'s quartiles coincide: its standard deviation sets the unit")
+        notes.append(
+            Sentence(
+                "the {what}'s quartiles coincide: its standard deviation sets the unit", what=what
+            )
+        )
     if scale <= 1e-9 * max(abs(centre), 1.0):
-        notes.append(f"all {what}s are alike: none is preferred")
+        notes.append(Sentence("all {what}s are alike: none is preferred", what=what))
         return np.zeros_like(values)
     return np.asarray((values - centre) / scale)
 

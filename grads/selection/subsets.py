@@ -46,7 +46,7 @@ def select_samples(
             **chosen.response_tokens, random=round(chosen.random_tokens.mean)
         ),
         decisions=[d for d in decisions(run).values() if d.sample_id in followed[d.decision]],
-        notes=ranking.notes,
+        notes=[*ranking.notes],
         warnings=[*chosen.warnings, *_apart(run, options)],
     )
     table = pa.table(

@@ -1,4 +1,4 @@
-"""The data of the linked views, from plain arrays. No Streamlit, no disk.
+"""The data of the linked views, from plain arrays. No widgets, no disk.
 
 Places go to the browser as whole numbers from 0 to 10,000 along an axis. Kept is blue and filled,
 set aside is grey and a ring, so that they stay apart without colours too.
@@ -13,11 +13,19 @@ from scipy.ndimage import gaussian_filter
 
 from grads.api import Categories
 from studio import charts
+from studio.language import mark, say
 
 ACCENT, MUTED, CURVE = charts.KEPT, charts.NEUTRAL, charts.SHOWN
 SEQUENTIAL = ("#8fb8e8", "#5c93d6", "#3469b0", "#1d3f7a", MUTED)  # quarters of a number, no number
 FINE = 10_000  # steps of an axis
-WORDS = {"row": "row", "kept": "kept", "aside": "set aside", "nothing": "no example"}
+WORDS = {  # with braces for what the browser puts there
+    "row": mark("row {number}"),
+    "range": mark("{column}: {low} to {high}"),
+    "count": mark("{number} {group}"),
+    "kept": mark("kept"),
+    "aside": mark("set aside"),
+    "nothing": mark("no example"),
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ def page(
         "accent": ACCENT,
         "neutral": MUTED,
         "curve": CURVE,
-        "words": WORDS,
+        "words": {key: say(text) for key, text in WORDS.items()},
         "views": views,
     }
 
@@ -73,17 +81,24 @@ def _groups(samples: Samples) -> tuple[list[dict[str, str]], np.ndarray]:
     place, found = np.zeros(len(names), int), []
     if samples.ordered:
         there = [c for c in range(len(names)) if sizes[c]]
-        shades = [SEQUENTIAL[-1] if names[c] == "(none)" else SEQUENTIAL[c] for c in there]
+        shades = [SEQUENTIAL[-1] if names[c] == say("(none)") else SEQUENTIAL[c] for c in there]
         rows = [(names[c], [c], shade) for c, shade in zip(there, shades, strict=True)]
     else:
         rows = [
-            (name, codes, charts.group_style(name, number)[0])
+            (name, codes, _colour(name, number))
             for number, (name, codes) in enumerate(charts.joined(names, sizes))
         ]
     for number, (name, codes, colour) in enumerate(rows):
         place[codes] = number
-        found.append({"name": name, "colour": colour})
+        shown = say(name) if name == charts.OTHERS else name
+        found.append({"name": shown, "colour": colour})
     return found, place[code]
+
+
+def _colour(name: str, number: int) -> str:
+    """Of a group; kept and set aside have theirs everywhere, in any language."""
+    fates = {say("kept"): ACCENT, say("set aside"): MUTED}
+    return fates.get(name) or charts.group_style(name, number)[0]
 
 
 @dataclass(frozen=True)
@@ -207,14 +222,14 @@ def distribution(
     bins = bins_of(values)
     edges = np.linspace(low, high, bins + 1)
     inside, shown, kept = np.clip(values, low, high), samples.shown, samples.kept
-    parts = [("examples", shown, MUTED, True, False)]
+    parts = [(say("examples"), shown, MUTED, True, False)]
     if kept is not None:
         parts = [
-            ("kept", shown & kept, ACCENT, True, False),
-            ("set aside", shown & ~kept, MUTED, False, False),
+            (say("kept"), shown & kept, ACCENT, True, False),
+            (say("set aside"), shown & ~kept, MUTED, False, False),
         ]
     if not shown.all():
-        parts.append(("filtered out", ~shown, MUTED, False, True))
+        parts.append((say("filtered out"), ~shown, MUTED, False, True))
     bars = [
         {
             "name": name,
@@ -234,7 +249,7 @@ def distribution(
         "title": title,
         "alt": alt,
         "x": label,
-        "y": "examples",
+        "y": say("examples"),
         "across": (low, high),
         "up": (0, int(max(most, 1) * 1.08) + 1),
         "bars": bars,

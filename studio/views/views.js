@@ -92,7 +92,7 @@ class Views {
   describe(i) {
     const { id, text, kept, group } = this.data.points;
     const words = this.data.words;
-    const parts = [`${words.row} ${id[i]}`];
+    const parts = [filled(words.row, { number: id[i] })];
     if (kept) parts.push(kept[i] ? words.kept : words.aside);
     const name = this.data.groups[group[i]].name;
     if (!kept || (name !== words.kept && name !== words.aside)) parts.push(name);
@@ -527,8 +527,12 @@ class Distribution extends View {
     const k = Math.floor(u * count);
     const from = across[0] + (k / count) * (across[1] - across[0]);
     const to = across[0] + ((k + 1) / count) * (across[1] - across[0]);
-    const parts = bars.filter((bar) => bar.counts[k]).map((bar) => `${bar.counts[k].toLocaleString()} ${bar.name}`);
-    this.tell(x, y, [`${this.data.x}: ${short(from)} to ${short(to)}`, parts.join(", ") || this.views.data.words.nothing]);
+    const { words } = this.views.data;
+    const parts = bars
+      .filter((bar) => bar.counts[k])
+      .map((bar) => filled(words.count, { number: bar.counts[k].toLocaleString(), group: bar.name }));
+    const reach = filled(words.range, { column: this.data.x, low: short(from), high: short(to) });
+    this.tell(x, y, [reach, parts.join(", ") || words.nothing]);
   }
 
   click([x]) {
@@ -560,6 +564,11 @@ class Distribution extends View {
     this.held = null;
     this.views.draw();
   }
+}
+
+// A text with its braces filled in.
+function filled(text, values) {
+  return text.replace(/{(\w+)}/g, (_, name) => values[name]);
 }
 
 function inside([x, y], corners) {
