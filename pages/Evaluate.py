@@ -6,7 +6,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Evaluation, Run
-from studio import bell, frame, job, measured, rating, share, told, trial, url, verdict, words
+from studio import bell, frame, job, measured, rating, share, stored, trial, url, verdict, words
 from studio.language import mark, say
 
 
@@ -61,7 +61,7 @@ def show(run: Run, name: str) -> None:
     table = measured.table(result, result.arms, result.price.training)
     with st.expander(say("Every arm in numbers")):
         st.dataframe(
-            table.assign(arm=table["arm"].map(told.arm)),
+            table.assign(arm=table["arm"].map(stored.arm)),
             hide_index=True,
             column_config=measured.explained(result),
             alt=say("Every arm with its measurements"),

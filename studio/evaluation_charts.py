@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from grads.api import ARM_KINDS
 from studio.charts import AGAINST, GROUPS, KEPT, NEUTRAL, SHOWN, SYMBOLS, layout, plain
 from studio.language import mark, say
-from studio.told import arm
+from studio.stored import arm
 
 VERDICTS = {
     mark("better"): (KEPT, "circle"),

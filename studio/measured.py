@@ -9,8 +9,8 @@ from grads.api import ArmResult, EvaluationResult, Means, Overlap, Spent
 from studio import evaluation_charts as charts
 from studio import words
 from studio.language import mark, say
-from studio.told import arm as called
-from studio.told import told
+from studio.stored import arm as called
+from studio.stored import told
 
 SETS = {  # what a file's verdict is about
     "heldout": mark("learning"),

@@ -8,7 +8,7 @@ from grads import api
 from grads.api import Answers, Better, Evaluation
 from studio import frame, words
 from studio.language import mark, say
-from studio.told import told
+from studio.stored import told
 
 CHOICES: dict[Better, str] = {
     "left": mark("Left is better"),

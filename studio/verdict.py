@@ -18,8 +18,8 @@ from grads.api import (
 from studio import evaluation_charts as charts
 from studio import measured, words
 from studio.language import mark, say
-from studio.told import arm as called
-from studio.told import told
+from studio.stored import arm as called
+from studio.stored import told
 
 LEARNED = {
     "better": mark("It learned more than a random subset"),

@@ -1,7 +1,7 @@
 """The sentences of an evaluation, as texts with values in braces.
 
 Files and commands hold them in English. Who says them in another language finds again what stands
-in the braces (studio/told.py): under a name of PARTS one of its texts, else a number or a name.
+in the braces (studio/stored.py): under a name of PARTS one of its texts, else a number or a name.
 """
 
 from grads.evaluation.intervals import NONE, Verdict

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grads import api
-from studio import charts, evaluation_charts, language, told
+from studio import charts, evaluation_charts, language, stored
 from studio.language import say
 
 
@@ -35,25 +35,25 @@ def forms(text):
 def test_every_sentence_of_an_evaluation_is_found_again(text):
     """With the values that stood in it; also as the beginning of a line."""
     for english, expected in forms(text):
-        assert told.told(english) == expected
-        assert told.told(english[0].upper() + english[1:]) == expected
+        assert stored.told(english) == expected
+        assert stored.told(english[0].upper() + english[1:]) == expected
         assert not re.search("[a-z]{3}", expected.replace("max_length", "")), expected
 
 
 def test_names_and_numbers_stay_and_a_known_arm_has_a_word():
-    said = told.told("a 1 and b was preferred 3 of 4 times to random (p = 0.62)")
+    said = stored.told("a 1 and b was preferred 3 of 4 times to random (p = 0.62)")
     assert said == "4 次中有 3 次认为 a 1 and b 优于 随机（p = 0.62）"
-    assert told.arm("base") == "基础模型"
-    assert told.arm("base-10") == "base-10"
+    assert stored.arm("base") == "基础模型"
+    assert stored.arm("base-10") == "base-10"
 
 
 def test_what_is_not_known_stays_as_it_was_written():
-    assert told.told("selection 'x' is a random draw") == "selection 'x' is a random draw"
+    assert stored.told("selection 'x' is a random draw") == "selection 'x' is a random draw"
 
 
 def test_english_stays_as_it_was_written(monkeypatch):
     monkeypatch.setattr(language, "current", lambda: "en")
-    assert told.told("THE SEARCH is not finished.") == "THE SEARCH is not finished."
+    assert stored.told("THE SEARCH is not finished.") == "THE SEARCH is not finished."
 
 
 # -- figures
