@@ -15,6 +15,7 @@ from babel.messages.extract import extract
 from babel.messages.pofile import read_po, write_po
 
 from grads import api
+from studio import setup
 from studio.language import FOLDER, LANGUAGES
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +46,19 @@ def of_the_engine() -> Iterator[str]:
     for column in api.COLUMNS.values():
         yield column.label
         yield column.help
+    for stage in api.watch.STAGES.values():
+        yield from filter(None, (stage.name, stage.label, stage.help, stage.unit))
+    yield from api.watch.WAITS
+    yield from api.KINDS.values()
+    yield from api.LAYOUTS
+    yield from sorted(api.ROLES)
+    for name in setup.SHOWN:
+        yield setup.label(name)
+        yield setup.described(name)
+    for listed in (api.criteria(), api.FORMATS):
+        for one in listed.values():
+            yield one.label
+            yield one.help
 
 
 def updated(code: str) -> bytes:

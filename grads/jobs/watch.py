@@ -6,11 +6,22 @@ from typing import Any, Literal
 import psutil
 
 from grads.jobs.identity import process_of
+from grads.jobs.turns import WAITS
 from grads.store import pipeline
 from grads.store.pipeline import STAGES
 from grads.store.runs import ACTIVE, JobFolder, Run, Status
 
-__all__ = ["STAGES", "Machine", "Step", "left", "log_tail", "machine", "metrics", "stages"]
+__all__ = [
+    "STAGES",
+    "WAITS",
+    "Machine",
+    "Step",
+    "left",
+    "log_tail",
+    "machine",
+    "metrics",
+    "stages",
+]
 LOG_BYTES = 20_000
 StepState = Literal["done", "now", "broken off", "waiting", "skipped"]
 
