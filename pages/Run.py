@@ -10,6 +10,7 @@ from studio import about, bell, cost, frame, intake, job, probes, queue, setup, 
 from studio.language import mark, say
 
 WATCH, NEW, QUEUE = mark("Watch"), mark("New run"), mark("Queue")
+AT_WORK = mark("This run is at work")
 STATES = {
     "failed": mark("This run has failed"),
     "stopped": mark("This run is stopped; nothing finished is lost"),
@@ -64,16 +65,7 @@ def new_run(corner: Any) -> None:
     others = api.busy()
     at_once = False
     if others:
-        first, more = words.literal(others[0].id), len(others) - 1
-        st.info(
-            say(
-                "{first} is at work, {others} more in the queue; a new run waits by itself.",
-                first=first,
-                others=words.count(more, "job"),
-            )
-            if more
-            else say("{first} is at work; a new run waits by itself.", first=first)
-        )
+        st.info(queue.before(others))
         at_once = st.toggle(say("Start at once all the same (both will be slower)"))
     start = say("Start{now}", now="")  # a word for itself: the first page is called Start too
     # Not a callback, whose arguments would be those of the last drawing, not of the screen.
@@ -90,7 +82,7 @@ def watch_run(run: Run, corner: Any) -> None:
     config = run.config()
     counts = run.read_manifest().counts
     if status.state != "finished":
-        frame.headline(say(STATES.get(status.state, mark("This run is at work"))))
+        frame.headline(say(STATES.get(status.state, AT_WORK)))
     elif counts.rows:
         size = words.count(counts.usable - counts.heldout, "example")
         frame.headline(say("All {examples} are scored", examples=size))

@@ -39,7 +39,7 @@ def table(
         names,
         "sort",
         default=names[0] if ranks else "signal",
-        format_func=words.label,
+        format_func=lambda name: say(name) if name in ranks else words.label(name),
     )
     lowest = url.flag(way.toggle, say("Lowest first"), "up")
     if by in ranks:

@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from grads import api
-from grads.api import Draft, Evaluation, QueuedJob
+from grads.api import Draft, Evaluation, JobFolder, QueuedJob
 from studio import frame, job, url, words
 from studio.language import say
 
@@ -32,6 +32,18 @@ def _live() -> None:
                 " taken out can be resumed; nothing finished is lost."
             )
         )
+
+
+def before(others: list[JobFolder]) -> str:
+    """What a new run waits for: the one at work, and how many more."""
+    first, more = words.literal(others[0].id), len(others) - 1
+    if not more:
+        return say("{first} is at work; a new run waits by itself.", first=first)
+    return say(
+        "{first} is at work, {others} more in the queue; a new run waits by itself.",
+        first=first,
+        others=words.count(more, "job"),
+    )
 
 
 def _line(one: QueuedJob) -> None:
