@@ -37,7 +37,8 @@ def decide(run: Run, sample_id: int) -> None:
             api.decide(run, sample_id, "clear")
             st.rerun()
         return
-    reason, reviewer, pin, exclude = st.columns([3, 2, 1, 1], vertical_alignment="bottom")
+    reason, reviewer = st.columns([3, 2])
+    pin, exclude = st.columns(2)  # of their own: beside two fields a narrow pane cuts their words
     why = reason.text_input(say("Why (optional)"), key=f"reason-{sample_id}")
     who = reviewer.text_input(say("Your name (optional)"), key="reviewer", persist_state="session")
     if pin.button(say("Always keep"), icon=":material/push_pin:", width="stretch"):

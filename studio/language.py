@@ -44,6 +44,7 @@ def switch() -> None:
 def _to(code: str) -> None:
     st.session_state[KEY] = code
     url.put(KEY)
+    url.show_again()
 
 
 def say(text: str, **values: Any) -> str:

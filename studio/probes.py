@@ -81,9 +81,7 @@ def offer(pool: Pool, filtered: list[int] | None = None) -> None:
         return
     st.caption(say(HELP))
     what, called = st.columns(2)
-    role = what.selectbox(
-        say("Examples"), list(ROLES), format_func=lambda role: say(ROLES[role]), key="probe-role"
-    )
+    role = what.selectbox(say("Examples"), list(ROLES), format_func=lambda role: say(ROLES[role]))
     usual = "good" if role == "targets" else "keep"
     name = called.text_input(say("Called"), usual, key=f"name-{role}")
     if filtered is None:
