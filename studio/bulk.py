@@ -22,18 +22,18 @@ def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
     _offer_undo(run)
     examples = words.count(len(ids), "example")
     with st.expander(say("Do something with all {examples}", examples=examples)):
-        reason, reviewer, pin, exclude = st.columns([3, 2, 1.2, 1.2], vertical_alignment="bottom")
-        why = reason.text_input(say("Why (optional)"), key="bulk-reason")
+        # One below the other: the column at the side is narrow.
+        why = st.text_input(say("Why (optional)"), key="bulk-reason")
         st.session_state.setdefault("bulk-reviewer", st.session_state.get("reviewer") or "")
-        who = reviewer.text_input(
+        who = st.text_input(
             say("Your name (optional)"), key="bulk-reviewer", persist_state="session"
         )
         many = len(ids) > MOST
-        for place, label, icon, decision in (
-            (pin, say("Keep all of them"), ":material/push_pin:", "pin"),
-            (exclude, say("Exclude all of them"), ":material/block:", "exclude"),
+        for label, icon, decision in (
+            (say("Keep all of them"), ":material/push_pin:", "pin"),
+            (say("Exclude all of them"), ":material/block:", "exclude"),
         ):
-            if place.button(label, icon=icon, disabled=many, width="stretch"):
+            if st.button(label, icon=icon, disabled=many, width="stretch"):
                 with frame.telling():
                     _decide(run, ids, decision, why, reviewer=who)
         if many:
@@ -41,11 +41,10 @@ def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
                 "People decide about {most:,} examples at most at once: filter further.", most=MOST
             )
             st.caption(most)
-        name, save = st.columns([3, 2], vertical_alignment="bottom")
-        called = name.text_input(
+        called = st.text_input(
             say("Save as a selection"), key="bulk-name", placeholder=say("a name")
         )
-        if save.button(
+        if st.button(
             say("Save these {count:,}", count=len(ids)),
             icon=":material/save:",
             disabled=not called,
