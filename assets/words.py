@@ -2,8 +2,9 @@
 
     make words
 
-What stands in `say` and `mark` of the dashboard, and what the engine says of its columns, criteria
-and settings. Translations that are there stay; those of texts that are gone go with them.
+What stands in `say` and `mark` of the dashboard, in `tell` of the engine, and what the engine says
+of its columns, criteria and settings. Translations that are there stay; those of texts that are
+gone go with them.
 """
 
 from collections.abc import Iterator
@@ -19,8 +20,11 @@ from studio import setup
 from studio.language import FOLDER, LANGUAGES
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("app.py", "pages/*.py", "studio/*.py", "studio/views/*.py")
-KEYWORDS = {"say": None, "mark": None}
+SOURCES = (
+    *("app.py", "pages/*.py", "studio/*.py", "studio/views/*.py"),
+    *("grads/export/*.py", "grads/selection/*.py"),
+)
+KEYWORDS = {"say": None, "mark": None, "tell": None}
 ENGINE = "grads"  # where a text is said to stand that no call holds as it is
 
 

@@ -2,12 +2,16 @@
 
 import re
 import reprlib
+from collections.abc import Callable
+from typing import Any
 
 VALUE, MESSAGE = 200, 2_000  # most characters that are repeated of a value, and of a message
 # What moves the cursor, sets colours, ends a line, or turns the order of reading, and halves of
 # characters, which no file or terminal takes.
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a cell that spreadsheets obey begins with
+
+Tell = Callable[..., str]  # a text and the values for its braces, as the reader has them
 
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = VALUE
@@ -17,6 +21,11 @@ _brief.maxlevel = 3
 def visible(text: str) -> str:
     """One line, in which characters that are not to be seen stand as escapes: \\x1b, \\n."""
     return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def in_english(text: str, **values: Any) -> str:
+    """A sentence as the code holds it; the pages give one that says it in the reader's language."""
+    return text.format(**values) if values else text
 
 
 def for_spreadsheet(cell: object) -> object:

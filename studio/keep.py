@@ -207,7 +207,7 @@ def export(run: Run) -> None:
             say("{rows} written, loaded back and counted.", rows=words.count(made["rows"], "row")),
             icon=":material/check_circle:",
         )
-        for line in api.changed_lines(made):
+        for line in api.changed_lines(made, say):
             st.caption(words.literal(line[0].upper() + line[1:]))
         place = Path(made["path"])
         st.download_button(

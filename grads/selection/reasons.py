@@ -8,96 +8,114 @@ from grads.selection.pool import Pool
 from grads.selection.preview import Preview
 from grads.selection.record import Decision
 from grads.selection.select import AUTO_DROP
-
-USUAL = {
-    "residual": "its length's usual",
-    "sqrt": "the usual, scaled by length",
-    "none": "the usual",
-}
+from grads.text import Tell, in_english
 
 
-def reasons(pool: Pool, shown: Preview, positions: np.ndarray) -> list[str]:
+def reasons(
+    pool: Pool, shown: Preview, positions: np.ndarray, tell: Tell = in_english
+) -> list[str]:
     """A line for each of these positions: what the sample is like; what became of it."""
     made, apart = decisions(pool.run), disagreements(pool.run)
     lines = []
     for position in positions.tolist():
-        by_hand = _by_hand(pool, shown, position, made)
-        if by_hand and int(pool.scores.sample_id[position]) in apart:
-            by_hand += "; reviewers disagree"
-        lines.append(by_hand or f"{_like(pool, shown, position)}; {_became(pool, shown, position)}")
+        sample = int(pool.scores.sample_id[position])
+        said = _by_hand(shown, sample, made.get(sample), tell)
+        if said and sample in apart:
+            said = tell("{said}; reviewers disagree", said=said)
+        if not said:
+            like, became = (find(pool, shown, position, tell) for find in (_like, _became))
+            said = tell("{like}; {became}", like=like, became=became)
+        lines.append(said)
     return lines
 
 
-def _by_hand(pool: Pool, shown: Preview, position: int, made: dict[int, Decision]) -> str:
+def _by_hand(shown: Preview, sample: int, decision: Decision | None, tell: Tell) -> str:
     """What people decided about it, where they did."""
-    sample = int(pool.scores.sample_id[position])
     if sample in shown.options.pins:
-        said = "always kept"
+        said = tell("always kept")
     elif sample in shown.options.excluded:
-        said = "never kept"
+        said = tell("never kept")
     else:
         return ""
-    decision = made.get(sample)
     if decision is None:
-        return f"{said}, by the options"
-    who = f" by {decision.reviewer}" if decision.reviewer else ""
-    why = f": {decision.reason}" if decision.reason else ""
-    return f"{said}{who}{why}"
+        return tell("{said}, by the options", said=said)
+    if decision.reviewer:
+        said = tell("{said} by {reviewer}", said=said, reviewer=decision.reviewer)
+    if decision.reason:
+        said = tell("{said}: {reason}", said=said, reason=decision.reason)
+    return said
 
 
-def _like(pool: Pool, shown: Preview, position: int) -> str:
+def _like(pool: Pool, shown: Preview, position: int, tell: Tell) -> str:
     """What the criterion sees in it."""
     options, ranking = shown.options, shown.ranking
     criterion = criterion_named(options.criterion)
     if criterion.by_lot:
-        return "any example alike"
+        return tell("any example alike")
     if not criterion.by_density:
-        better = int((ranking.score > ranking.score[position]).sum())
-        return f"number {better + 1:,} of {len(pool):,} by “{criterion.label}”"
+        place = int((ranking.score > ranking.score[position]).sum()) + 1
+        known = {"place": place, "count": len(pool), "criterion": tell(criterion.label)}
+        return tell("number {place:,} of {count:,} by “{criterion}”", **known)
+    usual = {
+        "residual": tell("its length's usual"),
+        "sqrt": tell("the usual, scaled by length"),
+        "none": tell("the usual"),
+    }[options.length_control]
     x = float(ranking.x[position])
-    side = "above" if x > 0 else "below"
-    size = f"{abs(x):.1f} {side}" if round(abs(x), 1) else "at"
-    return f"{_typical(shown, position)}, signal {size} {USUAL[options.length_control]}"
+    known = {"typical": _typical(shown, position, tell), "usual": usual, "distance": abs(x)}
+    if not round(abs(x), 1):
+        return tell("{typical}, signal at {usual}", **known)
+    if x > 0:
+        return tell("{typical}, signal {distance:.1f} above {usual}", **known)
+    return tell("{typical}, signal {distance:.1f} below {usual}", **known)
 
 
-def _typical(shown: Preview, position: int) -> str:
+def _typical(shown: Preview, position: int, tell: Tell) -> str:
     ranking = shown.ranking
     peak = float(np.nanmax(ranking.log_density))
     drop = peak - float(ranking.log_density[position])
     if drop <= AUTO_DROP[ranking.dims]:
-        return "typical"
-    return "less typical" if drop <= shown.options.floor else "unusual"
+        return tell("typical")
+    return tell("less typical") if drop <= shown.options.floor else tell("unusual")
 
 
-def _became(pool: Pool, shown: Preview, position: int) -> str:
+def _became(pool: Pool, shown: Preview, position: int, tell: Tell) -> str:
     """What the draw, the ranges and the budget made of it."""
     options, kept = shown.options, bool(shown.kept[position])
     share = f"{100 * shown.count / len(pool):.3g}%"
     if not kept:
-        if outside := _outside(pool, shown, position):
+        if outside := _outside(pool, shown, position, tell):
             return outside
         if options.deduplicate and (twin := _kept_twin(pool, shown, position)) is not None:
-            return f"a near-duplicate of row {twin}, which is kept"
+            return tell("a near-duplicate of row {row}, which is kept", row=twin)
     if shown.again is not None:
-        again = f"({100 * shown.again[position]:.0f}% of seeds keep it)"
-        return f"{'in' if kept else 'not in'} the draw's {share} {again}"
-    of = " of its topic" if options.draw == "stratified" else ""
-    return f"among the best {share}{of}" if kept else f"not among the best {share}{of}"
+        known = {"share": share, "again": 100 * float(shown.again[position])}
+        if kept:
+            return tell("in the draw's {share} ({again:.0f}% of seeds keep it)", **known)
+        return tell("not in the draw's {share} ({again:.0f}% of seeds keep it)", **known)
+    if options.draw == "stratified":
+        if kept:
+            return tell("among the best {share} of its topic", share=share)
+        return tell("not among the best {share} of its topic", share=share)
+    if kept:
+        return tell("among the best {share}", share=share)
+    return tell("not among the best {share}", share=share)
 
 
-def _outside(pool: Pool, shown: Preview, position: int) -> str:
+def _outside(pool: Pool, shown: Preview, position: int, tell: Tell) -> str:
     """Which range or topic of the options leaves it out."""
     for bound in shown.options.bounds:
-        value = float(pool.numbers[bound.column][position])
+        column, value = bound.column, float(pool.numbers[bound.column][position])
+        known: dict[str, object] = {"column": column, "value": value}
         if np.isnan(value):
-            return f"it has no {bound.column}"
+            return tell("it has no {column}", column=column)
         if bound.low is not None and value < bound.low:
-            return f"its {bound.column} of {value:.3g} is below {bound.low:.3g}"
+            return tell("its {column} of {value:.3g} is below {end:.3g}", end=bound.low, **known)
         if bound.high is not None and value > bound.high:
-            return f"its {bound.column} of {value:.3g} is above {bound.high:.3g}"
+            return tell("its {column} of {value:.3g} is above {end:.3g}", end=bound.high, **known)
     topics = shown.options.clusters
     if topics and pool.cluster is not None and int(pool.cluster[position]) not in topics:
-        return "of a topic that is not chosen"
+        return tell("of a topic that is not chosen")
     return ""
 
 
