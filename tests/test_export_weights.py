@@ -160,6 +160,7 @@ def test_repeated_lines_are_the_sources_bytes_pass_by_pass(tmp_path):
     assert changed_lines(manifest) == [
         "weights: 2 of 3 rows stand there, each up to 4 times; as good as 2 rows of one weight"
     ]
+    assert changed_lines(manifest, lambda text, **values: "·") == ["·"]
     assert json.loads((tmp_path / "out.jsonl.manifest.json").read_text()) == manifest
 
 

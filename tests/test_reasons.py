@@ -46,6 +46,22 @@ def test_of_a_draw_by_density(pool):
         assert other == f"{fate} ({100 * again:.0f}% of seeds keep it)"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ratio": 0.1},
+        {"ratio": 0.1, "criterion": "loss_high"},
+        {"ratio": 0.1, "criterion": "random", "deduplicate": True},
+        {"ratio": 0.1, "draw": "stratified", "bounds": [{"column": "loss", "low": 3}]},
+        {"ratio": 0.1, "pins": [3], "excluded": [5], "clusters": [0]},
+    ],
+)
+def test_every_word_of_a_reason_can_be_said_in_another_language(pool, options):
+    shown = preview(pool, SelectionConfig.parse(options))
+    lines = reasons(pool, shown, np.arange(len(pool)), lambda text, **values: "·")
+    assert set(lines) == {"·"}
+
+
 def test_of_the_best_by_value(pool):
     lines, shown = told(pool, ratio=0.1, criterion="loss_high")
     order = np.argsort(-pool.scores.loss, kind="stable")
