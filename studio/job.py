@@ -118,7 +118,7 @@ def _picture(run: Run, status: Status) -> None:
 
 
 def _numbers(status: Status, lines: dict[str, list[dict[str, float]]]) -> None:
-    now = api.watch.machine(status)
+    now = api.watch.machine(status, say)
     rows = lines.get(status.stage, [])
     if now is None:
         return

@@ -10,6 +10,7 @@ from grads.jobs.turns import WAITS
 from grads.store import pipeline
 from grads.store.pipeline import STAGES
 from grads.store.runs import ACTIVE, JobFolder, Run, Status
+from grads.text import Tell, in_english
 
 __all__ = [
     "STAGES",
@@ -85,7 +86,7 @@ def metrics(folder: JobFolder) -> dict[str, list[dict[str, Any]]]:
     return {stage: list(rows.values()) for stage, rows in found.items()}
 
 
-def machine(status: Status) -> Machine | None:
+def machine(status: Status, tell: Tell = in_english) -> Machine | None:
     """What the job takes now; None where it does not run."""
     process = process_of(status)
     if process is None:
@@ -99,7 +100,7 @@ def machine(status: Status) -> Machine | None:
     except psutil.Error:
         return None
     total = psutil.virtual_memory().total
-    return Machine(cpu, memory, total, psutil.cpu_count() or 1, _gpu())
+    return Machine(cpu, memory, total, psutil.cpu_count() or 1, _gpu(tell))
 
 
 _seen: dict[tuple[int, float], psutil.Process] = {}
@@ -114,7 +115,7 @@ def _cpu_percent(process: psutil.Process) -> float:
     return float(kept.cpu_percent())
 
 
-def _gpu() -> str | None:
+def _gpu(tell: Tell) -> str | None:
     try:
         import pynvml
     except ImportError:
@@ -124,7 +125,8 @@ def _gpu() -> str | None:
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
         load = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        return f"{load}% busy, {memory.used / 2**30:.1f} of {memory.total / 2**30:.0f} GB"
+        used, total = memory.used / 2**30, memory.total / 2**30
+        return tell("{load}% busy, {used:.1f} of {total:.0f} GB", load=load, used=used, total=total)
     except pynvml.NVMLError:
         return None
 
