@@ -17,10 +17,14 @@ from babel.messages.pofile import read_po, write_po
 
 from grads import api
 from grads.store.columns import TOWARDS
+from studio import setup
 from studio.language import FOLDER, LANGUAGES
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("app.py", "pages/*.py", "studio/*.py", "studio/views/*.py", "grads/selection/*.py")
+SOURCES = (
+    *("app.py", "pages/*.py", "studio/*.py", "studio/views/*.py"),
+    *("grads/export/*.py", "grads/jobs/*.py", "grads/selection/*.py"),
+)
 KEYWORDS = {"say": None, "mark": None, "Sentence": None}
 ENGINE = "grads"  # where a text is said to stand that no call holds as it is
 
@@ -61,6 +65,19 @@ def of_the_engine() -> Iterator[str]:
         yield towards.label
         yield towards.help
     yield from api.REASONS
+    for stage in api.watch.STAGES.values():
+        yield from filter(None, (stage.name, stage.label, stage.help, stage.unit))
+    yield from api.watch.WAITS
+    yield from api.KINDS.values()
+    yield from api.LAYOUTS
+    yield from sorted(api.ROLES)
+    for name in setup.SHOWN:
+        yield setup.label(name)
+        yield setup.described(name)
+    for listed in (api.criteria(), api.FORMATS):
+        for one in listed.values():
+            yield one.label
+            yield one.help
 
 
 def updated(code: str) -> bytes:

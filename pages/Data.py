@@ -9,11 +9,12 @@ import streamlit as st
 from grads import api
 from grads.api import ACTIVE, Draft, GradsError, LayoutError, RunConfig
 from studio import charts, frame, intake, job, setup, uploads, words
+from studio.language import mark, say
 
-REFUSED = "This data cannot be used yet"
+REFUSED = mark("This data cannot be used yet")
 
 
-def say(headline: str) -> None:
+def head(headline: str) -> None:
     """The page's one sentence, put in its place."""
     with title.container():
         frame.headline(headline)
@@ -25,7 +26,7 @@ def refusing() -> Iterator[None]:
     try:
         yield
     except GradsError:
-        say(REFUSED)
+        head(say(REFUSED))
         raise
 
 
@@ -33,54 +34,66 @@ def show(draft: Draft, settings: RunConfig) -> None:
     """What was found in the data."""
     manifest, rejects = draft.read_manifest(), draft.read_rejects()
     counts = manifest.counts
-    refused = f", {counts.refused:,} cannot" if rejects else ""
-    say(f"{counts.usable:,} of {words.count(counts.rows, 'row')} can be used{refused}")
-    roles = ", ".join(f"{role} = {column}" for role, column in manifest.columns.items())
-    layout = words.literal(manifest.source.layout)
-    st.markdown(f"Recognised as **{layout}**: {words.literal(roles)}.")
+    found = {"usable": counts.usable, "rows": words.count(counts.rows, "row")}
+    head(
+        say("{usable:,} of {rows} can be used, {refused:,} cannot", refused=counts.refused, **found)
+        if rejects
+        else say("{usable:,} of {rows} can be used", **found)
+    )
+    roles = ", ".join(f"{say(role)} = {column}" for role, column in manifest.columns.items())
+    st.markdown(
+        say(
+            "Recognised as **{layout}**: {roles}.",
+            layout=words.literal(say(manifest.source.layout)),
+            roles=words.literal(roles),
+        )
+    )
     intake.remarks(manifest)
     tokens = api.lengths(draft)
     facts = {
-        "Examples to choose from": counts.usable - counts.heldout,
-        "Set aside for evaluation": counts.heldout,
-        "Cut at the longest length": counts.truncated,
-        "Tokens to learn": int(tokens["response_tokens"][~tokens["heldout"]].sum()),
+        say("Examples to choose from"): counts.usable - counts.heldout,
+        say("Set aside for evaluation"): counts.heldout,
+        say("Cut at the longest length"): counts.truncated,
+        say("Tokens to learn"): int(tokens["response_tokens"][~tokens["heldout"]].sum()),
     }
     for place, (name, value) in zip(st.columns(len(facts)), facts.items(), strict=True):
         place.metric(name, f"{value:,}")
-    link, label = frame.link() | setup.handed_over(settings), "Continue: what will it cost?"
+    link, label = frame.link() | setup.handed_over(settings), say("Continue: what will it cost?")
     frame.next_link("pages/Run.py", label, ":material/arrow_forward:", link)
     left, right = st.columns([3, 2], gap="large")
     with left:
         intake.preview(draft)
     with right:
-        st.markdown("#### How long the examples are")
+        st.markdown("#### " + say("How long the examples are"))
         st.plotly_chart(
             charts.lengths(tokens["prompt_tokens"], tokens["response_tokens"], manifest.longest),
             key="lengths",
-            alt="Numbers of examples by length in tokens, questions and answers apart",
+            alt=say("Numbers of examples by length in tokens, questions and answers apart"),
         )
         intake.refused(rejects)
 
 
 with frame.page("Data"):
     title = st.empty()
-    say("Which examples do you have?")
+    head(say("Which examples do you have?"))
     field, upload = st.columns(2, gap="medium")
     uploads.offer(
         upload,
-        "Or upload a file (JSONL, JSON, CSV, TSV or Parquet, also as .gz or .zst, up to 200 MB)",
+        say(
+            "Or upload a file (JSONL, JSON, CSV, TSV or Parquet, also as .gz or .zst, up to 200 MB)"
+        ),
         "dataset",
     )
     dataset = setup.text("dataset", field, placeholder="data/train.jsonl")
-    field.caption(words.literal(f"A path below: {', '.join(map(str, api.allowed_roots()))}"))
+    roots = ", ".join(map(str, api.allowed_roots()))
+    field.caption(say("A path below: {folders}", folders=words.literal(roots)))
     with refusing():
         place = api.data_place(dataset)
-    with st.expander("Columns, model and limits", expanded=intake.to_be_mapped(place)):
+    with st.expander(say("Columns, model and limits"), expanded=intake.to_be_mapped(place)):
         chosen: dict[str, Any] = {
             "columns": setup.mapping(intake.columns(place)) if dataset else {}
         }
-        st.caption("Left empty, the layout is recognised by itself.")
+        st.caption(say("Left empty, the layout is recognised by itself."))
         model, longest, limit, heldout = st.columns(4)
         chosen |= {
             "model": setup.text("model", model, "demo"),
@@ -96,7 +109,7 @@ with frame.page("Data"):
         settings = setup.config(dataset=dataset, **chosen)
     wrong = intake.problem(settings)
     if wrong is not None:
-        say(REFUSED)
+        head(say(REFUSED))
         st.error(words.error(str(wrong)), icon=":material/error:")
         if isinstance(wrong, LayoutError):
             intake.first_rows(settings)
@@ -104,10 +117,10 @@ with frame.page("Data"):
     draft = intake.check(settings)
     status = api.observe(draft)
     if status.state in ACTIVE:
-        say("Reading your data")
-        job.wait_for(draft, "Reading the data")
+        head(say("Reading your data"))
+        job.wait_for(draft, say("Reading the data"))
     elif status.state == "finished":
         show(draft, settings)
     else:
-        say(REFUSED)
+        head(say(REFUSED))
         intake.failed(draft, settings)

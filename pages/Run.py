@@ -7,8 +7,15 @@ import streamlit as st
 from grads import api
 from grads.api import ACTIVE, Run, RunConfig
 from studio import about, bell, cost, frame, intake, job, probes, queue, setup, share, url, words
+from studio.language import mark, say
 
-WATCH, NEW, QUEUE = "Watch", "New run", "Queue"
+WATCH, NEW, QUEUE = mark("Watch"), mark("New run"), mark("Queue")
+AT_WORK = mark("This run is at work")
+STATES = {
+    "failed": mark("This run has failed"),
+    "stopped": mark("This run is stopped; nothing finished is lost"),
+    "interrupted": mark("This run was interrupted; nothing finished is lost"),
+}
 
 
 def fields() -> RunConfig:
@@ -20,15 +27,15 @@ def fields() -> RunConfig:
         "warmup": setup.widget("warmup", warmup),
         "max_length": setup.widget("max_length", longest),
     }
-    with st.expander("Advanced settings"):
+    with st.expander(say("Advanced settings")):
         places = [place for _ in setup.ADVANCED[::5] for place in st.columns(5)]
         for name, place in zip(setup.ADVANCED, places, strict=False):
             values[name] = setup.widget(name, place)
-    with st.expander("What I want, and what must stay"):
+    with st.expander(say("What I want, and what must stay")):
         values |= probes.given()
     if not values["dataset"]:
-        st.info("First choose your data.", icon=":material/info:")
-        st.page_link("pages/Data.py", label="Choose data", icon=":material/table_rows:")
+        st.info(say("First choose your data."), icon=":material/info:")
+        st.page_link("pages/Data.py", label=say("Choose data"), icon=":material/table_rows:")
         st.stop()
     for name in ("limit", "subsample", "clusters"):
         values[name] = values[name] or None  # 0 is no limit
@@ -37,32 +44,32 @@ def fields() -> RunConfig:
 
 def new_run(corner: Any) -> None:
     """The settings, their price, and the start, once the data are found right."""
-    frame.headline("What will it cost?", "A warm-up, then one reading of every example.")
+    frame.headline(say("What will it cost?"), say("A warm-up, then one reading of every example."))
     settings = fields()
     wrong = intake.problem(settings)
     if wrong is not None:
         st.error(words.error(str(wrong)), icon=":material/error:")
-        st.page_link("pages/Data.py", label="Look at the data", icon=":material/table_rows:")
+        st.page_link("pages/Data.py", label=say("Look at the data"), icon=":material/table_rows:")
         st.stop()
     checked = intake.check(settings)
     status = api.observe(checked)
     if status.state in ACTIVE:
-        job.wait_for(checked, "Checking the data")
+        job.wait_for(checked, say("Checking the data"))
         st.stop()
     if status.state != "finished":
         intake.failed(checked, settings)
         st.stop()
     cost.price(settings, checked)
-    share.offer(corner, None, api.run_command(settings), "The command that starts this run:")
+    command = api.run_command(settings)
+    share.offer(corner, None, command, say("The command that starts this run:"))
     others = api.busy()
     at_once = False
     if others:
-        first, more = words.literal(others[0].id), len(others) - 1
-        waiting = f", {words.count(more, 'job')} more in the queue" if more else ""
-        st.info(f"{first} is at work{waiting}; a new run waits by itself.")
-        at_once = st.toggle("Start at once all the same (both will be slower)")
+        st.info(queue.before(others))
+        at_once = st.toggle(say("Start at once all the same (both will be slower)"))
+    start = say("Start{now}", now="")  # a word for itself: the first page is called Start too
     # Not a callback, whose arguments would be those of the last drawing, not of the screen.
-    if st.button("Start", type="primary", icon=":material/play_arrow:"):
+    if st.button(start, type="primary", icon=":material/play_arrow:"):
         url.put("run", api.start_new(settings, at_once=at_once).id)
         url.put("view", WATCH)
         url.write()  # a reload while the next drawing is made shows the new run too
@@ -74,15 +81,15 @@ def watch_run(run: Run, corner: Any) -> None:
     status = api.observe(run)
     config = run.config()
     counts = run.read_manifest().counts
-    size = words.count(counts.usable - counts.heldout, "example") if counts.rows else "data"
-    sentence = {
-        "finished": f"All {size} are scored",
-        "failed": "This run has failed",
-        "stopped": "This run is stopped; nothing finished is lost",
-        "interrupted": "This run was interrupted; nothing finished is lost",
-    }.get(status.state, "This run is at work")
-    frame.headline(sentence)
-    what = (config.dataset, config.model, setup.CHOICES["warmup"][config.warmup])
+    if status.state != "finished":
+        frame.headline(say(STATES.get(status.state, AT_WORK)))
+    elif counts.rows:
+        size = words.count(counts.usable - counts.heldout, "example")
+        frame.headline(say("All {examples} are scored", examples=size))
+    else:
+        frame.headline(say("All data are scored"))
+    warmup = setup.CHOICES["warmup"][config.warmup]
+    what = (config.dataset, config.model, say(warmup))
     st.markdown(" · ".join(map(words.literal, what)))
     st.caption(words.literal(" · ".join([frame.called(run), about.made(run.made.isoformat())])))
     about.noted(run)
@@ -91,22 +98,23 @@ def watch_run(run: Run, corner: Any) -> None:
     if status.state == "finished":
         cost.taken(run)
         icon = ":material/arrow_forward:"
-        frame.next_link("pages/Explore.py", "Explore what the model found", icon, frame.link())
+        frame.next_link("pages/Explore.py", say("Explore what the model found"), icon, frame.link())
     job.controls(run)
     bell.bell(run, status, frame.called(run))
     job.live(run)
     about.edit(run)
-    with st.expander("Settings"):
+    with st.expander(say("Settings")):
         st.json(run.config_values())
-    share.offer(corner, run, api.run_command(config, run), "The command that makes this run:")
+    share.offer(corner, run, api.run_command(config, run), say("The command that makes this run:"))
 
 
 with frame.page("Run") as corner:
     view = url.choose(
         st.segmented_control,
-        "View",
+        say("View"),
         [WATCH, NEW, QUEUE],
         "view",
+        format_func=say,
         default=WATCH if url.get("run") else NEW,
         required=True,
         label_visibility="collapsed",
@@ -116,5 +124,5 @@ with frame.page("Run") as corner:
     elif view == NEW:
         new_run(corner)
     else:
-        frame.headline("What is at work, and what waits?")
+        frame.headline(say("What is at work, and what waits?"))
         queue.show()

@@ -7,6 +7,7 @@ import streamlit as st
 from grads import api
 from grads.api import Pool, Run
 from studio import frame, words
+from studio.language import say, told
 
 NAMED = "topic named last"  # in the session
 
@@ -14,10 +15,10 @@ NAMED = "topic named last"  # in the session
 def edit(run: Run) -> None:
     """A run's title and notes, to be set; its folder and its links stay."""
     about = run.read_about()
-    with st.expander("Name and notes"), st.form("about", border=False):
-        title = st.text_input("Name", about.title, key=f"title-{run.id}", placeholder=run.id)
-        notes = st.text_area("Notes", about.notes, key=f"notes-{run.id}", height=120)
-        if st.form_submit_button("Save name and notes", icon=":material/save:"):
+    with st.expander(say("Name and notes")), st.form("about", border=False):
+        title = st.text_input(say("Name"), about.title, key=f"title-{run.id}", placeholder=run.id)
+        notes = st.text_area(say("Notes"), about.notes, key=f"notes-{run.id}", height=120)
+        if st.form_submit_button(say("Save name and notes"), icon=":material/save:"):
             with frame.telling():
                 api.describe(run, title=title, notes=notes)
                 st.rerun()
@@ -32,16 +33,16 @@ def noted(run: Run) -> None:
 
 def made(time: str) -> str:
     """A time in ISO 8601 as people here write it: 26 Nov 2026, 02:16."""
-    return f"{datetime.fromisoformat(time).astimezone():%d %b %Y, %H:%M}"
+    return datetime.fromisoformat(time).astimezone().strftime(say("%d %b %Y, %H:%M"))
 
 
 def name_topics(pool: Pool) -> None:
     """Call a topic otherwise, in every view, in coverage and in reports."""
-    names = pool.cluster_names()
-    with st.popover("Rename a topic", icon=":material/edit:"):
+    names = list(map(told, pool.cluster_names()))
+    with st.popover(say("Rename a topic"), icon=":material/edit:"):
         # Another key with other names: a box goes on showing the words that it was drawn with.
         topic = st.selectbox(
-            "Topic",
+            say("Topic"),
             range(len(names)),
             index=min(st.session_state.get(NAMED, 0), len(names) - 1),
             format_func=names.__getitem__,
@@ -49,12 +50,15 @@ def name_topics(pool: Pool) -> None:
         )
         terms = ", ".join(pool.clusters[topic].terms)
         if terms:
-            st.caption(words.literal(f"Its terms: {terms}"))
+            st.caption(say("Its terms: {terms}", terms=words.literal(terms)))
         given = pool.run.topic_names().get(topic, "")
         name = st.text_input(
-            "Name", given, key=f"topic-name-{topic}-{given}", placeholder="by its terms"
+            say("Name"),
+            given,
+            key=f"topic-name-{topic}-{given}",
+            placeholder=say("by its terms"),
         )
-        if st.button("Save the name", key="save-topic-name", icon=":material/save:"):
+        if st.button(say("Save the name"), key="save-topic-name", icon=":material/save:"):
             with frame.telling():
                 api.name_topic(pool.run, topic, name)
                 st.session_state[NAMED] = topic

@@ -6,41 +6,58 @@ import streamlit as st
 from grads import api
 from grads.api import Filter, Pool, Run
 from studio import frame, words
+from studio.language import mark, say
 
 MOST = 10_000  # decisions at once; more are a range or a topic of a selection
-UNDO = "decided together"  # in the session: run, what was done, what was said before, and by whom
+UNDO = "decided together"  # in the session: run, decision, what was said before, and by whom
+DONE = {
+    "pin": mark("{examples} will be always kept."),
+    "exclude": mark("{examples} will be never kept."),
+}
 
 
 def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
     """Keep, exclude or save all samples of a mask (n,) bool, which the filter has made."""
     ids, run = pool.scores.sample_id[shown].tolist(), pool.run
     _offer_undo(run)
-    with st.expander(f"Do something with all {words.count(len(ids), 'example')}"):
-        reason, reviewer, pin, exclude = st.columns([3, 2, 1.2, 1.2], vertical_alignment="bottom")
-        why = reason.text_input("Why (optional)", key="bulk-reason")
+    examples = words.count(len(ids), "example")
+    with st.expander(say("Do something with all {examples}", examples=examples)):
+        # One below the other: the column at the side is narrow.
+        why = st.text_input(say("Why (optional)"), key="bulk-reason")
         st.session_state.setdefault("bulk-reviewer", st.session_state.get("reviewer") or "")
-        who = reviewer.text_input(
-            "Your name (optional)", key="bulk-reviewer", persist_state="session"
+        who = st.text_input(
+            say("Your name (optional)"), key="bulk-reviewer", persist_state="session"
         )
         many = len(ids) > MOST
-        for place, label, icon, decision in (
-            (pin, "Keep all of them", ":material/push_pin:", "pin"),
-            (exclude, "Exclude all of them", ":material/block:", "exclude"),
+        for label, icon, decision in (
+            (say("Keep all of them"), ":material/push_pin:", "pin"),
+            (say("Exclude all of them"), ":material/block:", "exclude"),
         ):
-            if place.button(label, icon=icon, disabled=many, width="stretch"):
+            if st.button(label, icon=icon, disabled=many, width="stretch"):
                 with frame.telling():
                     _decide(run, ids, decision, why, reviewer=who)
         if many:
-            st.caption(f"People decide about {MOST:,} examples at most at once: filter further.")
-        name, save = st.columns([3, 2], vertical_alignment="bottom")
-        called = name.text_input("Save as a selection", key="bulk-name", placeholder="a name")
-        if save.button(
-            f"Save these {len(ids):,}", icon=":material/save:", disabled=not called, width="stretch"
+            most = say(
+                "People decide about {most:,} examples at most at once: filter further.", most=MOST
+            )
+            st.caption(most)
+        called = st.text_input(
+            say("Save as a selection"), key="bulk-name", placeholder=say("a name")
+        )
+        if st.button(
+            say("Save these {count:,}", count=len(ids)),
+            icon=":material/save:",
+            disabled=not called,
+            width="stretch",
         ):
             with frame.telling():
                 record = api.select_samples(run, called, api.all_matching(pool, wanted), pool)
                 st.success(
-                    f"Saved {record.samples.kept:,} examples as {words.literal(called)}.",
+                    say(
+                        "Saved {count:,} examples as {name}.",
+                        count=record.samples.kept,
+                        name=words.literal(called),
+                    ),
                     icon=":material/check_circle:",
                 )
 
@@ -49,9 +66,7 @@ def _decide(run: Run, ids: list[int], decision: str, why: str, *, reviewer: str)
     said = api.opinions(run)
     before = {sample: said.get(sample, []) for sample in ids}
     api.decide_all(run, [(decision, sample) for sample in ids], why, reviewer=reviewer)
-    what = "always kept" if decision == "pin" else "never kept"
-    told = f"{words.count(len(ids), 'example')} will be {what}."
-    st.session_state[UNDO] = (run.id, told, before, reviewer.strip())
+    st.session_state[UNDO] = (run.id, decision, before, reviewer.strip())
     st.rerun()
 
 
@@ -60,10 +75,12 @@ def _offer_undo(run: Run) -> None:
     done = st.session_state.get(UNDO)
     if done is None or done[0] != run.id:
         return
-    _, told, before, reviewer = done
+    _, decision, before, reviewer = done
     note, undo = st.columns([5, 1], vertical_alignment="center")
-    note.info(told, icon=":material/gavel:")
-    if undo.button("Undo", key="bulk-undo", icon=":material/undo:"):
+    note.info(
+        say(DONE[decision], examples=words.count(len(before), "example")), icon=":material/gavel:"
+    )
+    if undo.button(say("Undo"), key="bulk-undo", icon=":material/undo:"):
         with frame.telling():
             api.take_back(run, before, reviewer)
             del st.session_state[UNDO]

@@ -5,6 +5,7 @@ import streamlit as st
 from grads import api
 from grads.api import Run
 from studio import frame, reader, words
+from studio.language import say
 
 
 def read(run: Run, sample_id: int) -> None:
@@ -15,18 +16,22 @@ def read(run: Run, sample_id: int) -> None:
     if corrected is None:
         return
     who = sorted({made.reviewer for made in api.corrections(run)[sample_id] if made.reviewer})
-    by = f" by {', '.join(who)}" if who else ""
+    told = say("Corrected")
+    if who:
+        told = say("{said} by {reviewer}", said=told, reviewer=words.literal(", ".join(who)))
     st.caption(
-        words.literal(f"Corrected{by}.")
-        + " Exports give this text; its numbers are those of the original."
+        say(
+            "{said}. Exports give this text; its numbers are those of the original.",
+            said=told,
+        )
     )
-    with st.expander("The original"):
+    with st.expander(say("The original")):
         reader.conversation(turns)
 
 
 def offer(run: Run, sample_id: int, reviewer: str) -> None:
     """Fields with the example's texts, to be written anew."""
-    if not st.toggle("Correct the text", key=f"correct-{sample_id}"):
+    if not st.toggle(say("Correct the text"), key=f"correct-{sample_id}"):
         return
     with frame.telling():
         there = api.texts_of(run, sample_id)
@@ -41,20 +46,26 @@ def offer(run: Run, sample_id: int, reviewer: str) -> None:
             )
             for path, text in there.items()
         }
-        why = st.text_input("Why (optional)", key=f"corrected-{sample_id}")
+        why = st.text_input(say("Why (optional)"), key=f"corrected-{sample_id}")
         changed = {path: text for path, text in written.items() if text != there[path]}
         save, back = st.columns(2)
         if save.button(
-            "Save the correction", icon=":material/edit:", disabled=not reviewer, width="stretch"
+            say("Save the correction"),
+            icon=":material/edit:",
+            disabled=not reviewer,
+            width="stretch",
         ):
             if not changed:
-                st.info("Nothing is changed yet.")
+                st.info(say("Nothing is changed yet."))
                 return
             for path, text in changed.items():
                 api.correct(run, sample_id, path, text, reason=why, reviewer=reviewer)
             st.rerun()
         if made and back.button(
-            "Back to the original", icon=":material/undo:", disabled=not reviewer, width="stretch"
+            say("Back to the original"),
+            icon=":material/undo:",
+            disabled=not reviewer,
+            width="stretch",
         ):
             for one in made:
                 path = tuple(one.field)

@@ -8,6 +8,7 @@ import streamlit as st
 from grads import api
 from grads.api import GradsError, QueueConfig, Run
 from studio import words
+from studio.language import say
 
 UPLOAD, TOLD = "decisions-upload", "decisions-told"
 
@@ -16,17 +17,20 @@ def offer(run: Run, config: QueueConfig, empty: bool) -> None:
     """What goes out to others, and what comes back from them; an empty queue makes no packet."""
     out, back = st.columns(2, gap="large")
     with out:
-        st.markdown("**Out**")
-        for kind, name in (("csv", "CSV, for a spreadsheet"), ("jsonl", "JSONL")):
+        st.markdown("**" + say("Out") + "**")
+        for kind, label in (
+            ("csv", say("Decisions as CSV, for a spreadsheet")),
+            ("jsonl", say("Decisions as JSONL")),
+        ):
             st.download_button(
-                f"Decisions as {name}",
+                label,
                 partial(api.decisions_as, run, kind),
                 f"decisions-{run.id}.{kind}",
                 icon=":material/download:",
                 on_click="ignore",
             )
         st.download_button(
-            "This queue as a packet",
+            say("This queue as a packet"),
             lambda: api.packet_page(run, config).encode(),
             f"review-{run.id}-{config.kind}.html",
             mime="text/html",
@@ -35,13 +39,15 @@ def offer(run: Run, config: QueueConfig, empty: bool) -> None:
             disabled=empty,
         )
         st.caption(
-            "A packet is one file for a reviewer without this tool: a page that works in any"
-            " browser without a network, and gives a CSV file back."
+            say(
+                "A packet is one file for a reviewer without this tool: a page that works in any"
+                " browser without a network, and gives a CSV file back."
+            )
         )
     with back:
-        st.markdown("**In**")
+        st.markdown("**" + say("In") + "**")
         st.file_uploader(
-            "Decisions of others (CSV or JSONL)", key=UPLOAD, on_change=_take_in, args=(run,)
+            say("Decisions of others (CSV or JSONL)"), key=UPLOAD, on_change=_take_in, args=(run,)
         )
         _tell(run)
 
@@ -66,10 +72,20 @@ def _tell(run: Run) -> None:
         st.error(words.error(found), icon=":material/error:")
         return
     st.success(
-        words.literal(f"{name}:")
-        + f" {words.count(found.taken, 'decision')} taken in, {found.known:,} known already.",
+        say(
+            "{file}: {decisions} taken in, {known:,} known already.",
+            file=words.literal(name),
+            decisions=words.count(found.taken, "decision"),
+            known=found.known,
+        ),
         icon=":material/check_circle:",
     )
     if found.refused:
-        st.warning(f"{words.count(len(found.refused), 'row')} refused:", icon=":material/warning:")
-        st.dataframe(pd.DataFrame(found.refused), hide_index=True, alt="Rows that were refused")
+        rows = words.count(len(found.refused), "row")
+        st.warning(say("{rows} refused:", rows=rows), icon=":material/warning:")
+        st.dataframe(
+            pd.DataFrame(found.refused),
+            hide_index=True,
+            alt=say("Rows that were refused"),
+            column_config={name: say(name) for name in ("line", "reason")},
+        )

@@ -8,6 +8,9 @@ import streamlit as st
 from grads import api
 from grads.api import DataError, Draft, LayoutError, Manifest, RunConfig
 from studio import job, reader, setup, words
+from studio.language import mark, say
+
+REFUSED = (mark("row"), mark("line"), mark("file"), mark("reason"), mark("advice"))  # its columns
 
 
 def columns(place: str) -> list[str]:
@@ -44,13 +47,15 @@ def to_be_mapped(place: str) -> bool:
 
 def first_rows(settings: RunConfig) -> None:
     """The first rows as they stand, where a person has to say what the columns are."""
-    st.markdown("#### Your first rows")
+    st.markdown("#### " + say("Your first rows"))
     rows = api.first_rows(settings.dataset)
     table = pd.DataFrame([{name: str(value) for name, value in row.items()} for row in rows])
-    st.dataframe(table, hide_index=True, alt="The first rows of the data")
+    st.dataframe(table, hide_index=True, alt=say("The first rows of the data"))
     st.caption(
-        "Say above which column holds the question and which the answer, or which holds the whole"
-        " dialogue."
+        say(
+            "Say above which column holds the question and which the answer, or which holds the"
+            " whole dialogue."
+        )
     )
 
 
@@ -67,8 +72,8 @@ def check(settings: RunConfig) -> Draft:
 
 def failed(draft: Draft, settings: RunConfig) -> None:
     """Why the data could not be looked at, and another try: never without a person."""
-    st.error(words.error(api.observe(draft).error or "It could not be read."))
-    if st.button("Try again", icon=":material/refresh:"):
+    st.error(words.error(api.observe(draft).error or say("It could not be read.")))
+    if st.button(say("Try again"), icon=":material/refresh:"):
         api.check(settings, "data", again=True)
         st.rerun()
     if rejects := draft.read_rejects():
@@ -78,12 +83,14 @@ def failed(draft: Draft, settings: RunConfig) -> None:
 
 def preview(draft: Draft) -> None:
     """The first examples, as the model sees them."""
-    st.markdown("#### What the model will see")
+    st.markdown("#### " + say("What the model will see"))
     rows = api.examples(draft)
-    number = st.select_slider("Example", range(1, len(rows) + 1)) if len(rows) > 1 else 1
+    several = len(rows) > 1
+    number = st.select_slider(say("Example"), range(1, len(rows) + 1)) if several else 1
     row = rows[number - 1]
     reader.conversation(row["turns"])
-    with st.expander("As tokens: what is underlined is learned, the rest only read", expanded=True):
+    told = say("As tokens: what is underlined is learned, the rest only read")
+    with st.expander(told, expanded=True):
         reader.tokens(row["pieces"], row["trained"])
 
 
@@ -91,30 +98,47 @@ def remarks(manifest: Manifest) -> None:
     """What is in the data and not trained, or not as it looks."""
     if manifest.unused_columns:
         names = ", ".join(manifest.unused_columns)
-        st.caption(words.literal(f"Columns that nothing uses: {names}."))
+        st.caption(say("Columns that nothing uses: {columns}.", columns=words.literal(names)))
     if manifest.without_end_of_turn:
         count = words.count(manifest.without_end_of_turn, "example")
         st.caption(
-            f"The model's chat template shows no end of an answer: {count} will not teach it to"
-            " stop."
+            say(
+                "The model's chat template shows no end of an answer: {examples} will not teach it"
+                " to stop.",
+                examples=count,
+            )
         )
     if manifest.spelled_out:
         count = words.count(manifest.spelled_out, "example")
-        st.caption(f"Control tokens of the model that {count} spell out are read as plain text.")
+        st.caption(
+            say(
+                "Control tokens of the model that {examples} spell out are read as plain text.",
+                examples=count,
+            )
+        )
 
 
 def refused(rejects: list[dict[str, object]]) -> None:
     """Rows that cannot be used, with the reason and what to do."""
     if not rejects:
-        st.success("Every row can be used.", icon=":material/check_circle:")
+        st.success(say("Every row can be used."), icon=":material/check_circle:")
         return
-    st.markdown(f"#### {words.count(len(rejects), 'row')} refused")
+    st.markdown("#### " + say("{rows} refused", rows=words.count(len(rejects), "row")))
     table = pd.DataFrame(rejects)
     table["row"] = table["sample_id"]  # runs from before 0.5 counted rows from 1
-    names = [name for name in ("row", "line", "file", "reason", "advice") if name in table]
+    names = [name for name in REFUSED if name in table]
     table = table[names].dropna(axis="columns", how="all")
-    st.dataframe(table.head(500), hide_index=True, alt="Refused rows with their reasons")
+    st.dataframe(
+        table.head(500),
+        hide_index=True,
+        alt=say("Refused rows with their reasons"),
+        column_config={name: say(name) for name in REFUSED},
+    )
     lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects)
     st.download_button(
-        "Download the list", lines, "refused.jsonl", icon=":material/download:", on_click="ignore"
+        say("Download the list"),
+        lines,
+        "refused.jsonl",
+        icon=":material/download:",
+        on_click="ignore",
     )

@@ -1,5 +1,6 @@
 """A job as people watch it: its steps, progress, speed, machine, log, and stopping it."""
 
+import re
 import time
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import streamlit as st
 from grads import api
 from grads.api import ACTIVE, JobFolder, Run, Status
 from studio import charts, frame, url, words
+from studio.language import mark, say, told
 
 MARKS = {
     "done": ":green[:material/check_circle:]",
@@ -16,6 +18,19 @@ MARKS = {
     "waiting": ":gray[:material/radio_button_unchecked:]",
     "skipped": ":gray[:material/remove:]",
 }
+# What the status of a job names beside the stages of a run, as its stages call it.
+NAMED = (
+    *(mark("evaluate"), mark("pilots"), mark("second test"), mark("token signals")),
+    *(mark("measure"), mark("token passes"), mark("sets")),
+)
+
+
+def message(status: Status) -> str:
+    """What a job says of itself, most of all that it waits; mostly nothing."""
+    _, several = api.watch.WAITS
+    found = re.fullmatch(several.replace("{number}", r"(\d+)"), status.message)
+    told = say(several, number=found[1]) if found else say(status.message)
+    return words.literal(told.capitalize())
 
 
 def progress(status: Status, left: float | None = None) -> str:
@@ -25,27 +40,34 @@ def progress(status: Status, left: float | None = None) -> str:
     the same in a few words; none while it waits.
     """
     known = api.watch.STAGES.get(status.stage)
-    stage = known.label if known else words.literal(status.stage) or "Starting"
-    text = words.literal(status.message.capitalize()) or stage
+    stage = say(known.label if known else status.stage)
+    text = message(status) or words.literal(stage) or say("Starting")
     if status.total and not status.message:
-        text += f": {status.done:,} of {status.total:,} {words.literal(status.unit)}"
+        text = say(
+            "{stage}: {done:,} of {total:,} {unit}",
+            stage=text,
+            done=status.done,
+            total=status.total,
+            unit=words.literal(say(status.unit)),
+        )
     if status.eta_s is not None:
-        text += f", about {words.duration(status.eta_s)} left"
+        text = say("{told}, about {time} left", told=text, time=words.duration(status.eta_s))
     share = status.done / status.total if status.total else 0.0
     if left is not None:
-        text += f"; about {words.duration(left)} to the end of the run"
+        time_left = words.duration(left)
+        text = say("{told}; about {time} to the end of the run", told=text, time=time_left)
         spent = max(time.time() - (status.process_started or time.time()), 0.0)
         share = spent / max(spent + left, 1e-9)
     share = min(share, 1.0)
     st.progress(share, text=text)
     if not status.stage or status.message:
         return ""
-    return f"{share:.0%} · {known.label if known else status.stage}"
+    return f"{share:.0%} · {stage}"
 
 
 def state(status: Status) -> None:
     """The state of a job, as it is now."""
-    word, icon, colour = words.STATES[status.state]
+    word, icon, colour = words.state(status.state)
     st.markdown(f":{colour}[{icon} **{word}**]")
 
 
@@ -67,7 +89,7 @@ def _live(run: Run) -> None:
         if status.state not in ACTIVE:
             st.rerun()
         state(status)
-        frame.tab(progress(status, api.watch.left(run, status)) or "waiting")
+        frame.tab(progress(status, api.watch.left(run, status)) or say("waiting"))
         _picture(run, status)
         log(run)
 
@@ -77,19 +99,21 @@ def _picture(run: Run, status: Status) -> None:
     for place, step in zip(st.columns(len(steps)), steps, strict=True):
         spent = f"  \n:gray[{words.duration(step.seconds)}]" if step.seconds else ""
         place.markdown(
-            f"{MARKS[step.state]} {step.label}{spent}", help=api.watch.STAGES[step.name].help
+            f"{MARKS[step.state]} {say(step.label)}{spent}",
+            help=say(api.watch.STAGES[step.name].help),
         )
     lines = api.watch.metrics(run)
     _numbers(status, lines)
     shown = [name for name in ("warm-up", "score") if len(lines.get(name, [])) > 1]
     for place, name in zip(st.columns(max(len(shown), 1)), shown, strict=False):
         rows = lines[name]
-        unit = "training step" if name == "warm-up" else "batch"
-        place.markdown(f"**{api.watch.STAGES[name].label}**: loss by {unit}")
+        unit = say("training step") if name == "warm-up" else say("batch")
+        stage = say(api.watch.STAGES[name].label)
+        place.markdown(say("**{stage}**: loss by {unit}", stage=stage, unit=unit))
         place.plotly_chart(
             charts.loss_curve([r["step"] for r in rows], [r["loss"] for r in rows], unit),
             key=f"loss-{name}",
-            alt=f"Loss by {unit}, now {rows[-1]['loss']:.2f}",
+            alt=say("Loss by {unit}, now {loss:.2f}", unit=unit, loss=rows[-1]["loss"]),
         )
 
 
@@ -98,14 +122,17 @@ def _numbers(status: Status, lines: dict[str, list[dict[str, float]]]) -> None:
     rows = lines.get(status.stage, [])
     if now is None:
         return
+    memory = {"used": words.size(now.memory), "total": words.size(now.total_memory)}
+    load = {"percent": now.cpu_percent / now.cores, "cores": now.cores}
+    speed = {"tokens": rows[-1]["tokens_per_s"]} if rows else {}
     shown = {
-        "Speed": f"{rows[-1]['tokens_per_s']:,.0f} tokens/s" if rows else "not yet",
-        "Loss": f"{rows[-1]['loss']:.3f}" if rows else "not yet",
-        "Processor": f"{now.cpu_percent / now.cores:.0f}% of {now.cores} cores",
-        "Memory": f"{words.size(now.memory)} of {words.size(now.total_memory)}",
+        say("Speed"): say("{tokens:,.0f} tokens/s", **speed) if rows else say("not yet"),
+        say("Loss"): f"{rows[-1]['loss']:.3f}" if rows else say("not yet"),
+        say("Processor"): say("{percent:.0f}% of {cores} cores", **load),
+        say("Memory"): say("{used} of {total}", **memory),
     }
     if now.gpu:
-        shown["GPU"] = now.gpu
+        shown["GPU"] = told(now.gpu)
     for place, (name, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
         place.metric(name, value)
 
@@ -116,27 +143,27 @@ def controls(run: Run) -> None:
     with st.container(horizontal=True):
         if status.state in ACTIVE:
             if st.button(
-                "Stop", icon=":material/stop_circle:", disabled=status.state == "stopping"
+                say("Stop"), icon=":material/stop_circle:", disabled=status.state == "stopping"
             ):
-                with st.spinner("Stopping: the job finishes its step first"):
+                with st.spinner(say("Stopping: the job finishes its step first")):
                     api.stop_run(run)
                 st.rerun()
         elif status.state != "finished":
-            if st.button("Resume", icon=":material/play_circle:", type="primary"):
+            if st.button(say("Resume"), icon=":material/play_circle:", type="primary"):
                 api.resume_run(run)
                 st.rerun()
-        elif st.button("Check the files", icon=":material/fact_check:"):
+        elif st.button(say("Check the files"), icon=":material/fact_check:"):
             api.resume_run(run)  # says so where nothing is damaged
             st.rerun()
-        if status.state not in ACTIVE and st.button("Delete", icon=":material/delete:"):
-            _delete(run)
+        if status.state not in ACTIVE and st.button(say("Delete"), icon=":material/delete:"):
+            st.dialog(say("Delete this run?"))(_delete)(run)
 
 
 def log(folder: JobFolder) -> None:
     """The end of a job's own output."""
     text = api.watch.log_tail(folder)
     if text:
-        with st.expander("Log"):
+        with st.expander(say("Log")):
             st.code(text[-6000:], language=None)
 
 
@@ -144,14 +171,16 @@ def _written(file: Path | None) -> int:
     return file.stat().st_mtime_ns if file is not None and file.exists() else 0
 
 
-@st.dialog("Delete this run?")
 def _delete(run: Run) -> None:
     st.write(
-        f"{words.literal(run.id)} with its scores, saved selections, exports and evaluations will"
-        " be gone. Your data file stays."
+        say(
+            "{run} with its scores, saved selections, exports and evaluations will be gone. Your"
+            " data file stays.",
+            run=words.literal(run.id),
+        )
     )
     with frame.guard():
-        if st.button("Delete it", type="primary"):
+        if st.button(say("Delete it"), type="primary"):
             api.delete_run(run)
             url.put("run")
             st.rerun()

@@ -7,17 +7,22 @@ import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.api import FORMATS, WEIGHTS, Pool, Preview, Run, overlap
+from grads.api import FORMATS, WEIGHTS, Decision, Pool, Preview, Run, overlap
 from studio import frame, url, words
+from studio.language import mark, say, told
 
 WEIGHTED = {
-    None: "the chosen ones",
-    "repeat": "all, each as often as its weight asks for",
-    "sample": "all, with their weights as a column",
+    None: mark("the chosen ones"),
+    "repeat": mark("all, each as often as its weight asks for"),
+    "sample": mark("all, with their weights as a column"),
 }
-WEIGHTS_HELP = (
+WEIGHTS_HELP = mark(
     "Instead of a subset, a trainer can see every example, the wanted ones more often: by the"
     " weights that the draw goes by. Examples that you excluded or that are out of range have none."
+)
+DECISION = (  # the columns of the table of decisions
+    *(mark("sample_id"), mark("decision"), mark("reason"), mark("reviewer"), mark("time")),
+    mark("settles"),
 )
 
 
@@ -26,50 +31,80 @@ def decide(run: Run, sample_id: int) -> None:
     made = api.decisions(run).get(sample_id)
     warn_of_disagreement(run, sample_id)
     if made:
-        what = "always kept" if made.decision == "pin" else "never kept"
-        by = f" by {made.reviewer}" if made.reviewer else ""
-        why = f": {made.reason}" if made.reason else ""
         note, undo = st.columns([4, 1], vertical_alignment="center")
-        note.info(words.literal(f"Row {sample_id} is {what}{by}{why}"), icon=":material/gavel:")
-        if undo.button("Undo", key="undo", help="Takes back what anyone has said of it."):
+        note.info(_told(made), icon=":material/gavel:")
+        if undo.button(say("Undo"), key="undo", help=say("Takes back what anyone has said of it.")):
             api.decide(run, sample_id, "clear")
             st.rerun()
         return
-    reason, reviewer, pin, exclude = st.columns([3, 2, 1, 1], vertical_alignment="bottom")
-    why = reason.text_input("Why (optional)", key=f"reason-{sample_id}")
-    who = reviewer.text_input("Your name (optional)", key="reviewer", persist_state="session")
-    if pin.button("Always keep", icon=":material/push_pin:", width="stretch"):
+    reason, reviewer = st.columns([3, 2])
+    pin, exclude = st.columns(2)  # of their own: beside two fields a narrow pane cuts their words
+    why = reason.text_input(say("Why (optional)"), key=f"reason-{sample_id}")
+    who = reviewer.text_input(say("Your name (optional)"), key="reviewer", persist_state="session")
+    if pin.button(say("Always keep"), icon=":material/push_pin:", width="stretch"):
         api.decide(run, sample_id, "pin", why, reviewer=who)
         st.rerun()
-    if exclude.button("Never keep", icon=":material/block:", width="stretch"):
+    if exclude.button(say("Never keep"), icon=":material/block:", width="stretch"):
         api.decide(run, sample_id, "exclude", why, reviewer=who)
         st.rerun()
+
+
+def _told(made: Decision) -> str:
+    """What stands decided about an example."""
+    pinned, row = made.decision == "pin", made.sample_id
+    always, never = mark("Row {row} is always kept"), mark("Row {row} is never kept")
+    told = say(always if pinned else never, row=row)
+    if made.reviewer:
+        told = say("{said} by {reviewer}", said=told, reviewer=words.literal(made.reviewer))
+    if made.reason:
+        told = say("{said}: {reason}", said=told, reason=words.literal(made.reason))
+    return told
 
 
 def warn_of_disagreement(run: Run, sample_id: int) -> None:
     """Say what reviewers say of an example where they disagree."""
     if said := api.disagreements(run).get(sample_id):
-        told = "; ".join(map(api.in_words, said))
         st.warning(
-            words.literal(f"Reviewers disagree about row {sample_id}. {told}.")
-            + " It is left out until someone settles it: on the page Review, in the queue of"
-            " disagreements.",
+            say(
+                "Reviewers disagree about row {row}. {opinions}. It is left out until someone"
+                " settles it: on the page Review, in the queue of disagreements.",
+                row=sample_id,
+                opinions="; ".join(map(_opinion, said)),
+            ),
             icon=":material/groups:",
         )
+
+
+def _opinion(said: Decision) -> str:
+    """What a reviewer says of an example, as `api.in_words` does in English."""
+    who = words.literal(said.reviewer) or say("someone without a name")
+    keeps, leaves = mark("{reviewer} keeps it"), mark("{reviewer} leaves it out")
+    pinned = said.decision == "pin"
+    told = say(keeps if pinned else leaves, reviewer=who)
+    why = words.literal(said.reason)
+    return say("{said}: {reason}", said=told, reason=why) if why else told
 
 
 def decided(run: Run) -> None:
     """Everything that people have decided, and what of it was lost in writing."""
     for number in run.unreadable_decisions():
         st.warning(
-            f"A decision was broken off while it was written (line {number} of"
-            f" `{run.decisions_file.name}`) and is passed over. Decide again.",
+            say(
+                "A decision was broken off while it was written (line {number} of `{file}`) and is"
+                " passed over. Decide again.",
+                number=number,
+                file=run.decisions_file.name,
+            ),
             icon=":material/warning:",
         )
     for number in run.unreadable_corrections():
         st.warning(
-            f"A correction was broken off while it was written (line {number} of"
-            f" `{run.corrections_file.name}`) and is passed over. Correct the text again.",
+            say(
+                "A correction was broken off while it was written (line {number} of `{file}`) and"
+                " is passed over. Correct the text again.",
+                number=number,
+                file=run.corrections_file.name,
+            ),
             icon=":material/warning:",
         )
     said = api.opinions(run)
@@ -77,23 +112,34 @@ def decided(run: Run) -> None:
         return
     if apart := sorted(api.disagreements(run)):
         st.warning(
-            f"Reviewers disagree about row {', '.join(map(str, apart))}: left out until someone"
-            " settles it on the page Review.",
+            say(
+                "Reviewers disagree about row {rows}: left out until someone settles it on the page"
+                " Review.",
+                rows=", ".join(map(str, apart)),
+            ),
             icon=":material/groups:",
         )
-    with st.expander(f"{words.count(len(said), 'example')} decided by people"):
+    examples = words.count(len(said), "example")
+    with st.expander(say("{examples} decided by people", examples=examples)):
         table = pd.DataFrame([one.as_json() for here in said.values() for one in here])
-        table["decision"] = table["decision"].map({"pin": "always keep", "exclude": "never keep"})
-        st.dataframe(table, hide_index=True, alt="Decisions by people")
+        told = {"pin": say("always keep"), "exclude": say("never keep")}
+        table["decision"] = table["decision"].map(told)
+        st.dataframe(
+            table,
+            hide_index=True,
+            alt=say("Decisions by people"),
+            column_config={name: say(name) for name in DECISION},
+        )
 
 
 def save(pool: Pool, shown: Preview) -> None:
     """Save the choice under a name."""
-    name = st.text_input("Save as", key="name", placeholder="a name, such as first-try")
+    name = st.text_input(say("Save as"), key="name", placeholder=say("a name, such as first-try"))
     if name in pool.run.selection_names():
-        st.caption(words.literal(f"{name} is saved already and would be replaced."))
+        called = words.literal(name)
+        st.caption(say("{name} is saved already and would be replaced.", name=called))
     if not st.button(
-        f"Save these {shown.count:,}",
+        say("Save these {count:,}", count=shown.count),
         type="primary",
         icon=":material/save:",
         disabled=not name,
@@ -103,13 +149,14 @@ def save(pool: Pool, shown: Preview) -> None:
     with frame.telling():
         record = api.select_samples(pool.run, name, shown.options, pool)
         st.session_state["saved"] = name
-        st.toast(f"Saved {record.samples.kept:,} examples as {words.literal(name)}")
+        count, called = record.samples.kept, words.literal(name)
+        st.toast(say("Saved {count:,} examples as {name}", count=count, name=called))
         st.rerun()
 
 
 def marked(run: Run, name: str) -> str:
     """A saved selection's name, marked where people have decided otherwise since."""
-    return f"{name} (stale)" if api.stale(run, name) else name
+    return say("{name} (stale)", name=name) if api.stale(run, name) else name
 
 
 def warn_of_stale(run: Run, names: list[str]) -> None:
@@ -118,8 +165,12 @@ def warn_of_stale(run: Run, names: list[str]) -> None:
         rows = ", ".join(str(made.sample_id) for made in api.stale(run, name))
         if rows:
             st.warning(
-                words.literal(f"{name} is stale: people have decided otherwise about row {rows}.")
-                + " Exports follow the decisions; save it again to fill its budget.",
+                say(
+                    "{name} is stale: people have decided otherwise about row {rows}. Exports"
+                    " follow the decisions; save it again to fill its budget.",
+                    name=words.literal(name),
+                    rows=rows,
+                ),
                 icon=":material/history:",
             )
 
@@ -128,36 +179,39 @@ def export(run: Run) -> None:
     """A saved selection as files, loaded back and counted before they are offered."""
     names = run.selection_names()
     if not names:
-        st.caption("Save a selection first; then it can be exported.")
+        st.caption(say("Save a selection first; then it can be exported."))
         return
     first = st.session_state.get("saved")
     name = st.selectbox(
-        "Saved selection",
+        say("Saved selection"),
         names,
         index=names.index(first) if first in names else 0,
         format_func=lambda name: marked(run, name),
     )
     warn_of_stale(run, [name])
-    form = st.selectbox("Format", list(FORMATS), format_func=lambda name: FORMATS[name].label)
-    st.caption(FORMATS[form].help)
-    asked = {"with_scores": st.checkbox("Add the scores as columns")} | _by_weight(run, name, form)
+    form = st.selectbox(
+        say("Format"), list(FORMATS), format_func=lambda name: say(FORMATS[name].label)
+    )
+    st.caption(say(FORMATS[form].help))
+    scores = st.checkbox(say("Add the scores as columns"))
+    asked = {"with_scores": scores} | _by_weight(run, name, form)
     # Another save under the same name is another selection, and so are other decisions.
     since = [(made.sample_id, made.decision) for made in api.stale(run, name)]
     identity = [run.id, name, form, asked, run.selection_saved(name), since]
-    if st.button("Make the files", icon=":material/file_export:"):
+    if st.button(say("Make the files"), icon=":material/file_export:"):
         manifest = api.export_selection(run, name, form, **asked)
         st.session_state["export"] = {"of": identity, **manifest}
     made = st.session_state.get("export")
     if made and made["of"] == identity:
         st.success(
-            f"{words.count(made['rows'], 'row')} written, loaded back and counted.",
+            say("{rows} written, loaded back and counted.", rows=words.count(made["rows"], "row")),
             icon=":material/check_circle:",
         )
-        for line in api.changed_lines(made):
+        for line in map(told, api.changed_lines(made)):
             st.caption(words.literal(line[0].upper() + line[1:]))
         place = Path(made["path"])
         st.download_button(
-            f"Download {api.bundle_name(place)}",
+            say("Download {file}", file=api.bundle_name(place)),
             lambda: api.bundle(place)[1],
             api.bundle_name(place),
             icon=":material/download:",
@@ -172,13 +226,15 @@ def _by_weight(run: Run, name: str, form: str) -> dict[str, Any]:
     if criterion is None or not criterion.has_weights:
         return {}
     ways = [None, *WEIGHTS] if FORMATS[form].plain else [None, "repeat"]
-    weights = st.selectbox("Rows", ways, format_func=WEIGHTED.__getitem__, help=WEIGHTS_HELP)
+    weights = st.selectbox(
+        say("Rows"), ways, format_func=lambda way: say(WEIGHTED[way]), help=say(WEIGHTS_HELP)
+    )
     if weights != "repeat":
         return {"weights": weights}
     pool = record.samples.pool
     return {
         "weights": weights,
-        "rows": st.number_input("Rows in all", 1, 100 * pool, pool, key=f"rows-{pool}"),
+        "rows": st.number_input(say("Rows in all"), 1, 100 * pool, pool, key=f"rows-{pool}"),
     }
 
 
@@ -186,31 +242,40 @@ def compare(pool: Pool) -> None:
     """Two saved selections side by side."""
     names = pool.run.selection_names()
     if len(names) < 2:
-        st.caption("Two saved selections can be compared here.")
+        st.caption(say("Two saved selections can be compared here."))
         return
     left, right = st.columns(2)
-    one = url.choose(left.selectbox, "First", names, "first")
-    two = url.choose(right.selectbox, "Second", names, "second", default=names[1])
+    one = url.choose(left.selectbox, say("First"), names, "first")
+    two = url.choose(right.selectbox, say("Second"), names, "second", default=names[1])
     if one == two:
-        st.caption("The same selection.")
+        st.caption(say("The same selection."))
         return
     a, b = pool.kept(one), pool.kept(two)
     found = overlap(a, b)
     choices = [api.read_record(pool.run, name).options for name in (one, two)]
     lots = [choice.seed for choice in choices if choice.by_lot]
     alike = len(lots) == 2 and lots[0] == lots[1]
+    told = say(
+        "They share **{examples}**; {only_first:,} are only in {first}, {only_second:,} only in"
+        " {second}. Two unrelated random subsets of these sizes would share about {by_chance:.0f}",
+        examples=words.count(found.both, "example"),
+        only_first=found.only_first,
+        first=words.literal(one),
+        only_second=found.only_second,
+        second=words.literal(two),
+        by_chance=found.by_chance,
+    )
     st.markdown(
-        f"They share **{words.count(found.both, 'example')}**; {found.only_first:,} are only"
-        f" in {words.literal(one)}, {found.only_second:,} only in {words.literal(two)}. Two"
-        f" unrelated random subsets of these sizes would share about {found.by_chance:.0f}"
-        + ("; these two were drawn with one seed, which makes them share more." if alike else ".")
+        say("{told}; these two were drawn with one seed, which makes them share more.", told=told)
+        if alike
+        else say("{told}.", told=told)
     )
     rows = {
         words.label(column): [float(pool.numbers[column][mask].mean()) for mask in (a, b)]
         for column in ("signal", "loss", "response_tokens")
     }
-    table = pd.DataFrame(rows, index=[one, two]).T.reset_index(names="mean of")
-    st.dataframe(table, hide_index=True, alt="Means of the two selections")
+    table = pd.DataFrame(rows, index=[one, two]).T.reset_index(names=say("mean of"))
+    st.dataframe(table, hide_index=True, alt=say("Means of the two selections"))
     first, second = (choice.model_dump(mode="json") for choice in choices)
     differ = {
         key: {one: str(value), two: str(second[key])}
@@ -218,9 +283,9 @@ def compare(pool: Pool) -> None:
         if value != second[key]
     }
     if differ:
-        st.caption("Options that differ:")
+        st.caption(say("Options that differ:"))
         st.dataframe(
-            pd.DataFrame(differ).T.reset_index(names="option"),
+            pd.DataFrame(differ).T.reset_index(names=say("option")),
             hide_index=True,
-            alt="Options that differ between the two selections",
+            alt=say("Options that differ between the two selections"),
         )

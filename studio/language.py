@@ -48,6 +48,7 @@ def switch() -> None:
 def _to(code: str) -> None:
     st.session_state[KEY] = code
     url.put(KEY)
+    url.show_again()
     # A box in the browser holds its choice as a word, and takes the new one when it is set anew.
     for name, value in st.session_state.items():
         chosen = value if isinstance(value, list) else [value]

@@ -9,6 +9,7 @@ import streamlit as st
 
 from grads.api import Pool
 from studio import reader, url, words
+from studio.language import mark, say
 
 ROWS = 50  # of a page
 SORTED = {"row": "sample_id", "tokens": "response_tokens"}  # what other headings sort by
@@ -34,13 +35,13 @@ def table(
     sort, way, place = beside[:3]
     by = url.choose(
         sort.selectbox,
-        "Sort all by",
+        say("Sort all by"),
         names,
         "sort",
         default=names[0] if ranks else "signal",
-        format_func=words.label,
+        format_func=lambda name: say(name) if name in ranks else words.label(name),
     )
-    lowest = url.flag(way.toggle, "Lowest first", "up")
+    lowest = url.flag(way.toggle, say("Lowest first"), "up")
     if by in ranks:
         index = np.flatnonzero(member)
         order = index[np.argsort(ranks[by][index] * (1 if lowest else -1), kind="stable")]
@@ -50,7 +51,12 @@ def table(
     if int(url.get("page") or 1) > pages:
         url.put("page")
     page = url.whole_number(
-        place.number_input, f"Page of {pages:,}", 1, key="page", low=1, high=pages
+        place.number_input,
+        say("Page of {pages:,}", pages=pages),
+        1,
+        key="page",
+        low=1,
+        high=pages,
     )
     start = ((page or 1) - 1) * ROWS
     _show(pool, order[start : start + ROWS], key, ranks=ranks, told=told)
@@ -60,7 +66,8 @@ def fate(kept: np.ndarray | None) -> Told:
     """A column that tells kept from set aside, where a subset (n,) bool is given."""
     if kept is None:
         return {}
-    return {"fate": lambda positions: np.where(kept[positions], "kept", "set aside").tolist()}
+    told = say("kept"), say("set aside")
+    return {mark("fate"): lambda positions: np.where(kept[positions], *told).tolist()}
 
 
 def twins(pool: Pool) -> Told:
@@ -70,7 +77,9 @@ def twins(pool: Pool) -> Told:
         others = pool.scores.sample_id[pool.near_duplicates(position)].tolist()
         return ", ".join(map(str, others[:5])) + (", …" if len(others) > 5 else "")
 
-    return {"like rows": lambda positions: [named(position) for position in positions.tolist()]}
+    return {
+        mark("like rows"): lambda positions: [named(position) for position in positions.tolist()]
+    }
 
 
 def _show(
@@ -91,7 +100,7 @@ def _show(
     }
     heads = dict(SORTED)
     for name in pool.own_columns:
-        head = f"{name} (own)" if name in columns else name
+        head = say("{name} (own)", name=name) if name in columns else name
         values = [(samples[i].get("columns") or {}).get(name) for i in ids]
         columns[head] = [v if isinstance(v, bool | int | float | None) else str(v) for v in values]
         heads[head] = name
@@ -112,7 +121,7 @@ def _show(
             key=state,
             on_select=chosen,
             selection_mode=["single-row", "single-column"],
-            alt="Examples; choose a row to read it, a heading to sort all by it",
+            alt=say("Examples; choose a row to read it, a heading to sort all by it"),
             column_config=_config(ranks, told),
         )
 
@@ -130,12 +139,14 @@ def _sort_by(name: str, pool: Pool, ranks: dict[str, np.ndarray]) -> None:
 def _config(ranks: dict[str, np.ndarray], told: Told) -> dict[str, Any]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     found: dict[str, Any] = {
-        "row": number("row", width=60, format="%d"),
-        "signal": number("signal", width=70, format="%.2f", help=words.meaning("signal")),
-        "loss": number("surprise", width=75, format="%.2f", help=words.meaning("loss")),
-        "tokens": number("tokens", width=70, format="%d", help=words.meaning("response_tokens")),
-        "question": text("question", width=330),
-        "answer": text("answer", width="large"),
+        "row": number(say("row"), width=60, format="%d"),
+        "signal": number(say("signal"), width=70, format="%.2f", help=words.meaning("signal")),
+        "loss": number(say("surprise"), width=75, format="%.2f", help=words.meaning("loss")),
+        "tokens": number(
+            say("tokens"), width=70, format="%d", help=words.meaning("response_tokens")
+        ),
+        "question": text(say("question"), width=330),
+        "answer": text(say("answer"), width="large"),
     }
-    found |= {name: number(name, width=70, format="%.2f") for name in ranks}
-    return found | {name: text(name, width=540 if name == "reason" else 90) for name in told}
+    found |= {name: number(say(name), width=70, format="%.2f") for name in ranks}
+    return found | {name: text(say(name), width=540 if name == "reason" else 90) for name in told}

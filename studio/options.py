@@ -7,44 +7,51 @@ import streamlit as st
 
 from grads.api import ConfigError, Pool, SelectionConfig, criteria, usual_draw
 from studio import filters, url, words
+from studio.language import mark, say
 
 DEFAULTS = SelectionConfig.model_fields
 PRESETS = (2.5, 5.0, 10.0, 25.0, 50.0)
-AUTO = "auto"
+AUTO = mark("auto")
 BOUND = "bound"  # query parameter: COLUMN:LOW:HIGH, repeated
-UNITS = {"samples": "of examples", "tokens": "of answer tokens"}
+UNITS = {"samples": mark("of examples"), "tokens": mark("of answer tokens")}
 DRAWS = {
-    "sample": "at random, better scores more often",
-    "top": "the best scores",
-    "stratified": "the best scores of every topic",
+    "sample": mark("at random, better scores more often"),
+    "top": mark("the best scores"),
+    "stratified": mark("the best scores of every topic"),
 }
 SIGNALS = {
-    "joint": "both, as a pair",
-    "l2": "both, as one number",
-    "tied": "both, as one shared matrix",
-    "embed": "input words only",
-    "head": "output words only",
+    "joint": mark("both, as a pair"),
+    "l2": mark("both, as one number"),
+    "tied": mark("both, as one shared matrix"),
+    "embed": mark("input words only"),
+    "head": mark("output words only"),
 }
 DIRECTIONS = {
     "towards": (
         "target",
-        "Like my good examples",
-        "To the right: examples whose learning moves the model the way your good examples do. 0: no"
-        " preference. With typicality and focus at 0 nothing else counts.",
+        mark("Like my good examples"),
+        mark(
+            "To the right: examples whose learning moves the model the way your good examples do."
+            " 0: no preference. With typicality and focus at 0 nothing else counts."
+        ),
     ),
     "away": (
         "protect",
-        "Away from what must stay",
-        "To the right: examples that pull another way than those you protect. To the left: examples"
-        " that pull the same way, and so support them. 0: no preference.",
+        mark("Away from what must stay"),
+        mark(
+            "To the right: examples that pull another way than those you protect. To the left:"
+            " examples that pull the same way, and so support them. 0: no preference."
+        ),
     ),
 }
-FOCUS = (
+FOCUS = mark(
     "To the right: examples the model would still learn much from. To the left: examples it nearly"
     " knows. 0: no preference. Where it stands at first did best in our study, on medical answers;"
     " Evaluate tells what does best on yours."
 )
-TYPICALITY = "How much to prefer examples that are like many others. 0: outliers count as much."
+TYPICALITY = mark(
+    "How much to prefer examples that are like many others. 0: outliers count as much."
+)
 # What did best in our study where there is a target (docs/benchmarks.md), as the address holds it.
 STUDIED = {
     "criterion": ["aligned"],
@@ -53,11 +60,11 @@ STUDIED = {
     "draw": ["top"],
     "auto": [],
 }
-COSINES = {"embed": "input words", "head": "output words", "both": "both"}
+COSINES = {"embed": mark("input words"), "head": mark("output words"), "both": mark("both")}
 LENGTHS = {
-    "residual": "compare with answers of the same length",
-    "sqrt": "scale by the root of the length",
-    "none": "none: short answers win",
+    "residual": mark("compare with answers of the same length"),
+    "sqrt": mark("scale by the root of the length"),
+    "none": mark("none: short answers win"),
 }
 
 
@@ -73,7 +80,7 @@ def budget() -> dict[str, Any]:
             url.put("budget", f"{preset:g}")
 
     percent = url.slide(
-        "Budget",
+        say("Budget"),
         (0.5, 100.0),
         10.0,
         0.5,
@@ -86,7 +93,7 @@ def budget() -> dict[str, Any]:
     for preset in (*PRESETS, AUTO):
         # Buttons: they hold nothing that could disagree with the slider.
         presets.button(
-            preset if preset == AUTO else f"{preset:g}%",
+            say(AUTO) if preset == AUTO else f"{preset:g}%",
             key=f"preset-{preset}",
             type="secondary" if preset == stands else "tertiary",
             on_click=apply,
@@ -99,16 +106,16 @@ def counted() -> dict[str, Any]:
     """Whether the data decide the budget, and what it counts."""
     automatic = url.flag(
         st.toggle,
-        "Let the data decide",
+        say("Let the data decide"),
         "auto",
-        help="Keeps every example near the peak: needs GrADS or typical, and the best scores.",
+        help=say("Keeps every example near the peak: needs GrADS or typical, and the best scores."),
     )
     unit = url.choose(
         st.radio,
-        "The budget is a share",
+        say("The budget is a share"),
         list(UNITS),
         "unit",
-        format_func=UNITS.__getitem__,
+        format_func=lambda unit: say(UNITS[unit]),
         horizontal=True,
         disabled=automatic,
     )
@@ -121,11 +128,12 @@ def taste(pool: Pool) -> dict[str, Any]:
 
     def weight(name: str, label: str, low: float, help_text: str) -> float:
         ends, default = (low, 3.0), DEFAULTS[name].default
-        return url.slide(label, ends, default, 0.1, key=name, disabled=unused, help=help_text)
+        more: dict[str, Any] = {"disabled": unused, "help": say(help_text)}
+        return url.slide(say(label), ends, default, 0.1, key=name, **more)
 
     found = {
-        "focus": weight("focus", "Focus", -3.0, FOCUS),
-        "typicality": weight("typicality", "Typicality", 0.0, TYPICALITY),
+        "focus": weight("focus", mark("Focus"), -3.0, FOCUS),
+        "typicality": weight("typicality", mark("Typicality"), 0.0, TYPICALITY),
     }
     roles = {one.role for one in pool.probes.values()}
     for name, (role, label, help_text) in DIRECTIONS.items():
@@ -141,20 +149,24 @@ def method(pool: Pool, automatic: bool) -> dict[str, Any]:
         for name, criterion in criteria().items()
         if pool.lacks(criterion) is None
     }
-    criterion = _choice("criterion", "What counts", labels)
-    draw = _choice("draw", "Take", DRAWS, usual_draw(criterion, automatic))
-    signal = _choice("signal", "Learning signal from", SIGNALS)
-    length = _choice("length_control", "Correct for answer length", LENGTHS)
-    cosine = _choice("cosine", "Compare with my examples", COSINES) if pool.probes else "embed"
+    criterion = _choice("criterion", say("What counts"), labels)
+    draw = _choice("draw", say("Take"), DRAWS, usual_draw(criterion, automatic))
+    signal = _choice("signal", say("Learning signal from"), SIGNALS)
+    length = _choice("length_control", say("Correct for answer length"), LENGTHS)
+    compared = say("Compare with my examples")
+    cosine = _choice("cosine", compared, COSINES) if pool.probes else "embed"
     groups = pool.duplicate_groups
     once = url.flag(
         st.toggle,
-        "Keep one of each group of near-duplicates",
+        say("Keep one of each group of near-duplicates"),
         "deduplicate",
-        help=f"{sum(groups.values()):,} examples are in {words.count(len(groups), 'group')}."
-        " Explore shows them.",
+        help=say(
+            "{number:,} examples are in {groups}. Explore shows them.",
+            number=sum(groups.values()),
+            groups=words.count(len(groups), "group"),
+        ),
     )
-    seed = url.whole_number(st.number_input, "Seed of random draws", 0, key="seed")
+    seed = url.whole_number(st.number_input, say("Seed of random draws"), 0, key="seed")
     return {
         "criterion": criterion,
         "draw": draw,
@@ -172,8 +184,10 @@ def studied(pool: Pool) -> None:
         return
     if pool.question_gain is None:
         st.caption(
-            "Measure what the question saves too (below “Examples of what I want”), and the setting"
-            " that did best in our study can be had here."
+            say(
+                "Measure what the question saves too (below “Examples of what I want”), and the"
+                " setting that did best in our study can be had here."
+            )
         )
         return
     stands = all(url.get_all(name) == texts for name, texts in STUDIED.items())
@@ -183,20 +197,22 @@ def studied(pool: Pool) -> None:
             url.put(name, *texts)
 
     st.button(
-        "Most like my good examples",
+        say("Most like my good examples"),
         key="studied",
         icon=":material/thumb_up:",
         type="secondary" if stands else "tertiary",
         on_click=apply,
-        help="The examples that pull most like your good ones, without those whose answer hardly"
-        " belongs to its question, and one of each group of near-duplicates. It did best in our"
-        " study, on medical answers of which 40% were flawed; Evaluate tells about yours.",
+        help=say(
+            "The examples that pull most like your good ones, without those whose answer hardly"
+            " belongs to its question, and one of each group of near-duplicates. It did best in our"
+            " study, on medical answers of which 40% were flawed; Evaluate tells about yours."
+        ),
     )
 
 
 def _choice(key: str, label: str, names: dict[str, str], default: str | None = None) -> str:
-    show = names.__getitem__
-    return str(url.choose(st.selectbox, label, list(names), key, default=default, format_func=show))
+    more: dict[str, Any] = {"default": default, "format_func": lambda name: say(names[name])}
+    return str(url.choose(st.selectbox, label, list(names), key, **more))
 
 
 def ranges(pool: Pool) -> dict[str, Any]:
@@ -216,12 +232,12 @@ def ranges(pool: Pool) -> dict[str, Any]:
     if follow or "limited" not in state:
         url.show("limited", list(limited))
     st.multiselect(
-        "Limit to a range of",
+        say("Limit to a range of"),
         [name for name, values in pool.numbers.items() if np.isfinite(values).any()],
         key="limited",
         format_func=words.label,
         on_change=change,
-        placeholder="nothing",
+        placeholder=say("nothing"),
     )
     for column, bound in limited.items():
         low, high = extent(pool, column)
@@ -253,14 +269,17 @@ def chosen(pool: Pool, budgeted: dict[str, Any]) -> SelectionConfig | None:
     """All options, as the widgets stand; None, and why, where they do not go together."""
     values = budgeted | counted() | taste(pool)
     studied(pool)
-    with st.expander("More: criterion, draw, ranges"):
+    with st.expander(say("More: criterion, draw, ranges")):
         values |= method(pool, values.get("auto", False)) | ranges(pool)
     try:
         return SelectionConfig.parse(values)
     except ConfigError as error:
         st.warning(
-            words.literal(f"These options do not go together: {error}.")
-            + " Switch off “Let the data decide”, or choose another criterion or draw.",
+            say(
+                "These options do not go together: {error}. Switch off “Let the data decide”, or"
+                " choose another criterion or draw.",
+                error=words.literal(str(error)),
+            ),
             icon=":material/warning:",
         )
         return None

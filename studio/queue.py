@@ -5,14 +5,15 @@ from pathlib import Path
 import streamlit as st
 
 from grads import api
-from grads.api import Draft, Evaluation, QueuedJob
+from grads.api import Draft, Evaluation, JobFolder, QueuedJob
 from studio import frame, job, url, words
+from studio.language import say
 
 
 def show() -> None:
     """Every job that is at work or waits; looks again every other second while there is one."""
     if not api.queue():
-        st.info("No job is at work, and none waits.", icon=":material/check_circle:")
+        st.info(say("No job is at work, and none waits."), icon=":material/check_circle:")
         return
     _live()
 
@@ -26,9 +27,23 @@ def _live() -> None:
         for one in found:
             _line(one)
         st.caption(
-            "Jobs of one runs folder work one at a time, in the order of their starts. What is"
-            " taken out can be resumed; nothing finished is lost."
+            say(
+                "Jobs of one runs folder work one at a time, in the order of their starts. What is"
+                " taken out can be resumed; nothing finished is lost."
+            )
         )
+
+
+def before(others: list[JobFolder]) -> str:
+    """What a new run waits for: the one at work, and how many more."""
+    first, more = words.literal(others[0].id), len(others) - 1
+    if not more:
+        return say("{first} is at work; a new run waits by itself.", first=first)
+    return say(
+        "{first} is at work, {others} more in the queue; a new run waits by itself.",
+        first=first,
+        others=words.count(more, "job"),
+    )
 
 
 def _line(one: QueuedJob) -> None:
@@ -37,22 +52,24 @@ def _line(one: QueuedJob) -> None:
     )
     data = Path(str(one.run.config_values().get("dataset"))).name
     called = words.literal(data if isinstance(one.run, Draft) else frame.called(one.run))
-    place = f"waits, number {one.place}" if one.place else words.STATES[one.status.state][0]
-    what.markdown(f"**{called}**: {words.literal(one.what)}  \n:gray[{place}]")
+    state = words.state(one.status.state)[0]
+    place = say("waits, number {number}", number=one.place) if one.place else state
+    told = say(one.kind, name=words.literal(one.folder.id))
+    what.markdown(say("**{run}**: {what}", run=called, what=told) + f"  \n:gray[{place}]")
     with how:
         if one.place:
-            st.caption(words.literal(one.status.message.capitalize()))
+            st.caption(job.message(one.status))
         else:
             job.progress(one.status)
     with go:
         _watch(one)
     if out.button(
-        "Take out" if one.place else "Stop",
+        say("Take out") if one.place else say("Stop"),
         key=f"out-{one.folder.path}",
         icon=":material/stop_circle:",
         disabled=one.status.state == "stopping",
     ):
-        with st.spinner("Stopping"):
+        with st.spinner(say("Stopping")):
             api.stop_run(one.folder)
         st.rerun()
 
@@ -61,11 +78,11 @@ def _watch(one: QueuedJob) -> None:
     """The way to where the job is watched; the cost of a new run is watched nowhere else."""
     if isinstance(one.folder, Evaluation):
         asked = {"run": one.run.id, "evaluation": one.folder.id}
-        st.page_link("pages/Evaluate.py", label="Watch", query_params=asked)
+        st.page_link("pages/Evaluate.py", label=say("Watch"), query_params=asked)
     elif (
         one.folder is one.run
         and not isinstance(one.run, Draft)
-        and st.button("Watch", key=f"watch-{one.run.id}", type="tertiary")
+        and st.button(say("Watch"), key=f"watch-{one.run.id}", type="tertiary")
     ):
         url.put("run", one.run.id)
         url.put("view")

@@ -10,20 +10,21 @@ import streamlit as st
 from grads import api
 from grads.api import ACTIVE, Pool, Run, TokenRequest
 from studio import frame, url, words
+from studio.language import mark, say, told
 
 WHO = {
-    "system": "Instruction to the model",
-    "developer": "Instruction to the model",
-    "user": "Question",
-    "assistant": "Answer",
-    "tool": "Result of a tool",
-    "text": "Text",
+    "system": mark("Instruction to the model"),
+    "developer": mark("Instruction to the model"),
+    "user": mark("Question"),
+    "assistant": mark("Answer"),
+    "tool": mark("Result of a tool"),
+    "text": mark("Text"),
 }
 SHOWN = ("signal", "embed_signal", "head_signal", "loss", "response_tokens", "prompt_tokens")
-ABOVE = "The share of all examples that lie below this one."
+VIEWS = (mark("Text"), mark("Where the signal lies"))
 HEAT = {
-    "Input-word signal": "embed_token_norm",
-    "Output-word signal": "head_token_norm",
+    mark("Input-word signal"): "embed_token_norm",
+    mark("Output-word signal"): "head_token_norm",
 }
 
 
@@ -33,14 +34,15 @@ def conversation(turns: list[dict[str, Any]]) -> None:
 
 
 def _turn(turn: dict[str, Any]) -> str:
-    who = WHO[turn["role"]]
-    if turn.get("trained") is False and turn["role"] == "assistant":
-        who += ", not learned"
+    role = turn["role"]
+    who = say(WHO[role])
+    if turn.get("trained") is False and role == "assistant":
+        who = say("{who}, not learned", who=who)
     parts = [(who, turn["content"])]
     if turn.get("reasoning"):
-        parts.insert(0, ("Reasoning", turn["reasoning"]))
+        parts.insert(0, (say("Reasoning"), turn["reasoning"]))
     if turn.get("tool_calls"):
-        parts.append(("Calls a tool", turn["tool_calls"]))
+        parts.append((say("Calls a tool"), turn["tool_calls"]))
     inner = "".join(
         f'<div class="who">{label}</div>{escape(text)}' for label, text in parts if text
     )
@@ -76,7 +78,13 @@ def go_to(place: Any) -> None:
             open_sample(st.session_state["row"])
 
     place.number_input(
-        "Open row", 0, value=None, step=1, key="row", on_change=opened, placeholder="number"
+        say("Open row"),
+        0,
+        value=None,
+        step=1,
+        key="row",
+        on_change=opened,
+        placeholder=say("number"),
     )
 
 
@@ -92,23 +100,30 @@ def read(pool: Pool, sample_id: int, kept: np.ndarray | None) -> bool:
     """
     found = pool.positions(np.array([sample_id]))
     if not len(found):
-        st.warning(f"There is no example {sample_id} in this run: it was refused or held out.")
+        st.warning(
+            say("There is no example {row} in this run: it was refused or held out.", row=sample_id)
+        )
         return False
     position = int(found[0])
     sample = pool.run.read_sample(sample_id)
-    fate = ""
+    told = say("Example in row {row}", row=sample_id)
     if kept is not None:
-        fate = ", :blue[**kept**]" if kept[position] else ", :gray[**set aside**]"
-    st.markdown(f"#### Example in row {sample_id}{fate}")
-    views = ["Text", "Where the signal lies"]
+        word, colour = (say("kept"), "blue") if kept[position] else (say("set aside"), "gray")
+        told = say("{example}, {fate}", example=told, fate=f":{colour}[**{word}**]")
+    st.markdown(f"#### {told}")
     view = st.segmented_control(
-        "View", views, default=views[0], required=True, label_visibility="collapsed"
+        say("View"),
+        VIEWS,
+        default=VIEWS[0],
+        required=True,
+        format_func=say,
+        label_visibility="collapsed",
     )
-    if view == views[0]:
+    if view == VIEWS[0]:
         conversation(sample["turns"])
         corrected(pool.run, sample_id)
         if sample["truncated"]:
-            st.caption("The end was cut at the longest length this run reads.")
+            st.caption(say("The end was cut at the longest length this run reads."))
     else:
         _heat(pool.run, sample_id)
     _percentiles(pool, position, sample)
@@ -119,10 +134,12 @@ def read(pool: Pool, sample_id: int, kept: np.ndarray | None) -> bool:
 def corrected(run: Run, sample_id: int) -> None:
     """Which texts of an example people have corrected, and what stands there now."""
     for made in api.corrections(run).get(sample_id, ()):
-        by = f" by {made.reviewer}" if made.reviewer else ""
-        why = f": {made.reason}" if made.reason else ""
-        name = api.name_of(tuple(made.field))
-        st.caption(words.literal(f"{name}, corrected{by}{why}. Exports give:"))
+        told = say("{field}, corrected", field=words.literal(api.name_of(tuple(made.field))))
+        if made.reviewer:
+            told = say("{said} by {reviewer}", said=told, reviewer=words.literal(made.reviewer))
+        if made.reason:
+            told = say("{said}: {reason}", said=told, reason=words.literal(made.reason))
+        st.caption(say("{said}. Exports give:", said=told))
         conversation([{"role": "text", "content": made.after}])
 
 
@@ -138,18 +155,23 @@ def _percentiles(pool: Pool, position: int, sample: dict[str, Any]) -> None:
     st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
-        alt="The example's numbers, and the share of examples below it",
+        alt=say("The example's numbers, and the share of examples below it"),
         column_config={
-            "number": st.column_config.TextColumn("this example's", width=140),
-            "value": st.column_config.NumberColumn("value", format="%.2f", width=60),
+            "number": st.column_config.TextColumn(say("this example's"), width=140),
+            "value": st.column_config.NumberColumn(say("value"), format="%.2f", width=60),
             "percentile": st.column_config.ProgressColumn(
-                "above", min_value=0, max_value=100, format="%.0f%%", help=ABOVE, width=130
+                say("above"),
+                min_value=0,
+                max_value=100,
+                format="%.0f%%",
+                help=say("The share of all examples that lie below this one."),
+                width=130,
             ),
         },
     )
     own = {k: v for k, v in (sample.get("columns") or {}).items() if v is not None}
     if pool.cluster is not None:
-        own = {"found topic": pool.cluster_names()[pool.cluster[position]]} | own
+        own = {say("found topic"): told(pool.cluster_names()[pool.cluster[position]])} | own
     st.caption(
         words.literal(" | ".join(f"{k}: {words.shorten(str(v), 60)}" for k, v in own.items()))
     )
@@ -165,16 +187,16 @@ def _neighbours(pool: Pool, position: int, kept: np.ndarray | None) -> None:
     if pool.cluster is None:
         return
     everything = np.ones(len(pool), bool)
-    groups = [("Nearest in content", pool.neighbours(position, everything, 3))]
+    groups = [(mark("Nearest in content"), pool.neighbours(position, everything, 3))]
     if kept is not None:
         groups = [
-            ("Nearest kept", pool.neighbours(position, kept, 2)),
-            ("Nearest set aside", pool.neighbours(position, ~kept, 2)),
+            (mark("Nearest kept"), pool.neighbours(position, kept, 2)),
+            (mark("Nearest set aside"), pool.neighbours(position, ~kept, 2)),
         ]
-    groups.append(("Near-duplicates", pool.near_duplicates(position)[:3]))
+    groups.append((mark("Near-duplicates"), pool.near_duplicates(position)[:3]))
     for title, positions in groups:
         if positions:
-            st.markdown(f"**{title}**")
+            st.markdown(f"**{say(title)}**")
         ids = [int(pool.scores.sample_id[p]) for p in positions]
         samples = pool.run.read_samples(ids)
         for sample in ids:
@@ -191,12 +213,14 @@ def _neighbours(pool: Pool, position: int, kept: np.ndarray | None) -> None:
 def _heat(run: Run, sample_id: int) -> None:
     stored, signal = run.read_tokens(sample_id), run.read_token_signal(sample_id)
     if stored is None:
-        st.info("This run was made by an earlier version that kept no token texts.")
+        st.info(say("This run was made by an earlier version that kept no token texts."))
         return
     if signal is None:
         _offer_heat(run, sample_id)
         return
-    kind = st.radio("Signal", list(HEAT), horizontal=True, label_visibility="collapsed")
+    kind = st.radio(
+        say("Signal"), list(HEAT), horizontal=True, format_func=say, label_visibility="collapsed"
+    )
     norms = np.array(signal[HEAT[kind]])
     trained = np.array(stored["trained"])
     if len(norms) != len(trained):  # one number a response position, at the token it predicts
@@ -207,22 +231,27 @@ def _heat(run: Run, sample_id: int) -> None:
     tokens(stored["pieces"], stored["trained"], 0.85 * np.sqrt(norms / top))
     largest = [stored["pieces"][i].strip() or "␣" for i in np.argsort(-norms)[:5]]
     st.caption(
-        "Darker means more learning signal. Underlined is what the model learns to say. Most of it"
-        f" lies at: {words.literal(', '.join(largest))}."
+        say(
+            "Darker means more learning signal. Underlined is what the model learns to say. Most of"
+            " it lies at: {words}.",
+            words=words.literal(", ".join(largest)),
+        )
     )
 
 
 def _offer_heat(run: Run, sample_id: int) -> None:
     status = api.observe(TokenRequest(run))
     if status.state in ACTIVE:
-        waits = f" It is {words.literal(status.message)}." if status.message else ""
-        st.info(f"Signals of words are being computed in the background.{waits}")
+        told = say("Signals of words are being computed in the background.")
+        if status.message:
+            told += " " + say("It is {what}.", what=words.literal(say(status.message)))
+        st.info(told)
         _wait_for_heat(run, sample_id)
         return
     if status.error:
         st.warning(words.error(status.error))
-    st.write("This run keeps no signals of single words for this example.")
-    if st.button("Compute them", icon=":material/local_fire_department:"):
+    st.write(say("This run keeps no signals of single words for this example."))
+    if st.button(say("Compute them"), icon=":material/local_fire_department:"):
         api.ask_token_signals(run, [sample_id])
         st.rerun()
 

@@ -8,35 +8,37 @@ import streamlit as st
 from grads import api
 from grads.api import ConfigError, RunConfig
 from studio import url, words
+from studio.language import mark, say
 
 FIELDS = RunConfig.model_fields
 LABELS = {
-    "dataset": "Data: file, folder or hub id",
-    "model": "Model",
-    "warmup": "Warm-up",
-    "when": "When gradients are taken",
-    "max_length": "Longest, in tokens",
-    "limit": "Read only the first rows",
-    "subsample": "Take only rows drawn at random",
-    "heldout": "Set aside for the evaluation, in examples",
-    "layout": "How rows are read",
-    "split": "Split of the data set",
-    "dataset_config": "Configuration of the hub data set",
-    "revision": "Revision of the hub data set",
+    "dataset": mark("Data: file, folder or hub id"),
+    "model": mark("Model"),
+    "warmup": mark("Warm-up"),
+    "when": mark("When gradients are taken"),
+    "max_length": mark("Longest, in tokens"),
+    "limit": mark("Read only the first rows"),
+    "subsample": mark("Take only rows drawn at random"),
+    "heldout": mark("Set aside for the evaluation, in examples"),
+    "layout": mark("How rows are read"),
+    "split": mark("Split of the data set"),
+    "dataset_config": mark("Configuration of the hub data set"),
+    "revision": mark("Revision of the hub data set"),
 }
 # Which rows are read, and how many are set aside.
 ROWS = ("limit", "subsample", "subsample_seed", "heldout")
 OF_A_HUB = ("split", "dataset_config", "revision")
 CHOICES = {
     "warmup": {
-        "lora": "LoRA: small added weights",
-        "full": "Full: all weights",
-        "none": "None: the model as it is",
+        "lora": mark("LoRA: small added weights"),
+        "full": mark("Full: all weights"),
+        "none": mark("None: the model as it is"),
     },
     "when": {
-        "after": "After the warm-up, in a pass of their own",
-        "during": "During the warm-up: saves that pass",
+        "after": mark("After the warm-up, in a pass of their own"),
+        "during": mark("During the warm-up: saves that pass"),
     },
+    "layout": {"auto": mark("auto"), "text": mark("text"), "chosen": mark("chosen")},
 }
 ADVANCED = (
     "layout limit subsample subsample_seed heldout split dataset_config revision epochs lr"
@@ -44,55 +46,62 @@ ADVANCED = (
     " attention"
     " gradient_checkpointing clusters seed token_signals warmup_from"
 ).split()
+SHOWN = ("dataset", "model", "warmup", "max_length", *ADVANCED)
 
 
 def text(name: str, place: Any = st, default: str = "", **more: Any) -> str:
     """A text field whose value stands in the address."""
-    label = LABELS.get(name, name.replace("_", " "))
-    return url.text(place.text_input, label, name, default, help=_help(name), **more).strip()
+    told = {"label": say(label(name)), "help": say(described(name))}
+    return url.text(place.text_input, key=name, default=default, **told, **more).strip()
 
 
-def _help(name: str) -> str:
+def label(name: str) -> str:
+    """What a setting is called, in English."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def described(name: str) -> str:
+    """What the engine says of a setting, in English."""
     return " ".join((FIELDS[name].description or "").split())
 
 
 def widget(name: str, place: Any = st) -> Any:
     """The field's widget by its type, with its help and default; None where it is left empty."""
-    field, help_text = FIELDS[name], _help(name)
-    label = LABELS.get(name, name.replace("_", " "))
+    field, called, help_text = FIELDS[name], say(label(name)), say(described(name))
     kinds = [field.annotation, *get_args(field.annotation)]
     if get_origin(field.annotation) is Literal:
         return url.choose(
             place.selectbox,
-            label,
+            called,
             list(get_args(field.annotation)),
             name,
             default=field.default,
-            format_func=lambda c: CHOICES.get(name, {}).get(c, c),
+            format_func=lambda c: say(CHOICES.get(name, {}).get(c) or c),
             help=help_text,
         )
     if bool in kinds:
-        answers: dict[str, bool | None] = {"no": False, "yes": True}
+        answers: dict[str, bool | None] = {mark("no"): False, mark("yes"): True}
         if field.default is None:
-            answers = {"by size": None, "yes": True, "no": False}
-        return answers[url.choose(place.selectbox, label, list(answers), name, help=help_text)]
+            answers = {mark("by size"): None, "yes": True, "no": False}
+        more: dict[str, Any] = {"format_func": say, "help": help_text}
+        return answers[url.choose(place.selectbox, called, list(answers), name, **more)]
     if float in kinds:
         written = url.text(
             place.text_input,
-            label,
+            called,
             name,
             str(field.default or ""),
-            placeholder="chosen by itself",
+            placeholder=say("chosen by itself"),
             help=help_text,
         )
         return written.strip() or None
     if int in kinds or name in ("heldout", "batch_tokens"):
         return url.whole_number(
             place.number_input,
-            label,
+            called,
             field.default if isinstance(field.default, int) else None,
             key=name,
-            placeholder="a tenth" if name == "heldout" else "none",
+            placeholder=say("a tenth") if name == "heldout" else say("none"),
             help=help_text,
         )
     return text(name, place, field.default or "") or None
@@ -102,17 +111,19 @@ def mapping(columns: list[str]) -> dict[str, str]:
     """Which column plays which role, where the layout is not to be recognised by itself."""
     places = st.columns(len(words.ROLES))
     chosen = {}
-    for (role, label), place in zip(words.ROLES.items(), places, strict=True):
+    for (role, called), place in zip(words.ROLES.items(), places, strict=True):
         column = url.choose(
             place.selectbox,
-            label,
+            say(called),
             columns,
             f"map_{role}",
             index=None,
-            placeholder="recognised",
+            placeholder=say("recognised"),
             accept_new_options=True,
-            help="Choose the dialogue column alone, or both question and answer; of a hub data set"
-            " type their names.",
+            help=say(
+                "Choose the dialogue column alone, or both question and answer; of a hub data set"
+                " type their names."
+            ),
         )
         if column:
             chosen[role] = column

@@ -6,6 +6,7 @@ import streamlit as st
 
 from grads import api
 from studio import words
+from studio.language import say
 
 KINDS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "gz", "zst"]
 
@@ -27,17 +28,19 @@ def offer(place: Any, label: str, field: str, several: bool = False, **more: Any
 
     # Of any kind: what is refused here is told in words, and not by an icon alone.
     place.file_uploader(label, key=key, on_change=keep, accept_multiple_files=several, **more)
-    if told := st.session_state.get(refused):
-        place.error(words.literal(told), icon=":material/error:")
+    if wrong := st.session_state.get(refused):
+        place.error(_told(wrong), icon=":material/error:")
 
 
-def _usable(files: list[Any]) -> tuple[list[Any], str]:
-    """The files that can be data, and what is wrong with the others."""
+def _usable(files: list[Any]) -> tuple[list[Any], list[str]]:
+    """The files that can be data, and the names of the others."""
     wrong = [file.name for file in files if file.name.rsplit(".", 1)[-1].lower() not in KINDS]
-    if not wrong:
-        return files, ""
-    excel = any(name.lower().endswith((".xlsx", ".xls", ".ods")) for name in wrong)
-    told = f"{', '.join(wrong)} cannot be read: give JSONL, JSON, CSV, TSV or Parquet."
-    if excel:
-        told += " A table of Excel is saved as one by “Save as”, “CSV UTF-8”."
-    return [file for file in files if file.name not in wrong], told
+    return [file for file in files if file.name not in wrong], wrong
+
+
+def _told(wrong: list[str]) -> str:
+    names = words.literal(", ".join(wrong))
+    told = say("{files} cannot be read: give JSONL, JSON, CSV, TSV or Parquet.", files=names)
+    if any(name.lower().endswith((".xlsx", ".xls", ".ods")) for name in wrong):
+        told += " " + say("A table of Excel is saved as one by “Save as”, “CSV UTF-8”.")
+    return told

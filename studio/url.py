@@ -148,6 +148,11 @@ def show(key: str, value: Any) -> None:
     st.session_state[key] = value
 
 
+def show_again() -> None:
+    """Set every widget to what is held once more: a browser goes on showing the words it has."""
+    _held().followed.clear()
+
+
 def outdated(key: str) -> bool:
     """Whether the browser still sends what a widget showed before it was set.
 

@@ -519,6 +519,16 @@ def test_settings_go_from_data_to_run_at_the_first_drawing(page, server, place):
     expect(page.locator('input[aria-label="Longest, in tokens"]')).to_have_value("48")
 
 
+def test_after_a_switch_of_the_language_boxes_show_the_other_words(page, server):
+    """A browser goes on showing the words that it has, and would send them as a choice."""
+    page.goto(f"{server.url}/Run?view=New+run&warmup=full")
+    warmup = page.get_by_role("combobox", name=re.compile("Warm-up|预热"))
+    expect(warmup).to_have_value("Full: all weights")
+    page.get_by_role("button", name="中文").click()
+    expect(warmup).to_have_value("全量：所有权重")
+    assert "warmup=full" in page.url
+
+
 def test_upload_of_a_broken_file_shows_the_line(page, server, place, tmp_path):
     broken = tmp_path / "broken.jsonl"
     broken.write_text("\n" * 16 + '{"question": "a?", \n')

@@ -1,7 +1,9 @@
 """The pages in another language: every text of theirs, and the same options behind the words."""
 
 import json
+import os
 import re
+import shutil
 import string
 import sys
 from functools import cache
@@ -18,12 +20,13 @@ from run_dirs import (
     headline,
     open_page,
     press,
+    run_in,
     set_state,
 )
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from grads import api
-from grads.api import Evaluation, Run, Sentence
+from grads.api import Evaluation, Run, RunConfig, Sentence
 from grads.store.files import write_json
 from studio import language, words
 from studio.language import FOLDER, LANGUAGES, catalogue
@@ -57,6 +60,8 @@ AS_IT_IS = set(
     GrADS Studio arXiv JSONL JSON CSV TSV Parquet Arrow HTML Markdown YAML LoRA QLoRA CPU GPU CUDA
     Linux English demo SmolLM Instruct TRL LLaMA Factory axolotl torchtune Alpaca ShareGPT OpenAI
     medical jsonl parquet rows ROUGE lm evaluation harness Tab logits
+    Axolotl Excel GGUF Git Hub Hugging Face Transformers Unsloth
+    bfloat bit cpu cuda eager float mps sdpa
     """.split()
 )
 MARKUP = re.compile(
@@ -219,6 +224,45 @@ def test_no_english_word_is_left_where_examples_are_chosen(page, more, runs, mon
     """Filters, colours, lists and queues of every kind, and an example that is read."""
     monkeypatch.setenv("GRADS_RUNS_DIR", str(runs))
     at = open_page(page, lang="zh", run="demo", **more)
+    assert_sound(at)
+    assert english(at) == set()
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    """A runs folder with a finished run, a stopped one, one that waits, and data looked at.
+
+    Gives query parameters that name the data.
+    """
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
+    monkeypatch.setenv("GRADS_DATA_DIRS", str(tmp_path))
+    data, columns = tmp_path / "data.jsonl", {"prompt": "问", "response": "答"}
+    data.write_text('{"问": "一", "答": "二"}\n', encoding="utf-8")
+    demo_run(tmp_path)
+    run_in(tmp_path, "stopped", "r1")
+    run_in(tmp_path, "queued", "r2")
+    looked = api.draft(RunConfig(dataset=str(data), columns=columns), "data")
+    shutil.copytree(
+        DEMO / "run", looked.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("config.json")
+    )
+    looked.update_manifest(columns=columns, unused_columns=["题"])
+    os.utime(looked.path)  # an old one would be removed
+    return {"dataset": str(data), "map_prompt": "问", "map_response": "答"}
+
+
+@pytest.mark.parametrize(
+    ("page", "more"),
+    [
+        ("Data", {}),
+        ("Run", {"view": "New run"}),
+        ("Run", {"view": "Queue"}),
+        ("Run", {"run": "r1"}),
+        ("Run", {"run": "r2"}),
+    ],
+)
+def test_no_english_word_is_left_where_data_and_jobs_are(page, more, jobs):
+    """Data that were looked at, a price to be paid, a queue, runs at rest and in waiting."""
+    at = open_page(page, lang="zh", **jobs, **more)
     assert_sound(at)
     assert english(at) == set()
 

@@ -29,7 +29,7 @@ from grads.api.evaluations import (
 )
 from grads.api.exports import export_selection
 from grads.api.launching import launch_script
-from grads.api.queue import QueuedJob, queue
+from grads.api.queue import KINDS, QueuedJob, queue
 from grads.api.reports import (
     evaluation_command,
     report,
@@ -68,6 +68,8 @@ from grads.config.probe import ProbeConfig
 from grads.config.queue import QUEUES, QueueConfig
 from grads.config.run import RunConfig
 from grads.config.spelling import flag_of
+from grads.data.layouts import NAMES as LAYOUTS
+from grads.data.layouts import ROLES
 from grads.data.rejects import place as row_place
 from grads.errors import (
     ConfigError,
@@ -157,12 +159,15 @@ __all__ = [
     "COLUMNS",
     "FORGETTING",
     "FORMATS",
+    "KINDS",
+    "LAYOUTS",
     "LEARNING",
     "MAP",
     "METRICS",
     "PARTS",
     "QUEUES",
     "REASONS",
+    "ROLES",
     "SCHEDULERS",
     "SCORE",
     "SENTENCES",

@@ -7,6 +7,14 @@ from grads.jobs import turns
 from grads.store.folders import DRAFTS, Draft, Evaluation, ProbeRequest, TokenRequest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, runs_root
 
+KINDS = {  # in words: what a job of such a folder does
+    Evaluation: "the evaluation {name}",
+    Draft: "measuring what a new run will cost",
+    TokenRequest: "signals of words",
+    ProbeRequest: "examples of what is wanted",
+    Run: "the run",
+}
+
 
 @dataclass(frozen=True)
 class QueuedJob:
@@ -14,11 +22,16 @@ class QueuedJob:
 
     folder: JobFolder
     run: Run
-    what: str
-    """In words: what it does."""
+    kind: str
+    """One of `KINDS`."""
     status: Status
     place: int
     """Among those that wait, from 1 on; 0 where it is at work."""
+
+    @property
+    def what(self) -> str:
+        """In words: what it does."""
+        return self.kind.format(name=self.folder.id)
 
 
 def folders(run: Run) -> list[JobFolder]:
@@ -39,7 +52,7 @@ def queue(root: str | None = None) -> list[QueuedJob]:
         status = jobs.observe(folder)
         if status.state in ACTIVE:
             ahead = waiting.index(status.pid) + 1 if status.pid in waiting else 0
-            found.append(QueuedJob(folder, _run(folder), _what(folder), status, ahead))
+            found.append(QueuedJob(folder, _run(folder), KINDS[type(folder)], status, ahead))
     return sorted(found, key=lambda one: (one.place, one.status.process_started or 0.0))
 
 
@@ -48,12 +61,3 @@ def _run(folder: JobFolder) -> Run:
         return folder.run
     assert isinstance(folder, Run)
     return folder
-
-
-def _what(folder: JobFolder) -> str:
-    if isinstance(folder, Evaluation):
-        return f"the evaluation {folder.id}"
-    if isinstance(folder, Draft):
-        return "measuring what a new run will cost"
-    named = {TokenRequest: "signals of words", ProbeRequest: "examples of what is wanted"}
-    return named.get(type(folder), "the run")

@@ -28,6 +28,7 @@ PREFERENCES: dict[str, dict[str, str]] = {
     "answers with a verdict": {"prompt": "prompt", "response": "completion", "verdict": "label"},
 }
 PLAIN_TEXT = {"text": "text"}
+PLAIN, BY_HAND = "plain text", "mapped by hand"
 # Joined to any layout, where the row has them: role -> the columns it may stand in.
 BESIDE: dict[str, tuple[str, ...]] = {
     "system": ("system", "system_prompt", "system_message"),
@@ -38,6 +39,9 @@ BESIDE_PROMPT: dict[str, tuple[str, ...]] = {
     "context": ("context",),
     "input": ("input",),
 }
+NAMES = (*LAYOUTS, *PREFERENCES, PLAIN, BY_HAND)
+ROLES = {role for roles in (*LAYOUTS.values(), *PREFERENCES.values(), PLAIN_TEXT) for role in roles}
+ROLES |= {*BESIDE, *BESIDE_PROMPT}
 OPTIONAL = {*BESIDE, *BESIDE_PROMPT}  # roles that a row may leave empty
 UNREADABLE = ("images", "image", "audio", "audios", "video", "videos")  # refused where not empty
 
@@ -78,7 +82,7 @@ def recognise(
                 f"column '{missing[0]}' is mapped but not there: the columns are"
                 f" {', '.join(columns)}"
             )
-        return Layout("mapped by hand", dict(mapping))
+        return Layout(BY_HAND, dict(mapping))
     if wanted == "text":
         return _plain_text(columns)
     for name, roles in PREFERENCES.items():
@@ -116,7 +120,7 @@ def _plain_text(columns: list[str]) -> Layout:
             f"--layout text needs a column 'text': the columns are {', '.join(columns)}; map"
             " another one by hand, --map text=COLUMN"
         )
-    return Layout("plain text", dict(PLAIN_TEXT))
+    return Layout(PLAIN, dict(PLAIN_TEXT))
 
 
 def _is_preference(roles: dict[str, str], columns: list[str], row: dict[str, Any]) -> bool:

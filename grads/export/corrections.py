@@ -21,6 +21,7 @@ from grads.errors import ExportError, RunError
 from grads.export.rows import Subset, row_count
 from grads.store.records import Part
 from grads.store.runs import Run
+from grads.text import Sentence
 
 Where = tuple[
     str | int, ...
@@ -167,15 +168,18 @@ def _corrected_row(run: Run, row: dict[str, Any], made: list[Correction]) -> dic
     return _with(row, {tuple(one.field): one.after for one in made})
 
 
-def correction_lines(manifest: dict[str, Any]) -> list[str]:
+def correction_lines(manifest: dict[str, Any]) -> list[Sentence]:
     """What people should know of an export's corrected rows."""
     ids = manifest.get("corrected") or []
     if not ids:
         return []
-    return [
-        f"corrected by people: {row_count(len(ids))}, not scored as such (the manifest has the"
-        f" earlier text, which was): row {', '.join(map(str, ids))}"
-    ]
+    told = Sentence(
+        "corrected by people: {rows}, not scored as such (the manifest has the earlier text, which"
+        " was): row {ids}",
+        rows=row_count(len(ids)),
+        ids=", ".join(map(str, ids)),
+    )
+    return [told]
 
 
 def _with_rows(

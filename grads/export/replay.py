@@ -18,6 +18,7 @@ from grads.data.turns import Unusable
 from grads.errors import ExportError
 from grads.export.rows import Fitted, Format, Subset, message, row_count
 from grads.export.settings import is_text
+from grads.text import Sentence
 
 if TYPE_CHECKING:  # what makes it loads a tokenizer's library, which an export has no need of
     from grads.data.prepare import Prepared
@@ -79,20 +80,31 @@ def mixed(subset: Subset, replayed: Replay, form: Format) -> tuple[Subset, dict[
     return _joined(subset, general).only(order.tolist()), about
 
 
-def replay_lines(about: dict[str, Any] | None, rows: int) -> list[str]:
+def replay_lines(about: dict[str, Any] | None, rows: int) -> list[Sentence]:
     """What people should know of the general rows among `rows` in all."""
     if about is None:
         return []
-    share = f"{about['rows'] / rows:.1%} of all"
-    lines = [f"replay: {row_count(about['rows'])} of {about['name']}, {share}"]
+    known = {"name": about["name"], "rows": row_count(about["rows"])}
+    share = about["rows"] / rows
+    lines = [Sentence("replay: {rows} of {name}, {share:.1%} of all", share=share, **known)]
     if about["rows"] < about["wanted"]:
-        asked = f"{about['wanted']:,} make {100 * about['share']:g}%"
-        lines.append(f"warning: {about['name']} has no more usable rows; {asked}")
-    if about["refused"]:
-        lines.append(
-            f"left out of {about['name']}: {row_count(len(about['refused']))}, as row"
-            f" {about['refused'][0]['sample_id']}: {about['refused'][0]['reason']}"
+        told = Sentence(
+            "warning: {name} has no more usable rows; {wanted:,} make {percent:g}%",
+            name=about["name"],
+            wanted=about["wanted"],
+            percent=100 * about["share"],
         )
+        lines.append(told)
+    if about["refused"]:
+        first = about["refused"][0]
+        told = Sentence(
+            "left out of {name}: {rows}, as row {row}: {reason}",
+            name=about["name"],
+            rows=row_count(len(about["refused"])),
+            row=first["sample_id"],
+            reason=first["reason"],
+        )
+        lines.append(told)
     return lines
 
 

@@ -14,6 +14,7 @@ from grads.config.run import RunConfig
 from grads.data.layouts import Conversation
 from grads.data.turns import Turn, Unusable
 from grads.errors import ExportError
+from grads.text import Sentence
 
 SCORE_PREFIX = "grads_"  # of the score columns that --with-scores adds
 TEMPLATE_NAME = "chat_template.jinja"  # of a template inside an export's folder
@@ -178,9 +179,11 @@ class Format:
     """A row as the target takes it; raises Unusable where its meaning would not stay."""
 
 
-def row_count(count: int) -> str:
+def row_count(count: int) -> Sentence:
     """A number of rows for people."""
-    return f"{count:,} row" + "s" * (count != 1)
+    if count == 1:
+        return Sentence("{number:,} row", number=count)
+    return Sentence("{number:,} rows", number=count)
 
 
 def write_text(path: Path, text: str) -> None:

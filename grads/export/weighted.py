@@ -12,6 +12,7 @@ import numpy as np
 
 from grads.errors import ExportError
 from grads.export.rows import Format, Subset, row_count
+from grads.text import Sentence
 
 Way = Literal["repeat", "sample"]
 WAYS: tuple[Way, ...] = get_args(Way)
@@ -88,16 +89,21 @@ def repeats(share: np.ndarray, rows: int, pinned: np.ndarray) -> np.ndarray:
     return np.asarray(times + pinned)
 
 
-def weight_lines(about: dict[str, Any] | None) -> list[str]:
+def weight_lines(about: dict[str, Any] | None) -> list[Sentence]:
     """What people should know of an export by weight."""
     if about is None:
         return []
-    worth = f"as good as {about['effective_samples']:,.0f} rows of one weight"
+    known = {"rows": row_count(about["pool"]), "worth": about["effective_samples"]}
     if about["by"] == "sample":
-        return [f"weights: {row_count(about['pool'])}, {worth}"]
+        told = Sentence("weights: {rows}, as good as {worth:,.0f} rows of one weight", **known)
+        return [told]
     times = {int(n): rows for n, rows in about["times"].items()}
     there = sum(rows for n, rows in times.items() if n)
-    return [
-        f"weights: {there:,} of {row_count(about['pool'])} stand there, each up to"
-        f" {max(times)} times; {worth}"
-    ]
+    told = Sentence(
+        "weights: {there:,} of {rows} stand there, each up to {times} times; as good as"
+        " {worth:,.0f} rows of one weight",
+        there=there,
+        times=max(times),
+        **known,
+    )
+    return [told]

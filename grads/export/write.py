@@ -24,6 +24,7 @@ from grads.export.replay import Replay, mixed, replay_lines
 from grads.export.rows import Fitted, Subset, row_count, write_text
 from grads.export.weighted import Weighting, weight_lines, weighted
 from grads.store.files import digest, replacing
+from grads.text import Sentence
 
 FORMATS = {
     format.name: format
@@ -110,26 +111,32 @@ def _write_and_check(
             write_text(draft, json.dumps(manifest, indent=2))
 
 
-def changed_lines(manifest: dict[str, Any]) -> list[str]:
+def changed_lines(manifest: dict[str, Any]) -> list[Sentence]:
     """What people should know of rows that the target takes otherwise, or does not take."""
     lines = []
     if since := manifest.get("decided_since"):
-        lines.append(
-            "people have decided otherwise since it was saved, which is followed here: row"
-            f" {', '.join(map(str, since))}"
+        told = Sentence(
+            "people have decided otherwise since it was saved, which is followed here: row {rows}",
+            rows=", ".join(map(str, since)),
         )
+        lines.append(told)
     if apart := manifest.get("disagreed"):
-        lines.append(
-            "reviewers disagree, and the stricter word holds until it is settled: row"
-            f" {', '.join(map(str, apart))}"
+        told = Sentence(
+            "reviewers disagree, and the stricter word holds until it is settled: row {rows}",
+            rows=", ".join(map(str, apart)),
         )
+        lines.append(told)
     lines += correction_lines(manifest)
     if converted := manifest["converted"]:
-        kind = manifest["format"]
-        lines.append(f"changed for {kind}, their meaning kept: {row_count(converted)}")
+        rows = row_count(converted)
+        told = Sentence(
+            "changed for {format}, their meaning kept: {rows}", format=manifest["format"], rows=rows
+        )
+        lines.append(told)
     reasons = Counter(row["reason"] for row in manifest["refused"])
     for reason, count in reasons.most_common():
         first = next(row for row in manifest["refused"] if row["reason"] == reason)
-        lines.append(f"left out: {row_count(count)}, as {place(first)}: {reason}")
+        known = {"rows": row_count(count), "place": place(first), "reason": reason}
+        lines.append(Sentence("left out: {rows}, as {place}: {reason}", **known))
     lines += weight_lines(manifest["weights"])
     return lines + replay_lines(manifest["replay"], manifest["rows"])

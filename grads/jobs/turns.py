@@ -17,6 +17,7 @@ from grads.errors import Stopped
 from grads.jobs.job import Job
 
 LOOK_S = 0.5  # between two looks at the queue
+WAITS = ("waiting for another job to end", "waiting for {number} other jobs to end")
 
 
 @contextmanager
@@ -28,11 +29,8 @@ def turn(job: Job[Any]) -> Iterator[None]:
             if job.should_stop():
                 raise Stopped
             before = _before(ticket)
-            job.status.message = (
-                f"waiting for {before + 1} other jobs to end"
-                if before
-                else "waiting for another job to end"
-            )
+            one, several = WAITS
+            job.status.message = several.format(number=before + 1) if before else one
             if before:
                 time.sleep(LOOK_S)
                 continue

@@ -6,11 +6,23 @@ from typing import Any, Literal
 import psutil
 
 from grads.jobs.identity import process_of
+from grads.jobs.turns import WAITS
 from grads.store import pipeline
 from grads.store.pipeline import STAGES
 from grads.store.runs import ACTIVE, JobFolder, Run, Status
+from grads.text import Sentence
 
-__all__ = ["STAGES", "Machine", "Step", "left", "log_tail", "machine", "metrics", "stages"]
+__all__ = [
+    "STAGES",
+    "WAITS",
+    "Machine",
+    "Step",
+    "left",
+    "log_tail",
+    "machine",
+    "metrics",
+    "stages",
+]
 LOG_BYTES = 20_000
 StepState = Literal["done", "now", "broken off", "waiting", "skipped"]
 
@@ -113,7 +125,10 @@ def _gpu() -> str | None:
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
         load = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        return f"{load}% busy, {memory.used / 2**30:.1f} of {memory.total / 2**30:.0f} GB"
+        used, total = memory.used / 2**30, memory.total / 2**30
+        return Sentence(
+            "{load}% busy, {used:.1f} of {total:.0f} GB", load=load, used=used, total=total
+        )
     except pynvml.NVMLError:
         return None
 
