@@ -3,6 +3,7 @@
 import numpy as np
 import psutil
 import pytest
+import torch
 from chain import config_for, save_tiny_model, until, wait_for, write_data
 from test_probes import ask, assert_same_tables, write_set
 
@@ -55,7 +56,7 @@ def test_a_run_without_a_scoring_pass(run):
     np.testing.assert_array_equal(pool.numbers["step"], scores["step"])
     first = np.flatnonzero(scores["step"].to_numpy() == 0)
     assert len(first) == run.config().batch_size
-    base = models.load_model(run.config().model, "cpu", models.pick_dtype("float32", "cpu"))
+    base = models.load_model(run.config().model, "cpu", torch.float32)
     tokens = loading.load_pool(run)
     expected = GradientScorer(base).score(*tokens.collate(first))
     for name in ("loss", "embed_grad_norm", "head_grad_norm", "grad_dot"):

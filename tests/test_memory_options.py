@@ -10,7 +10,8 @@ import torch
 from test_warmup import assert_same, config
 
 from grads.data.tokens import TokenPool
-from grads.engine import models, training
+from grads.engine import device, models, training
+from grads.engine.device import refuse_attention
 from grads.engine.gradients import GradientScorer
 from grads.errors import ModelError, WarmupError
 
@@ -114,13 +115,13 @@ def test_the_chosen_way_is_loaded_and_kept_in_training(tmp_path, monkeypatch):
 
 def test_flash_attention_is_refused_where_it_cannot_be_computed(monkeypatch):
     for attention in ("auto", "eager", "sdpa"):
-        models.refuse_attention(attention, "cpu", torch.float32)
+        refuse_attention(attention, "cpu", torch.float32)
     flash = "flash_attention_2"
-    monkeypatch.setattr(models, "is_flash_attn_2_available", lambda: False)
+    monkeypatch.setattr(device, "is_flash_attn_2_available", lambda: False)
     with pytest.raises(ModelError, match=r"flash-attn and a CUDA GPU.* use --attention sdpa"):
-        models.refuse_attention(flash, "cuda", torch.bfloat16)
-    monkeypatch.setattr(models, "is_flash_attn_2_available", lambda: True)
-    models.refuse_attention(flash, "cuda", torch.bfloat16)
-    for device, dtype in (("cuda", torch.float32), ("cpu", torch.bfloat16)):
+        refuse_attention(flash, "cuda", torch.bfloat16)
+    monkeypatch.setattr(device, "is_flash_attn_2_available", lambda: True)
+    refuse_attention(flash, "cuda", torch.bfloat16)
+    for kind, dtype in (("cuda", torch.float32), ("cpu", torch.bfloat16)):
         with pytest.raises(ModelError, match="bfloat16 on a CUDA GPU"):
-            models.refuse_attention(flash, device, dtype)
+            refuse_attention(flash, kind, dtype)

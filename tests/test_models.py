@@ -13,7 +13,8 @@ from chain import PATIENCE, save_tiny_model
 
 from grads.data.chat import PLAIN_TEMPLATE, encode
 from grads.data.turns import Turn
-from grads.engine import adapters, models
+from grads.engine import adapters, device, models
+from grads.engine.device import pick_device, pick_dtype
 from grads.errors import ModelError
 
 
@@ -104,14 +105,56 @@ def test_remote_code_is_never_run(folder, tmp_path):
     assert not mark.exists()
 
 
-def test_absent_device_and_dtype_choice(monkeypatch):
+def test_absent_device(monkeypatch):
     """Also on a machine that has such a device."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ModelError, match="device 'cuda' is not on this machine"):
-        models.pick_device("cuda")
-    assert models.pick_dtype("auto", "cpu") == torch.float32
-    assert models.pick_device("cpu") == "cpu"
-    assert models.pick_dtype("bfloat16", "cpu") == torch.bfloat16
+        pick_device("cuda")
+    assert pick_device("cpu") == "cpu"
+
+
+def test_the_number_format_is_what_pays_on_this_processor(monkeypatch):
+    """By how much faster products of the model's own width are; a format that is named is taken."""
+    asked = []
+
+    def gain(width):
+        asked.append(width)
+        return {576: 4.3, 896: 1.6}.get(width, 0.1)
+
+    monkeypatch.setattr(device, "bfloat16_gain", gain)
+    monkeypatch.setattr(models, "width", {"wide": 576, "slow": 896, "other": 1024}.__getitem__)
+    found = [pick_dtype("auto", "cpu", model) for model in ("wide", "slow", "other")]
+    assert found == [torch.bfloat16, torch.float32, torch.float32]
+    assert asked == [576, 896, 1024]
+    assert pick_dtype("float32", "cpu", "wide") == torch.float32
+    assert pick_dtype("bfloat16", "cpu", "other") == torch.bfloat16
+    assert len(asked) == 3
+
+
+def test_products_are_timed_in_both_formats_and_not_at_all_for_narrow_models(monkeypatch):
+    timed = []
+
+    def seconds(rows, weight):
+        timed.append((rows.dtype, tuple(weight.shape)))
+        return 1.0 if rows.dtype == torch.float32 else 0.25
+
+    monkeypatch.setattr(device, "_seconds", seconds)
+    device.bfloat16_gain.cache_clear()
+    try:
+        assert device.bfloat16_gain(600) == device.bfloat16_gain(600) == 4
+        assert timed == [(torch.float32, (600, 600)), (torch.bfloat16, (600, 600))]
+        assert device.bfloat16_gain(64) == 1
+    finally:
+        device.bfloat16_gain.cache_clear()
+    assert len(timed) == 2
+
+
+def test_the_width_of_a_model_is_read_without_its_weights(tmp_path):
+    save_tiny_model(tmp_path / "m")
+    for file in (tmp_path / "m").glob("*.safetensors"):
+        file.unlink()
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert models.width(str(tmp_path / "m")) == config["hidden_size"]
 
 
 def test_help_is_fast_and_loads_no_model_library():

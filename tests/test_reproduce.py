@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from chain import command, config_for, save_tiny_model, wait_for, write_data
 from run_dirs import demo_run
 
 from grads import api
 from grads.api.reproduce import _largest
+from grads.engine import device
 from grads.errors import RunError
 from grads.selection.options import SelectionConfig
+from grads.stages import loading
 from grads.store.files import write_table
 from grads.store.runs import Run
 
@@ -51,6 +54,20 @@ def test_a_run_gives_identical_scores_twice(finished):
     assert told.differences["loss"] == pytest.approx(0.5, rel=0.2)
     write_table(again.scores_file, table.slice(1))
     assert api.compared(finished.path).only_first == table["sample_id"].to_pylist()[:1]
+
+
+@pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
+def test_the_number_format_of_the_beginning_is_kept(tmp_path, monkeypatch, chosen):
+    """On a resume, and in a repetition, also where `auto` would be another one by now."""
+    run = demo_run(tmp_path)
+    assert run.config().dtype == "auto"
+    other = torch.bfloat16 if chosen == "float32" else torch.float32
+    monkeypatch.setattr(device, "_bfloat16_pays", lambda *_: other == torch.bfloat16)
+    run.update_manifest(dtype="")
+    assert loading.number_format(run, "cpu") == other
+    run.update_manifest(dtype=chosen)
+    assert loading.number_format(run, "cpu") == getattr(torch, chosen)
+    assert api.repetition(run.path).config().dtype == chosen
 
 
 def test_a_selection_is_chosen_again(tmp_path):

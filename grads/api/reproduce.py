@@ -56,7 +56,10 @@ def repetition(manifest: Path) -> Run | None:
     if manifest.parent.name == "selections":
         return None
     run = _run_at(manifest.parent if manifest.is_file() else manifest)
-    return create_run(run.config(), str(run.path.with_name(f"{run.id}-again")))
+    config = run.config()
+    if recorded := run.read_manifest().dtype:  # what `auto` was then, and may not be here
+        config = config.model_copy(update={"dtype": recorded})
+    return create_run(config, str(run.path.with_name(f"{run.id}-again")))
 
 
 def compared(manifest: Path) -> Agreement:

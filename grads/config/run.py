@@ -65,7 +65,8 @@ class RunConfig(ProbeConfig):
     optimizer steps with more tokens accumulate gradients over several passes. auto begins with
     2048 and, on a GPU, grows until memory says no. A pass that runs out of memory is halved."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the model; auto is bfloat16 where the GPU computes it, else float32."""
+    """Number format of the model; auto is bfloat16 where the GPU computes it, or where this CPU
+    multiplies at least twice as fast in it as in float32 (measured at the start), else float32."""
     quantize: Literal["none", "4bit", "8bit"] = "none"
     """Keep the layers between embedding and head in 4 or 8 bits (bitsandbytes), for models that do
     not fit; with LoRA or without a warm-up."""

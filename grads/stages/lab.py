@@ -15,6 +15,7 @@ from grads.config.evaluation import Recipe
 from grads.data.tokens import TokenPool
 from grads.engine import models, training
 from grads.engine.anatomy import refuse_unknown_tokens
+from grads.engine.device import pick_device, pick_dtype
 from grads.errors import EvaluationError, WarmupError
 from grads.evaluation import arms
 from grads.evaluation.answers import closeness, positions, write_answer, write_answers
@@ -50,8 +51,8 @@ class Lab:
         self.run = job.folder.run
         self.settings = recipe.for_training(self.run.config(), 0)
         self.model_digest = loading.refuse_other_model(self.run)
-        self.device = models.pick_device(self.settings.device)
-        self.dtype = models.pick_dtype(self.settings.dtype, self.device)
+        self.device = pick_device(self.settings.device)
+        self.dtype = pick_dtype(self.settings.dtype, self.device, self.settings.model)
         self.pool = loading.load_pool(self.run)
         self.tokenizer = models.load_tokenizer(self.settings.model)
         self.general_rows: TokenPool | None = None  # that some trials mix in

@@ -10,6 +10,7 @@ import torch
 
 from grads.data.tokens import TokenPool
 from grads.engine import adapters, models
+from grads.engine.device import pick_device, pick_dtype
 from grads.errors import ModelError, ScoringError
 from grads.store.files import scratch
 from grads.store.runs import Run
@@ -92,5 +93,11 @@ def scoring_model_again(run: Run) -> Any:
             f"run {run.id} has no warmed-up model any more, so nothing more can be measured with"
             " it: score the data again"
         )
-    device = models.pick_device(run.config().device)
-    return load_scoring_model(run, models.pick_dtype(run.config().dtype, device), device)
+    device = pick_device(run.config().device)
+    return load_scoring_model(run, number_format(run, device), device)
+
+
+def number_format(run: Run, device: str) -> torch.dtype:
+    """What the run is computed in: chosen when it began, and kept wherever it goes on."""
+    config = run.config()
+    return pick_dtype(run.read_manifest().dtype or config.dtype, device, config.model)

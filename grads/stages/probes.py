@@ -11,6 +11,7 @@ from grads.config.probe import ProbeConfig, Role, rows_of
 from grads.data.beside import read_beside
 from grads.data.tokens import TokenPool
 from grads.engine import models
+from grads.engine.device import pick_device
 from grads.engine.gradients import GradientScorer
 from grads.engine.self_check import self_check
 from grads.errors import DataError
@@ -110,7 +111,7 @@ def add(job: Job[ProbeRequest]) -> None:
         pipeline.record(run, pipeline.STAGES["probe sets"])
         pipeline.grown(run, ("probe_sets",))
     scorer = GradientScorer(loading.scoring_model_again(run))
-    pool, device = loading.load_pool(run), models.pick_device(run.config().device)
+    pool, device = loading.load_pool(run), pick_device(run.config().device)
     if new:
         _hold_against(job, scorer, pool, device, names=list(new))
     if "question_gain" in config.extras:

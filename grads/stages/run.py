@@ -13,9 +13,10 @@ import torch
 
 from grads.config.run import RunConfig
 from grads.data.tokens import TokenPool
-from grads.engine import models, team, training
+from grads.engine import team, training
 from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.collecting import Collector
+from grads.engine.device import pick_device, refuse_attention
 from grads.engine.during import TrainingTap
 from grads.engine.gradients import GradientScorer
 from grads.errors import GradsError, Stopped, WarmupError
@@ -39,7 +40,7 @@ LIBRARIES = ("torch", "transformers", "peft", "numpy", "scikit-learn", "pyarrow"
 def run_all(job: Job[Run]) -> None:
     """Every stage in order, each skipped while what it has made holds."""
     run, config = job.folder, job.folder.config()
-    device = models.pick_device(config.device)
+    device = pick_device(config.device)
     team.join(device)
     try:
         _stages(job, device)
@@ -77,8 +78,8 @@ def _help_extras(job: together.Helper) -> None:
 
 def _loaded(job: Job[Run]) -> tuple[TokenPool, torch.dtype, str]:
     config = job.folder.config()
-    device = models.pick_device(config.device)
-    return loading.load_pool(job.folder), models.pick_dtype(config.dtype, device), device
+    device = pick_device(config.device)
+    return loading.load_pool(job.folder), loading.number_format(job.folder, device), device
 
 
 def _scorer(job: Job[Run], dtype: torch.dtype, device: str) -> GradientScorer:
@@ -87,8 +88,8 @@ def _scorer(job: Job[Run], dtype: torch.dtype, device: str) -> GradientScorer:
 
 def _stages(job: Job[Run], device: str) -> None:
     run, config = job.folder, job.folder.config()
-    dtype = models.pick_dtype(config.dtype, device)
-    models.refuse_attention(config.attention, device, dtype)
+    dtype = loading.number_format(run, device)
+    refuse_attention(config.attention, device, dtype)
     run.update_manifest(
         run=run.id,
         versions={name: version(name) for name in LIBRARIES}

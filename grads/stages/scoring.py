@@ -12,9 +12,10 @@ import torch
 
 from grads.config.run import RunConfig
 from grads.data.tokens import TokenPool
-from grads.engine import models, team
+from grads.engine import team
 from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.collecting import Collector
+from grads.engine.device import pick_device
 from grads.engine.directions import Direction
 from grads.engine.during import TrainingTap
 from grads.engine.gradients import GradientScorer
@@ -101,7 +102,7 @@ def directions(
             scorer,
             _rows_of_set(run, scorer, name),
             batch_tokens=config.pass_tokens,
-            device=models.pick_device(config.device),
+            device=pick_device(config.device),
             sketch=run.read_manifest().probes[name].sketch,
             seed=config.seed,
             should_stop=job.should_stop,
@@ -130,7 +131,7 @@ def hold_against(
     direct_pool(
         parts,
         scorer,
-        device=models.pick_device(run.config().device),
+        device=pick_device(run.config().device),
         directions=directions(job, run, scorer, names),
         report=reporter(job),
         should_stop=job.should_stop,
@@ -153,7 +154,7 @@ def parts_of(
     """The parts of a pass over the pool, told apart by all that decides what they hold."""
     made, config = run.read_manifest(), run.config()
     needed = {name: made.files.get(name) for name in pipeline.STAGES["score"].needs}
-    device = models.pick_device(config.device)
+    device = pick_device(config.device)
     needed |= {"model": made.model_digest, "dtype": str(scorer.model.dtype)}
     needed.pop("probe_sets")  # the sets that count are named one by one
     against = [(name, made.probes[name].digest, made.probes[name].sketch) for name in sorted(sets)]
@@ -271,7 +272,7 @@ def losses_for_extras(
             score_losses(
                 made[-1],
                 scorer,
-                device=models.pick_device(run.config().device),
+                device=pick_device(run.config().device),
                 report=reporter(job),
                 should_stop=job.should_stop,
             )
@@ -297,7 +298,7 @@ def add_token_signals(job: Job[TokenRequest]) -> None:
     run = job.folder.run
     wanted = job.folder.config_values()["sample_ids"]
     job.stage("token signals", "samples")
-    pool, device = loading.load_pool(run), models.pick_device(run.config().device)
+    pool, device = loading.load_pool(run), pick_device(run.config().device)
     scorer = GradientScorer(loading.scoring_model_again(run))
     position = {int(sample): i for i, sample in enumerate(pool.sample_ids)}
     tables = [run.read_table(run.token_signal_file)] if run.token_signal_file.exists() else []

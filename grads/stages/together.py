@@ -9,7 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from grads.engine import models, team
+from grads.engine import team
+from grads.engine.device import pick_device
 from grads.errors import GradsError, Stopped, of_the_machine
 from grads.jobs.job import Job
 from grads.store.machine import rank
@@ -69,7 +70,7 @@ def help_with(folder: Run, tasks: dict[str, Callable[[Helper], None]]) -> int:
     """Do what the leader calls for until it ends; the exit code of this process."""
     run = _Watched(folder.path)
     try:
-        team.join(models.pick_device(run.config().device))
+        team.join(pick_device(run.config().device))
         job = Helper(run)
         while (stage := team.current().agreed("")) != END:
             with suppress(GradsError, Stopped):  # the leader has it too, and ends the run
