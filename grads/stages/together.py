@@ -7,7 +7,7 @@ the stage's name; they load what they need from the run's files, and wait for th
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from grads.engine import models, team
 from grads.errors import GradsError, Stopped, of_the_machine
@@ -16,8 +16,6 @@ from grads.store.machine import rank
 from grads.store.runs import Run
 
 END = "end"
-
-Result = TypeVar("Result")
 
 
 class _Watched(Run):
@@ -40,24 +38,6 @@ class Helper(Job[Run]):
 def call(stage: str) -> None:
     """Tell the others what is done together now."""
     team.current().agreed(stage)
-
-
-def settled(work: Callable[[], Result]) -> Result:
-    """What `work` gives in this process, once all have done theirs.
-
-    An error of one is raised in all.
-    """
-    mine = team.current()
-    try:
-        result = work()
-    except (GradsError, Stopped) as error:
-        mine.gathered(error)
-        raise
-    nothing: Exception | None = None
-    for other in mine.gathered(nothing):
-        if other is not None:
-            raise other
-    return result
 
 
 def end() -> None:
