@@ -12,9 +12,9 @@ from test_warmup import config
 from torch.distributed.tensor import DTensor
 
 from grads.engine import team, training
+from grads.engine.full_checkpoints import whole_weights
 from grads.engine.gradients import GradientScorer
 from grads.engine.sharding import spread
-from grads.engine.spread_checkpoints import whole_weights
 from grads.errors import ScoringError, Stopped
 
 ARCHITECTURES = ("gpt2", "opt-projected", "gemma3-scaled-embedding", "mixtral-moe", "gpt-neox")
@@ -62,11 +62,16 @@ def held():
 
 def a_training_ends_as_one_of_whole_layers(mine, folder):
     """Some processes have fewer passes in a step than others."""
-    settings = ({"warmup": "lora"}, {"warmup": "full"}, {"gradient_checkpointing": True})
-    for number, values in enumerate(settings):
+    settings = (
+        ("llama-tied", {"warmup": "lora"}),
+        ("llama-tied", {"warmup": "lora", "gradient_checkpointing": True}),
+        ("llama-untied", {"warmup": "full"}),
+        ("mixtral-moe", {"warmup": "full"}),
+    )
+    for number, (name, values) in enumerate(settings):
         trained = []
         for place, layers in (("whole", "none"), ("spread", "layers")):
-            model = tiny.make_model("llama-tied")
+            model = tiny.make_model(name)
             model = spread(model, "cpu") if layers == "layers" else model
             settings_ = config(lr=1e-2, batch_tokens=30, shard=layers, **values)
             trained.append(
@@ -80,13 +85,13 @@ def a_training_ends_as_one_of_whole_layers(mine, folder):
                 )
             )
         whole, ours = trained
-        if values.get("warmup") != "full":
+        if values["warmup"] == "lora":
             whole, ours = whole.get_base_model(), ours.get_base_model()
         assert_scored_alike(ours, whole)
         found, known = whole_weights(ours), whole.state_dict()
         assert found.keys() == (known.keys() if mine.leads else set())
-        for name, weight in found.items():
-            torch.testing.assert_close(weight, known[name], rtol=1e-4, atol=1e-5, msg=name)
+        for key, weight in found.items():
+            torch.testing.assert_close(weight, known[key], rtol=1e-4, atol=1e-5, msg=key)
 
 
 def all_go_in_step_until_the_last_is_done(mine, folder):

@@ -15,8 +15,9 @@ from test_processes import TORCHRUN, assert_same, finished, launch, launched, ma
 from grads import api
 from grads.config.run import RunConfig
 from grads.engine import sharding
-from grads.errors import ConfigError, ModelError
+from grads.errors import ConfigError, GradsError, ModelError
 from grads.jobs import processes as jobs
+from grads.stages import together
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,21 @@ def test_what_does_not_go_with_spread_layers_is_refused(place, other):
     with pytest.raises(ConfigError, match=f"shard is 'layers' but {name} is"):
         config_for(place, shard="layers", **other)
     assert RunConfig.model_fields["shard"].default == "none"
+
+
+def test_what_a_process_alone_finds_wrong_is_its_end(place):
+    """Else it would wait for the next call, and the others for it, for ever."""
+    run, calls = made(place, "helped"), []
+
+    def fails(job):
+        calls.append(job)
+        if len(calls) > 1:
+            raise RuntimeError("called again")
+        raise GradsError("this process alone cannot read its tokens")
+
+    assert together.help_with(run, {"": fails}) == 1  # a team of one calls itself, with no name
+    said = run.helper_error_file(0).read_text()
+    assert said == "this process alone cannot read its tokens"
 
 
 def test_a_model_that_names_no_layers_is_refused():

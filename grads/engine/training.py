@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -28,10 +29,10 @@ from grads.engine import team
 from grads.engine.adapters import add_lora
 from grads.engine.checkpoints import keep_newest, mark_whole, newest_sound
 from grads.engine.collecting import Collector
+from grads.engine.full_checkpoints import SpreadTrainer, restore
 from grads.engine.loss import response_losses
 from grads.engine.room import Room
 from grads.engine.sharding import is_spread
-from grads.engine.spread_checkpoints import SpreadTrainer
 from grads.errors import Stopped, WarmupError
 
 CHECKPOINT_EVERY_S = 120.0
@@ -91,6 +92,12 @@ class _SftTrainer(Trainer):
             batches.num_processes, batches.process_index = 1, 0
             batches.even_batches = False  # the last one is not filled up with samples seen before
         return loader
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            restore(self.model, resume_from_checkpoint)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         model.train()

@@ -17,8 +17,8 @@ from grads.engine import models, team, training
 from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.collecting import Collector
 from grads.engine.during import TrainingTap
+from grads.engine.full_checkpoints import whole_weights
 from grads.engine.gradients import GradientScorer
-from grads.engine.spread_checkpoints import whole_weights
 from grads.errors import GradsError, Stopped, WarmupError
 from grads.jobs.job import Job
 from grads.jobs.turns import turn
@@ -75,29 +75,33 @@ def help_with(run: Run) -> int:
 
 
 class _Helping:
-    """What such a process does; the model that scores is kept from call to call."""
+    """What such a process does; the model that scores, and the tokens, are kept for all calls."""
 
     scorer: GradientScorer
+    pool: TokenPool
+    device: str
 
     def train(self, job: together.Helper) -> None:
-        team.settled(lambda: _train(job, *_loaded(job)))
+        loaded = _loaded(job)
+        together.helped(lambda: _train(job, *loaded))
 
     def load(self, job: together.Helper) -> None:
-        _, dtype, device = _loaded(job)
-        self.scorer = team.settled(lambda: scorer_of(job.folder, dtype, device))
+        self.pool, dtype, self.device = _loaded(job)
+        together.helped(lambda: self._load_model(job.folder, dtype))
+
+    def _load_model(self, run: Run, dtype: torch.dtype) -> None:
+        self.scorer = scorer_of(run, dtype, self.device)
 
     def check(self, job: together.Helper) -> None:
-        pool, _, device = _loaded(job)
-        team.settled(lambda: check_gradients(job, self.scorer, pool, device))
+        together.helped(lambda: check_gradients(job, self.scorer, self.pool, self.device))
 
     def score(self, job: together.Helper) -> None:
-        pool, _, device = _loaded(job)
-        team.settled(lambda: score_parts(job, self.scorer, pool, device))
+        together.helped(lambda: score_parts(job, self.scorer, self.pool, self.device))
 
     def extras(self, job: together.Helper) -> None:
         run, mine = job.folder, team.current()
         folder = run.parts / "extras"
-        team.settled(lambda: losses_for_extras(job, run, self.scorer, folder, mine=mine))
+        together.helped(lambda: losses_for_extras(job, run, self.scorer, folder, mine=mine))
 
 
 def _loaded(job: Job[Run]) -> tuple[TokenPool, torch.dtype, str]:

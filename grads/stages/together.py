@@ -40,6 +40,15 @@ def call(stage: str) -> None:
     team.current().agreed(stage)
 
 
+def helped(work: Callable[[], object]) -> None:
+    """Do with the others what they were called to; an error of one is the leader's, to end the run.
+
+    What goes wrong outside of this goes wrong in one process alone, which ends, and all with it.
+    """
+    with suppress(GradsError, Stopped):
+        team.settled(work)
+
+
 def end() -> None:
     """Let the others go."""
     call(END)
@@ -52,8 +61,7 @@ def help_with(folder: Run, tasks: dict[str, Callable[[Helper], None]]) -> int:
         team.join(models.pick_device(run.config().device))
         job = Helper(run)
         while (stage := team.current().agreed("")) != END:
-            with suppress(GradsError, Stopped):  # the leader has it too, and ends the run
-                tasks[stage](job)
+            tasks[stage](job)
     except Exception as error:
         said = str(error) if isinstance(error, GradsError) else of_the_machine(error)
         reason = said or f"{type(error).__name__}: {error}"

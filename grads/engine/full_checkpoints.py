@@ -1,7 +1,8 @@
-"""Checkpoints of a full-parameter training of spread layers: the same for any number of processes.
+"""Checkpoints of a full-parameter training; of spread layers the same for any number of processes.
 
-Weights and the optimizer's moments are gathered as they are written, and shared out as they are
-read. The moments stand by the weights' names: the optimizer's own numbers depend on what is spread.
+There weights and the optimizer's moments are gathered as they are written, and shared out as they
+are read. The moments stand by the weights' names: the optimizer's own numbers depend on what is
+spread.
 """
 
 from pathlib import Path
@@ -30,6 +31,18 @@ def whole_weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: found[id(weight)] for name, weight in state.items()} if leads else {}
 
 
+@torch.no_grad()
+def restore(model: Any, checkpoint: str) -> None:
+    """Give a model, whole or spread, the weights of a checkpoint that holds all of them.
+
+    They are loaded as anywhere: the files of some models, as of those with experts, name and cut
+    the weights otherwise than the model does.
+    """
+    saved = team.settled(lambda: models.load_model(checkpoint, "cpu", model.dtype))
+    for mine, theirs in zip(model.parameters(), saved.parameters(), strict=True):
+        mine.copy_(share_of(theirs, mine))
+
+
 class SpreadTrainer(Trainer):
     """A Trainer that writes and reads such checkpoints; all processes do both together."""
 
@@ -51,14 +64,6 @@ class SpreadTrainer(Trainer):
         if self.args.should_save:
             torch.save(moments, Path(output_dir) / MOMENTS)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULE)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        saved = team.settled(
-            lambda: models.load_model(resume_from_checkpoint, "cpu", torch.float32)
-        )
-        with torch.no_grad():
-            for mine, theirs in zip(self.model.parameters(), saved.parameters(), strict=True):
-                mine.copy_(share_of(theirs, mine))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
