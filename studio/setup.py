@@ -42,7 +42,7 @@ CHOICES = {
 }
 ADVANCED = (
     "layout limit subsample subsample_seed heldout split dataset_config revision epochs lr"
-    " warmup_fraction when lora_rank batch_size batch_tokens dtype device processes quantize"
+    " warmup_fraction when lora_rank batch_size batch_tokens dtype device processes shard quantize"
     " attention"
     " gradient_checkpointing clusters seed token_signals warmup_from"
 ).split()

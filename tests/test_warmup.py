@@ -40,9 +40,9 @@ def config(**values):
     return RunConfig.parse(settings | values)
 
 
-def train(pool, folder, stop_at=None, **values):
+def train(pool, folder, stop_at=None, name="llama-tied", **values):
     """The trainable weights after a warm-up, and what its steps reported."""
-    model, steps = tiny.make_model("llama-tied"), []
+    model, steps = tiny.make_model(name), []
     trained = training.train(
         model,
         pool,
@@ -95,12 +95,15 @@ def test_loss_is_the_mean_over_response_tokens(pool, tmp_path):
     assert len(steps) == 1, "one step takes all samples"
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
-def test_a_stopped_warm_up_goes_on_from_its_checkpoint(pool, tmp_path, kind):
-    whole, _ = train(pool, tmp_path / "a", warmup=kind)
+@pytest.mark.parametrize(
+    ("kind", "name"), [("lora", "llama-tied"), ("full", "llama-tied"), ("full", "mixtral-moe")]
+)
+def test_a_stopped_warm_up_goes_on_from_its_checkpoint(pool, tmp_path, kind, name):
+    """Also of a model whose files name and cut its weights otherwise than it does: of experts."""
+    whole, _ = train(pool, tmp_path / "a", warmup=kind, name=name)
     with pytest.raises(Stopped):
-        train(pool, tmp_path / "b", stop_at=4, warmup=kind)
-    resumed, steps = train(pool, tmp_path / "b", warmup=kind)
+        train(pool, tmp_path / "b", stop_at=4, warmup=kind, name=name)
+    resumed, steps = train(pool, tmp_path / "b", warmup=kind, name=name)
     assert [step.step for step in steps] == [5, 6, 7, 8, 9, 10]
     assert_same(whole, resumed)
 

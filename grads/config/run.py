@@ -81,6 +81,9 @@ class RunConfig(ProbeConfig):
     processes: int = Field(1, ge=1)
     """Processes that work at the run together on this machine, one a GPU; on several machines,
     start the command with torchrun or accelerate launch instead."""
+    shard: Literal["none", "layers"] = "none"
+    """What of the model is spread over the processes instead of held whole by each: its layers,
+    for a model that fits no single GPU; embedding and head stay whole."""
     seed: int = Field(0, ge=0)
     """Seed of the held-out split, the warm-up, the features and the clusters."""
     token_signals: bool | None = None
@@ -133,6 +136,17 @@ class RunConfig(ProbeConfig):
                 f"quantize is {self.quantize!r} but warmup is 'full': quantised layers cannot be"
                 " trained themselves, use lora"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_spread(self) -> Self:
+        if self.shard != "none":
+            others = {"quantize": self.quantize != "none", "when": self.when != "after"}
+            for name in (name for name, there in others.items() if there):
+                raise ValueError(
+                    f"shard is {self.shard!r} but {name} is {getattr(self, name)!r}, which works"
+                    " with whole models alone: leave one of them out"
+                )
         return self
 
     @property

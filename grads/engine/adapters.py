@@ -72,7 +72,8 @@ def load_adapter(model: Any, path: Path) -> Any:
         with safe_open(path / "adapter_model.safetensors", "pt") as file:  # PEFT reads pickles too
             names = set(file.keys())
         loaded = PeftModel.from_pretrained(model, str(path)).eval()
-        differ = names ^ set(get_peft_model_state_dict(loaded))
+        weights = get_peft_model_state_dict(loaded)
+        differ = names ^ set(weights)
     except Exception as error:  # as above
         raise cannot_load("adapter", str(path), error) from error
     if differ:  # PEFT would leave what is missing as it begins: without effect
@@ -80,5 +81,5 @@ def load_adapter(model: Any, path: Path) -> Any:
             f"the adapter {path} does not fit its model: {sorted(differ)[0]} and"
             f" {len(differ) - 1} more are on one side alone; train it again"
         )
-    refuse_non_finite(str(path), loaded)
+    refuse_non_finite(str(path), weights.items())
     return loaded.get_base_model()

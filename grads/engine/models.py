@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def load_model(
     except Exception as error:  # as above
         raise cannot_load("model", model, error) from error
     _refuse_incomplete(model, type(loaded).__name__, report)
-    refuse_non_finite(model, loaded)
+    refuse_non_finite(model, loaded.named_parameters())
     _drop_quantised_mark(loaded)
     if quantize == "none":
         loaded.to(device)
@@ -200,9 +201,9 @@ def _refuse_incomplete(model: str, kind: str, report: dict[str, Any]) -> None:
         )
 
 
-def refuse_non_finite(place: str, model: Any) -> None:
+def refuse_non_finite(place: str, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Raise ModelError where a weight holds what is no number: no sample is to blame for it."""
-    for name, weight in model.named_parameters():
+    for name, weight in weights:
         if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
             raise ModelError(
                 f"the weights of '{place}' hold NaN or infinite numbers ({name}): give a sound"

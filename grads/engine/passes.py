@@ -5,7 +5,7 @@ tokens. A part is written whole or not at all; a resume computes only the missin
 depends on the lengths and the budget alone, so an interrupted pass ends as an undisturbed one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from grads.data.tokens import TokenPool, token_batches
 from grads.engine.room import Room
-from grads.engine.team import ALONE, Team
+from grads.engine.team import ALONE, Team, in_step
 from grads.errors import ScoringError, Stopped
 from grads.store.files import open_table, write_table
 
@@ -45,6 +45,7 @@ class Parts:
     made_from: str
     team: Team = ALONE  # who share the work
     room: Room | None = None  # for the passes; that of batch_tokens unless given
+    in_step: bool = False  # whether each pass is one of all processes, as layers are spread
 
     def plan(self) -> list[list[np.ndarray]]:
         """Batches (positions in the pool), gathered into parts of about PART_TOKENS tokens."""
@@ -75,6 +76,19 @@ class Parts:
         `measure` makes a batch's table, with sample_id and loss. A part that is damaged, or was
         made from something else than `made_from`, is missing.
         """
+        passes = self._passes(measure, report)
+        if self.in_step:
+            least = self.plan()[0][0][:1]
+            in_step(passes, idle=lambda: measure(least), should_stop=should_stop)
+            return
+        for _ in passes:
+            if should_stop():
+                raise Stopped
+
+    def _passes(
+        self, measure: Callable[[np.ndarray], pa.Table], report: Callable[[Progress], None]
+    ) -> Iterator[None]:
+        """Write every missing part of this process; yields before each pass."""
         pool, plan, mine = self.pool, self.plan(), self.team
         self.folder.mkdir(exist_ok=True)
         others, room = _Others(self, plan, mine), self.room or Room(self.batch_tokens)
@@ -90,10 +104,11 @@ class Parts:
             tables: list[pa.Table] = []
             rest = np.concatenate(batches)  # sorted by length: cut as planned, or as memory allows
             while len(rest):
-                if should_stop():
-                    raise Stopped
+                yield
                 batch = rest[token_batches(pool.lengths[rest], room.tokens)[0]]
-                table = room.tried(partial(measure, batch), len(batch))
+                # One process alone cannot make a pass of all once more.
+                largest = 1 if self.in_step else len(batch)
+                table = room.tried(partial(measure, batch), largest)
                 if table is None:
                     continue
                 tables.append(table)

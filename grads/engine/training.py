@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -28,9 +29,11 @@ from grads.engine import team
 from grads.engine.adapters import add_lora
 from grads.engine.checkpoints import keep_newest, mark_whole, newest_sound
 from grads.engine.collecting import Collector
+from grads.engine.full_checkpoints import SpreadTrainer, restore
 from grads.engine.loss import response_losses
 from grads.engine.room import Room
-from grads.errors import GradsError, Stopped, WarmupError
+from grads.engine.sharding import is_spread
+from grads.errors import Stopped, WarmupError
 
 CHECKPOINT_EVERY_S = 120.0
 # In bfloat16 on a CPU, plain matrix products attend faster than the fused kernel, whose backward
@@ -76,6 +79,7 @@ class _SftTrainer(Trainer):
         self, pool: TokenPool, room: Room, collector: Collector | None, **kwargs: Any
     ) -> None:
         super().__init__(train_dataset=_Positions(len(pool)), data_collator=_positions, **kwargs)
+        self.in_step = is_spread(kwargs["model"])
         self.pool, self.room, self.collector = pool, room, collector
         self.team = team.current()
         self.last_loss, self.last_tokens = 0.0, 0
@@ -88,6 +92,12 @@ class _SftTrainer(Trainer):
             batches.num_processes, batches.process_index = 1, 0
             batches.even_batches = False  # the last one is not filled up with samples seen before
         return loader
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            restore(self.model, resume_from_checkpoint)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         model.train()
@@ -114,6 +124,7 @@ class _SftTrainer(Trainer):
     def _passes(self, model: Any, positions: np.ndarray, passes: list[np.ndarray]) -> torch.Tensor:
         """Forward and backward of a step; its loss."""
         trained = self.pool.response_tokens(positions)
+        least = self._least_passes(len(passes))
         total = torch.zeros((), device=self.args.device)
         found = []
         for number, part in enumerate(passes, 1):
@@ -122,11 +133,18 @@ class _SftTrainer(Trainer):
                 loss, reading = self._pass(model, part, trained)
             total += loss
             found.append(reading)
-        if not passes:  # the others wait for this process's gradients
+        for _ in range(len(passes), least):  # the others wait for this process
             self._losses(model, self._batch(positions[:1]), weight=0.0)
         if self.collector is not None:
             self.collector.keep([table for table in found if table is not None])
         return self.team.total(total)
+
+    def _least_passes(self, mine: int) -> int:
+        """How many passes a step takes in which this process has `mine` of its own.
+
+        One where gradients are summed over the team; of spread layers every pass is one of all.
+        """
+        return max(self.team.gathered(mine)) if self.in_step else 1
 
     def _share(self, positions: np.ndarray) -> list[np.ndarray]:
         """The passes of this process in a step on the samples at these positions."""
@@ -162,6 +180,10 @@ class _SftTrainer(Trainer):
         return losses.detach()
 
 
+class _SpreadSftTrainer(SpreadTrainer, _SftTrainer):
+    """One of all weights, which may be spread: so are its checkpoints."""
+
+
 def _positions(items: list[dict[str, int]]) -> dict[str, torch.Tensor]:
     return {"positions": torch.tensor([item["position"] for item in items])}
 
@@ -183,20 +205,11 @@ class _Watch(TrainerCallback):
             Step(state.global_step, state.max_steps, trainer.last_loss, lr, trainer.last_tokens)
         )
         due = time.monotonic() - self.saved > CHECKPOINT_EVERY_S
-        stop, save = trainer.team.agreed((self._asked_to_stop(), due))
-        if isinstance(stop, GradsError):
-            raise stop
+        stop, save = trainer.team.asked(self.should_stop), trainer.team.agreed(due)
         control.should_training_stop |= stop
         control.should_save |= stop or save
         if control.should_save and trainer.team.leads:
             keep_newest(Path(args.output_dir))
-
-    def _asked_to_stop(self) -> bool | GradsError:
-        """Or why nobody can tell: all of a team are to hear that, not its first process alone."""
-        try:
-            return self.should_stop()
-        except GradsError as error:
-            return error
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.trainer is not None
@@ -238,7 +251,7 @@ def train(
     pass.
     """
     mine = team.current()
-    if mine.agreed(should_stop()):  # asked to while the model was loaded
+    if mine.asked(should_stop):  # asked to while the model was loaded
         raise Stopped
     if config.quantize != "none" and config.warmup == "full":
         raise WarmupError("quantised layers cannot be trained themselves: train with lora")
@@ -267,7 +280,9 @@ def train(
         dataloader_pin_memory=False,
     )
     watch = _Watch(report, should_stop)
-    trainer = _SftTrainer(
+    by_name = config.shard == "layers" and config.warmup == "full"
+    kind = _SpreadSftTrainer if by_name else _SftTrainer
+    trainer = kind(
         pool, Room.of(config, device), collector, model=model, args=arguments, callbacks=[watch]
     )
     watch.trainer = trainer

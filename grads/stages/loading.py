@@ -1,6 +1,7 @@
 """What the stages of a run, and those of an evaluation, load: its model, its tokens."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 import torch
 
 from grads.data.tokens import TokenPool
-from grads.engine import adapters, models
+from grads.engine import adapters, models, sharding, team
 from grads.engine.device import pick_device, pick_dtype
 from grads.errors import ModelError, ScoringError
 from grads.store.files import scratch
@@ -35,8 +36,24 @@ def refuse_other_model(run: Run) -> str:
     return found
 
 
+def in_step(run: Run) -> bool:
+    """Whether the model's layers are spread: then each pass is one of all processes."""
+    return run.config().shard == "layers" and team.current().size > 1
+
+
+def _placed(run: Run, load: Callable[[str], Any], device: str) -> Any:
+    """The model that `load` puts on a device, or its layers on those of all processes."""
+    if not in_step(run):
+        return load(device)
+    return sharding.spread(team.settled(lambda: load("cpu")), device)
+
+
 def load_base_model(run: Run, dtype: torch.dtype, device: str) -> Any:
     """The model before any training; raises ModelError where two loads of it differ."""
+    return _placed(run, lambda place: _load_base_model(run, dtype, place), device)
+
+
+def _load_base_model(run: Run, dtype: torch.dtype, device: str) -> Any:
     started = time.monotonic()
     config = run.config()
     model = models.load_model(
@@ -81,9 +98,16 @@ def load_pool(run: Run) -> TokenPool:
 def load_scoring_model(run: Run, dtype: torch.dtype, device: str) -> Any:
     """The base model with the run's warm-up in place."""
     if run.weights.exists():
-        return models.load_model(str(run.weights), device, dtype, attention=run.config().attention)
+        weights, attention = str(run.weights), run.config().attention
+        return _placed(
+            run,
+            lambda place: models.load_model(weights, place, dtype, attention=attention),
+            device,
+        )
     model = load_base_model(run, dtype, device)
-    return adapters.load_adapter(model, run.adapter) if run.adapter.exists() else model
+    if not run.adapter.exists():
+        return model
+    return team.settled(lambda: adapters.load_adapter(model, run.adapter))
 
 
 def scoring_model_again(run: Run) -> Any:

@@ -18,13 +18,21 @@ from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.collecting import Collector
 from grads.engine.device import pick_device, refuse_attention
 from grads.engine.during import TrainingTap
+from grads.engine.full_checkpoints import whole_weights
 from grads.engine.gradients import GradientScorer
 from grads.errors import GradsError, Stopped, WarmupError
 from grads.jobs.job import Job
 from grads.jobs.turns import turn
 from grads.selection import duplicates, text_map, topics
 from grads.stages import cost, loading, preparing, probes, together
-from grads.stages.scoring import collector_of, losses_for_extras, measure, score_parts
+from grads.stages.scoring import (
+    check_gradients,
+    collector_of,
+    losses_for_extras,
+    measure,
+    score_parts,
+    scorer_of,
+)
 from grads.stages.steps import making
 from grads.store import manifest
 from grads.store.columns import MAP
@@ -54,36 +62,53 @@ def run_all(job: Job[Run]) -> None:
 
 def help_with(run: Run) -> int:
     """What a process does that does not lead; its exit code."""
+    helping = _Helping()
     return together.help_with(
-        run, {"warm-up": _help_train, "score": _help_score, "extras": _help_extras}
+        run,
+        {
+            "warm-up": helping.train,
+            "model": helping.load,
+            "self-check": helping.check,
+            "score": helping.score,
+            "extras": helping.extras,
+        },
     )
 
 
-def _help_train(job: together.Helper) -> None:
-    together.settled(lambda: _train(job, *_loaded(job)))
+class _Helping:
+    """What such a process does; the model that scores, and the tokens, are kept for all calls."""
 
+    scorer: GradientScorer
+    pool: TokenPool
+    device: str
 
-def _help_score(job: together.Helper) -> None:
-    pool, dtype, device = _loaded(job)
-    together.settled(lambda: score_parts(job, _scorer(job, dtype, device), pool, device))
+    def train(self, job: together.Helper) -> None:
+        loaded = _loaded(job)
+        together.helped(lambda: _train(job, *loaded))
 
+    def load(self, job: together.Helper) -> None:
+        self.pool, dtype, self.device = _loaded(job)
+        together.helped(lambda: self._load_model(job.folder, dtype))
 
-def _help_extras(job: together.Helper) -> None:
-    run, (_, dtype, device) = job.folder, _loaded(job)
-    folder, mine = run.parts / "extras", team.current()
-    together.settled(
-        lambda: losses_for_extras(job, run, _scorer(job, dtype, device), folder, mine=mine)
-    )
+    def _load_model(self, run: Run, dtype: torch.dtype) -> None:
+        self.scorer = scorer_of(run, dtype, self.device)
+
+    def check(self, job: together.Helper) -> None:
+        together.helped(lambda: check_gradients(job, self.scorer, self.pool, self.device))
+
+    def score(self, job: together.Helper) -> None:
+        together.helped(lambda: score_parts(job, self.scorer, self.pool, self.device))
+
+    def extras(self, job: together.Helper) -> None:
+        run, mine = job.folder, team.current()
+        folder = run.parts / "extras"
+        together.helped(lambda: losses_for_extras(job, run, self.scorer, folder, mine=mine))
 
 
 def _loaded(job: Job[Run]) -> tuple[TokenPool, torch.dtype, str]:
     config = job.folder.config()
     device = pick_device(config.device)
     return loading.load_pool(job.folder), loading.number_format(job.folder, device), device
-
-
-def _scorer(job: Job[Run], dtype: torch.dtype, device: str) -> GradientScorer:
-    return GradientScorer(loading.load_scoring_model(job.folder, dtype, device))
 
 
 def _stages(job: Job[Run], device: str) -> None:
@@ -135,7 +160,7 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
         _take_over(run, Run.open(config.warmup_from))
         return
     together.call("warm-up")
-    trained, collector = together.settled(lambda: _train(job, pool, dtype, device))
+    trained, weights, collector = team.settled(lambda: _train(job, pool, dtype, device))
     if collector is not None:
         write_table(run.during_file, collector.merged())
     samples = len(training.sample_fraction(len(pool), config.warmup_fraction, config.seed))
@@ -145,13 +170,16 @@ def _warm_up(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) ->
             trained.save_pretrained(draft, save_embedding_layers=False)
     else:
         with replacing(run.weights) as draft:
-            trained.save_pretrained(draft)
+            trained.save_pretrained(draft, state_dict=weights)
 
 
 def _train(
     job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str
-) -> tuple[Any, Collector | None]:
-    """The warmed-up model, and what its passes have shown where the run wants to know."""
+) -> tuple[Any, dict[str, torch.Tensor] | None, Collector | None]:
+    """The warmed-up model, its weights, and what its passes have shown where the run wants to know.
+
+    The weights are given where they are spread, and all were trained.
+    """
     run, config = job.folder, job.folder.config()
     chosen = training.sample_fraction(len(pool), config.warmup_fraction, config.seed)
     training_dtype = torch.float32 if config.warmup == "full" else dtype
@@ -179,7 +207,8 @@ def _train(
         should_stop=job.should_stop,
         collector=collector,
     )
-    return trained, collector
+    gathered = whole_weights(trained) if loading.in_step(run) and config.warmup == "full" else None
+    return trained, gathered, collector
 
 
 def _take_over(run: Run, other: Run) -> None:

@@ -42,6 +42,7 @@ from grads.store import pipeline
 from grads.store.columns import MEASURED, SCORES
 from grads.store.files import SINGLE_SAMPLES, digest_of, matrix, write_table
 from grads.store.folders import TokenRequest
+from grads.store.manifest import SelfCheck
 from grads.store.runs import Run
 
 TOKEN_SIGNALS_UP_TO = 5_000  # samples, unless the config says otherwise
@@ -57,13 +58,13 @@ def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> 
     ]
     if not missing:
         return
-    scorer = GradientScorer(loading.load_scoring_model(run, dtype, device))
+    together.call("model")
+    scorer = team.settled(lambda: scorer_of(run, dtype, device))
     refuse_unknown_tokens(scorer.model, pool.input_ids)
     if "score" in missing:
         with staged(job, "self-check"):
-            directed = bool(run.read_manifest().probes)
-            checked = TrainingTap(scorer.model) if run.config().when == "during" else scorer
-            found = self_check(checked, pool, device, directed, should_stop=job.should_stop)
+            together.call("self-check")
+            found = team.settled(lambda: check_gradients(job, scorer, pool, device))
             run.update_manifest(self_check=found)
         with staged(job, "score"):
             _score(job, scorer, pool, device)
@@ -72,10 +73,30 @@ def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> 
         if work_left:
             together.call("extras")
             folder = run.parts / "extras"
-            made = together.settled(
+            made = team.settled(
                 lambda: losses_for_extras(job, run, scorer, folder, mine=team.current())
             )
             _write_extras(run, made)
+
+
+def scorer_of(run: Run, dtype: torch.dtype, device: str) -> GradientScorer:
+    """What scores with the warmed-up model."""
+    return GradientScorer(loading.load_scoring_model(run, dtype, device))
+
+
+def check_gradients(
+    job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str
+) -> SelfCheck:
+    """The run's test of its own gradients, which every process of a team makes on its device."""
+    run = job.folder
+    checked = TrainingTap(scorer.model) if run.config().when == "during" else scorer
+    return self_check(
+        checked,
+        pool,
+        device,
+        bool(run.read_manifest().probes),
+        should_stop=lambda: team.current().asked(job.should_stop),
+    )
 
 
 def reporter(job: Job[Any]) -> Callable[[Progress], None]:
@@ -93,9 +114,14 @@ def reporter(job: Job[Any]) -> Callable[[Progress], None]:
 
 
 def directions(
-    job: Job[Any], run: Run, scorer: GradientScorer, names: Sequence[str]
+    job: Job[Any],
+    run: Run,
+    scorer: GradientScorer,
+    names: Sequence[str],
+    *,
+    mine: Team = ALONE,
 ) -> dict[str, Direction]:
-    """The mean gradient of each of these sets, by its stored rows."""
+    """The mean gradient of each of these sets, by its stored rows; of a team each makes it."""
     found, config = {}, run.config()
     for name in names:
         found[name] = mean_gradient(
@@ -105,7 +131,7 @@ def directions(
             device=pick_device(config.device),
             sketch=run.read_manifest().probes[name].sketch,
             seed=config.seed,
-            should_stop=job.should_stop,
+            should_stop=lambda: mine.asked(job.should_stop),
         )
     return found
 
@@ -159,7 +185,10 @@ def parts_of(
     needed.pop("probe_sets")  # the sets that count are named one by one
     against = [(name, made.probes[name].digest, made.probes[name].sketch) for name in sorted(sets)]
     made_from = digest_of([needed, MEASURED, config.pass_tokens, config.seed, against, more])
-    return Parts(folder, pool, config.pass_tokens, made_from, room=Room.of(config, device))
+    room = Room.of(config, device)
+    return Parts(
+        folder, pool, config.pass_tokens, made_from, room=room, in_step=loading.in_step(run)
+    )
 
 
 def collector_of(job: Job[Run], tap: TrainingTap, pool: TokenPool, dtype: torch.dtype) -> Collector:
@@ -190,7 +219,7 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
     run, sets = job.folder, sorted(job.folder.read_manifest().probes)
     if run.config().when == "after":
         together.call("score")
-        parts = together.settled(lambda: score_parts(job, scorer, pool, device))
+        parts = team.settled(lambda: score_parts(job, scorer, pool, device))
         _write_scores(run, parts.merged(), sets)
         return
     merged = run.read_table(run.during_file)
@@ -205,14 +234,15 @@ def score_parts(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: 
     run, config = job.folder, job.folder.config()
     sets, with_tokens = sorted(run.read_manifest().probes), _with_tokens(config, pool)
     parts = parts_of(run, scorer, run.parts, pool, sets=sets, with_tokens=with_tokens)
-    parts = replace(parts, team=team.current())
+    mine = team.current()
+    parts = replace(parts, team=mine)
     score_pool(
         parts,
         scorer,
         device=device,
         seed=config.seed,
         with_tokens=with_tokens,
-        directions=directions(job, run, scorer, sets),
+        directions=directions(job, run, scorer, sets, mine=mine),
         report=reporter(job),
         should_stop=job.should_stop,
     )

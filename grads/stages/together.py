@@ -7,7 +7,7 @@ the stage's name; they load what they need from the run's files, and wait for th
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from grads.engine import team
 from grads.engine.device import pick_device
@@ -17,8 +17,6 @@ from grads.store.machine import rank
 from grads.store.runs import Run
 
 END = "end"
-
-Result = TypeVar("Result")
 
 
 class _Watched(Run):
@@ -43,22 +41,13 @@ def call(stage: str) -> None:
     team.current().agreed(stage)
 
 
-def settled(work: Callable[[], Result]) -> Result:
-    """What `work` gives in this process, once all have done theirs.
+def helped(work: Callable[[], object]) -> None:
+    """Do with the others what they were called to; an error of one is the leader's, to end the run.
 
-    An error of one is raised in all.
+    What goes wrong outside of this goes wrong in one process alone, which ends, and all with it.
     """
-    mine = team.current()
-    try:
-        result = work()
-    except (GradsError, Stopped) as error:
-        mine.gathered(error)
-        raise
-    nothing: Exception | None = None
-    for other in mine.gathered(nothing):
-        if other is not None:
-            raise other
-    return result
+    with suppress(GradsError, Stopped):
+        team.settled(work)
 
 
 def end() -> None:
@@ -73,8 +62,7 @@ def help_with(folder: Run, tasks: dict[str, Callable[[Helper], None]]) -> int:
         team.join(pick_device(run.config().device))
         job = Helper(run)
         while (stage := team.current().agreed("")) != END:
-            with suppress(GradsError, Stopped):  # the leader has it too, and ends the run
-                tasks[stage](job)
+            tasks[stage](job)
     except Exception as error:
         said = str(error) if isinstance(error, GradsError) else of_the_machine(error)
         reason = said or f"{type(error).__name__}: {error}"
