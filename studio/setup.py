@@ -38,13 +38,16 @@ CHOICES = {
         "after": mark("After the warm-up, in a pass of their own"),
         "during": mark("During the warm-up: saves that pass"),
     },
+    "shard": {
+        "none": mark("Nothing: each process holds all"),
+        "layers": mark("The layers"),
+    },
     "layout": {"auto": mark("auto"), "text": mark("text"), "chosen": mark("chosen")},
 }
 ADVANCED = (
     "layout limit subsample subsample_seed heldout split dataset_config revision epochs lr"
     " warmup_fraction when lora_rank batch_size batch_tokens dtype device processes shard quantize"
-    " attention"
-    " gradient_checkpointing clusters seed token_signals warmup_from"
+    " attention gradient_checkpointing clusters seed token_signals warmup_from"
 ).split()
 SHOWN = ("dataset", "model", "warmup", "max_length", *ADVANCED)
 
