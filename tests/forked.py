@@ -20,7 +20,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
 STAGES = ("evaluation", "probes", "run", "scoring", "tuning", "worker")
 LOADED = ("grads.cli.commands", *(f"grads.stages.{name}" for name in STAGES))
-SPIN_S = 120  # a library that gets no memory may ask for it for ever
+SPIN_S = 300  # until SIGALRM ends a job of limited memory: its library may ask for it for ever
 PART_TOKENS = 200  # a tiny pool has several parts then
 
 

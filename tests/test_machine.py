@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 import tiny
 import torch
+from chain import PATIENCE, ROOT
 from run_dirs import BROKEN, DEMO, demo_run, headlines, messages, open_page
 
 from grads import api
@@ -107,6 +109,47 @@ def test_no_memory_is_told_from_what_libraries_raise(ask):
     with pytest.raises((MemoryError, RuntimeError)) as caught:
         ask()
     assert of_the_machine(caught.value) == OUT_OF_MEMORY
+
+
+def limited_python(*lines):
+    """A process with linear algebra and two threads; after LIMIT it may take 20 MiB more."""
+    limit = (
+        "import resource, numpy as np",
+        "from sklearn.cluster import KMeans",
+        "from grads.stages import linear_algebra",
+        "points = np.random.default_rng(0).normal(size=(3000, 8)).astype('float32')",
+    )
+    here = "int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()"
+    set_it = f"most = {here} + 20 * 2**20; resource.setrlimit(resource.RLIMIT_AS, (most, most))"
+    code = "\n".join((*limit, *lines)).replace("LIMIT", set_it)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory")
+def test_linear_algebra_is_refused_its_memory_before_it_asks_for_it():
+    """SciPy's asks for ever."""
+    done = limited_python("LIMIT", "linear_algebra.take_buffers()")
+    assert done.returncode == 1
+    assert of_the_machine(OSError(done.stderr.splitlines()[-1])) == OUT_OF_MEMORY
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory")
+def test_what_it_has_taken_is_enough_for_the_clustering():
+    """Whose threads would each take more."""
+    done = limited_python(
+        "linear_algebra.take_buffers()",
+        "LIMIT",
+        "with linear_algebra.one_thread():",
+        "    KMeans(4, random_state=0, n_init=1).fit_predict(points)",
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_other_errors_are_none_of_the_machine():

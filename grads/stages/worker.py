@@ -12,6 +12,7 @@ from grads.errors import GradsError, Stopped, of_the_machine
 from grads.jobs import disk
 from grads.jobs.job import Job
 from grads.jobs.turns import turn
+from grads.stages.linear_algebra import take_buffers
 from grads.store.files import remove_drafts
 from grads.store.folders import Draft, Evaluation, ProbeRequest, TokenRequest
 from grads.store.machine import processes, rank
@@ -96,6 +97,7 @@ def _why(job: Job[Any], error: Exception) -> str:
 
 def _stages(job: Job[Any]) -> None:
     """What the folder asks for. Torch and its kin load here, while the heart already beats."""
+    take_buffers()
     if isinstance(job.folder, Evaluation):
         _evaluation_stages(job, job.folder.config())
         return
