@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
@@ -18,7 +19,9 @@ from run_dirs import BROKEN, DEMO, demo_run, headlines, messages, open_page
 from grads import api
 from grads.cli import commands
 from grads.config.run import RunConfig
+from grads.data.tokens import TokenPool
 from grads.engine import adapters, models
+from grads.engine.passes import Parts
 from grads.errors import OUT_OF_MEMORY, ModelError, of_the_machine
 from grads.jobs import disk
 from grads.jobs import processes as jobs
@@ -109,6 +112,33 @@ def test_no_memory_is_told_from_what_libraries_raise(ask):
     with pytest.raises((MemoryError, RuntimeError)) as caught:
         ask()
     assert of_the_machine(caught.value) == OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(
+    "refused", [OSError("ZSTD_DCtx create failed"), pa.ArrowMemoryError("malloc of size 9 failed")]
+)
+def test_memory_refused_while_a_table_is_read_is_no_damage(tmp_path, monkeypatch, refused):
+    """Nothing is called damaged that may be whole, and nothing is made anew for it."""
+    run = demo_run(tmp_path)
+    pool = TokenPool(np.array([4]), np.array([0, 2]), np.array([1, 2]), np.array([False, True]))
+    parts = Parts(tmp_path / "parts", pool, batch_tokens=60, made_from="")
+    made = []
+
+    def measure(batch):
+        made.append(batch)
+        return pa.table({"sample_id": [4], "loss": [1.0]})
+
+    def refuse_memory(self, columns=None):
+        raise refused
+
+    parts.write(measure)
+    monkeypatch.setattr(pq.ParquetFile, "read", refuse_memory)
+    reads = (lambda: api.read_selection(run, "auto"), lambda: parts.write(measure), parts.merged)
+    for read in reads:
+        with pytest.raises(MemoryError) as caught:
+            read()
+        assert of_the_machine(caught.value) == OUT_OF_MEMORY
+    assert len(made) == 1
 
 
 def limited_python(*lines):
