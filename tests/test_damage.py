@@ -259,9 +259,13 @@ def sound(place, tmp_path_factory):
             run = copy_of(place, folder, None, "")
             for before in QUICK[: QUICK.index(name)] if name in QUICK else ():
                 place.call(before, run)
-            never_touched(run)
+            never_read(run)
             code, out, error = place.call(name, run)
-            touched = [file for file in files_of(place.run) if was_touched(run / file)]
+            touched = [
+                file
+                for file in files_of(place.run)
+                if was_touched(run / file, place.run.path / file)
+            ]
             assert (code == 0) == (name not in ("stop", "resume", "resume an evaluation")), error
             result = None if code and "resume" not in name else result_of(name, run, out)
             known[name] = Sound(result, touched)
@@ -270,15 +274,17 @@ def sound(place, tmp_path_factory):
     return of
 
 
-def never_touched(run: Path) -> None:
-    """Set the files' times back: the system notes the next access, by whatever library."""
-    for path in filter(Path.is_file, run.rglob("*")):
-        os.utime(path, (0, 0))
+def never_read(folder: Path) -> None:
+    """Set the files' times of access back: the system notes the next one, by whatever library."""
+    for path in filter(Path.is_file, folder.rglob("*")):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns))
 
 
-def was_touched(file: Path) -> bool:
-    """Whether a file was read since, written to, replaced or removed."""
-    return not file.exists() or max(file.stat().st_atime, file.stat().st_mtime) > 0
+def was_touched(file: Path, original: Path) -> bool:
+    """Whether a copy was read since, written to, replaced or removed."""
+    if not file.exists():
+        return True
+    return file.stat().st_atime > 0 or file.stat().st_mtime_ns != original.stat().st_mtime_ns
 
 
 def chosen(place: Place, full: bool) -> list[tuple[str, str]]:
@@ -298,10 +304,10 @@ def chosen_for_jobs(place: Place, sound: Callable, full: bool) -> list[tuple[str
     What it does not touch on the sound run, it does not on one where that alone is damaged.
     Where the system keeps no times of access, all.
     """
-    never_touched(place.folder / "model")
+    never_read(place.folder / "model")
     file = place.folder / "model" / "config.json"
     file.read_bytes()
-    kept = was_touched(file)
+    kept = was_touched(file, file)
     rng = np.random.default_rng(list(__version__.encode()))
     cells = []
     for i, name in enumerate(JOBS):
