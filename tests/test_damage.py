@@ -74,8 +74,11 @@ class Place:
         return self.forks.command(*self.arguments(name, run), *more)
 
 
-# What a command that goes on without a damaged file says.
-TOLD = re.compile("cannot be read|was broken off and is passed over|is damaged")
+# What a command that goes on without a damaged file says, or without a line of it.
+TOLD = re.compile(
+    "cannot be read|was broken off and is passed over|is damaged"
+    r'|"unreadable_decisions": \[\s*\d'
+)
 # In this order upon one copy; each of the others gets a copy of its own.
 QUICK = (
     "list",
