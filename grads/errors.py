@@ -12,6 +12,7 @@ NO_MEMORY = (  # can't, could not, cannot
     "t allocate memory",
     "bad_alloc",
     "t start new thread",  # each needs a stack
+    "ctx create failed",  # of zstd, by Arrow
 )
 FREE_SPACE = "free some space on that disk, then resume or start again"
 PERMIT = "give this user its permissions, or give another place"

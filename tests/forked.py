@@ -16,11 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
 STAGES = ("evaluation", "probes", "run", "scoring", "tuning", "worker")
 LOADED = ("grads.cli.commands", *(f"grads.stages.{name}" for name in STAGES))
-SPIN_S = 120  # a library that gets no memory may ask for it for ever
+SPIN_S = 300  # until SIGALRM ends a job of limited memory: its library may ask for it for ever
 PART_TOKENS = 200  # a tiny pool has several parts then
 
 
@@ -57,6 +59,17 @@ class Forks:
         """
         return self._ask(folder=str(folder), after=after, delay=delay)
 
+    def together(
+        self, folder: Path, processes: int, after: int = 0, delay: float = 0.0, victim: str = ""
+    ) -> dict[str, Any]:
+        """The same of a run by several processes, which torchrun's agent starts as forks.
+
+        The changes are the leader's, `others` those of the other processes, and the victim is the
+        "leader", an "other", or "all", the launcher among them.
+        """
+        several = {"processes": processes, "victim": victim}
+        return self._ask(folder=str(folder), after=after, delay=delay, **several)
+
     def limited(self, folder: Path, memory: int) -> dict[str, Any]:
         """The job of a folder that may take so many bytes more than it has."""
         return self._ask(folder=str(folder), after=0, delay=0.0, memory=memory)
@@ -85,19 +98,70 @@ def serve() -> None:
 
 def _work(request: dict[str, Any], kept: Path) -> dict[str, Any]:
     log, started = kept / "changes", time.monotonic()
-    log.touch()
     pid = os.fork()
     if pid == 0:
         os.setsid()
         _into(Path(request["folder"]) / "worker.log", 1, 2)
+        if "processes" in request:
+            _launch(request, log)
         _watch(request, log)
         if "memory" in request:
             _limit(request["memory"])
         _worker(Path(request["folder"]))
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    changes = [json.loads(line) for line in log.read_text().splitlines()]
     seconds = time.monotonic() - started
-    return {"code": code, "pid": pid, "seconds": seconds, "changes": changes}
+    changes = {
+        name: [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        for name, files in (("changes", kept.glob("changes")), ("others", kept.glob("*.[1-9]")))
+    }
+    return {"code": code, "pid": pid, "seconds": seconds, **changes}
+
+
+def _launch(request: dict[str, Any], log: Path) -> None:
+    """Be torchrun: start the processes, and end them all when one of them has ended."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=request["processes"],
+        start_method="fork",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+    )
+    code = 1
+    try:
+        elastic_launch(config, _member)(request, str(log))
+        code = 0
+    except ChildFailedError as error:
+        print(error, flush=True)
+    finally:
+        os._exit(code)
+
+
+def _member(request: dict[str, Any], log: str) -> None:
+    """One of the processes; the leader counts, and kills."""
+    from grads.stages import worker
+    from grads.store.folders import open_folder
+
+    rank = int(os.environ["RANK"])
+    if rank:
+        _watch(request | {"after": 0}, Path(f"{log}.{rank}"))
+    else:
+        _watch(request, Path(log))
+    if code := worker.main(open_folder(Path(request["folder"]))):
+        os._exit(code)
+
+
+def _kill(victim: str) -> None:
+    """This process, one beside it, or all of the session."""
+    if victim == "all":
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    others = [one.pid for one in psutil.Process(os.getppid()).children() if one.pid != os.getpid()]
+    os.kill(others[0] if victim == "other" else os.getpid(), signal.SIGKILL)
 
 
 def _worker(folder: Path) -> None:
@@ -123,7 +187,7 @@ def _watch(request: dict[str, Any], log: Path) -> None:
     from grads.jobs.job import Job
 
     run = request["folder"]
-    file = os.open(log, os.O_WRONLY | os.O_APPEND)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     count, stage = 0, ""
     entered = Job.stage
 
@@ -133,7 +197,7 @@ def _watch(request: dict[str, Any], log: Path) -> None:
         stage = name
 
     def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        _kill(request.get("victim", ""))
 
     def see(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count

@@ -6,8 +6,10 @@ Each either works as on the sound run, or ends with one line that says what is w
 
 import hashlib
 import json
+import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +74,11 @@ class Place:
         return self.forks.command(*self.arguments(name, run), *more)
 
 
-# What a command that goes on without a damaged file says.
-TOLD = re.compile("cannot be read|was broken off and is passed over|is damaged")
+# What a command that goes on without a damaged file says, or without a line of it.
+TOLD = re.compile(
+    "cannot be read|was broken off and is passed over|is damaged"
+    r'|"unreadable_decisions": \[\s*\d'
+)
 # In this order upon one copy; each of the others gets a copy of its own.
 QUICK = (
     "list",
@@ -238,23 +243,51 @@ def drawn(page: str):
     return open_page(page, run="run", **more)
 
 
+@dataclass
+class Sound:
+    """What a command makes of the sound run, and which of its files it touches on the way."""
+
+    result: object
+    touched: list[str]
+
+
 @pytest.fixture(scope="module")
 def sound(place, tmp_path_factory):
-    """What each command makes of the sound run, made when it is first asked for."""
-    known: dict[str, object] = {}
+    """By command, made when it is first asked for."""
+    known: dict[str, Sound] = {}
     folder = tmp_path_factory.mktemp("sound")
 
-    def of(name: str) -> object:
+    def of(name: str) -> Sound:
         if name not in known:
             run = copy_of(place, folder, None, "")
             for before in QUICK[: QUICK.index(name)] if name in QUICK else ():
                 place.call(before, run)
+            never_read(run)
             code, out, error = place.call(name, run)
+            touched = [
+                file
+                for file in files_of(place.run)
+                if was_touched(run / file, place.run.path / file)
+            ]
             assert (code == 0) == (name not in ("stop", "resume", "resume an evaluation")), error
-            known[name] = None if code and "resume" not in name else result_of(name, run, out)
+            result = None if code and "resume" not in name else result_of(name, run, out)
+            known[name] = Sound(result, touched)
         return known[name]
 
     return of
+
+
+def never_read(folder: Path) -> None:
+    """Set the files' times of access back: the system notes the next one, by whatever library."""
+    for path in filter(Path.is_file, folder.rglob("*")):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns))
+
+
+def was_touched(file: Path, original: Path) -> bool:
+    """Whether a copy was read since, written to, replaced or removed."""
+    if not file.exists():
+        return True
+    return file.stat().st_atime > 0 or file.stat().st_mtime_ns != original.stat().st_mtime_ns
 
 
 def chosen(place: Place, full: bool) -> list[tuple[str, str]]:
@@ -268,6 +301,26 @@ def chosen(place: Place, full: bool) -> list[tuple[str, str]]:
     return [(str(file), DAMAGES[i % 3]) for i, file in enumerate(picked)]
 
 
+def chosen_for_jobs(place: Place, sound: Callable, full: bool) -> list[tuple[str, str, str]]:
+    """The same under commands with jobs: of each, the files that it touches.
+
+    What it does not touch on the sound run, it does not on one where that alone is damaged.
+    Where the system keeps no times of access, all.
+    """
+    never_read(place.folder / "model")
+    file = place.folder / "model" / "config.json"
+    file.read_bytes()
+    kept = was_touched(file, file)
+    rng = np.random.default_rng(list(__version__.encode()))
+    cells = []
+    for i, name in enumerate(JOBS):
+        files = sound(name).touched if kept else files_of(place.run)
+        picked = files if full else [rng.choice(files)]
+        damages = DAMAGES if full else [DAMAGES[i % 3]]
+        cells += [(str(file), damage, name) for file in picked for damage in damages]
+    return cells
+
+
 @pytest.mark.full
 @pytest.mark.timeout(7200)
 def test_commands_that_read_are_told_of_damage(place, sound, tmp_path, full):
@@ -276,7 +329,7 @@ def test_commands_that_read_are_told_of_damage(place, sound, tmp_path, full):
     for file, damage in cells:
         run = copy_of(place, tmp_path / "copy", file, damage)
         for name in QUICK:
-            if found := wrong_with(place, name, run, sound(name)):
+            if found := wrong_with(place, name, run, sound(name).result):
                 wrong.append(f"{file} {damage}: {found}")
     print(f"{len(cells)} damages under {len(QUICK)} commands")
     assert not wrong, "\n".join(wrong)
@@ -286,14 +339,13 @@ def test_commands_that_read_are_told_of_damage(place, sound, tmp_path, full):
 @pytest.mark.timeout(14400)
 def test_jobs_are_told_of_damage_or_mend_it(place, sound, tmp_path, full):
     wrong = []
-    cells = chosen(place, full)
-    for number, (file, damage) in enumerate(cells):
-        for name in JOBS if full else [JOBS[number % len(JOBS)]]:
-            run = copy_of(place, tmp_path / "copy", file, damage)
-            if found := wrong_with(place, name, run, sound(name)):
-                wrong.append(f"{file} {damage}: {found}")
-        print(f"{number + 1} of {len(cells)}: {file} {damage}, {len(wrong)} wrong", flush=True)
-    print(f"{len(cells)} damages under {len(JOBS)} commands with jobs")
+    cells = chosen_for_jobs(place, sound, full)
+    for number, (file, damage, name) in enumerate(cells, start=1):
+        run = copy_of(place, tmp_path / "copy", file, damage)
+        if found := wrong_with(place, name, run, sound(name).result):
+            wrong.append(f"{file} {damage}: {found}")
+            print(wrong[-1])
+        print(f"{number} of {len(cells)}: {name}, {file} {damage}, {len(wrong)} wrong", flush=True)
     assert not wrong, "\n".join(wrong)
 
 
@@ -312,6 +364,17 @@ def test_a_damaged_evaluation_is_mended_by_a_resume(place, tmp_path, file):
     code, _, error = place.call("resume an evaluation", run)
     assert (code, is_told(error)) == (1, True)
     assert "nothing to resume" in error
+
+
+def test_a_search_tells_of_decisions_that_it_could_not_read(place, tmp_path):
+    """It tests its settings with what people have decided."""
+    run = copy_of(place, tmp_path, "decisions.jsonl", "cut short")
+    code, out, error = place.call("tune", run)
+    assert code == 0, error
+    (number,) = Run(run).unreadable_decisions()
+    told = f"line {number} of decisions.jsonl was broken off and is passed over"
+    assert told in api.read_evaluation(Run(run), "new").result.notes
+    assert told in out
 
 
 @pytest.mark.full

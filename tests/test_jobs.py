@@ -1,6 +1,7 @@
 """Whether a job is at work: told by its process, whatever the clocks and heartbeats say."""
 
 import os
+import threading
 import time
 
 import psutil
@@ -13,6 +14,8 @@ from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.jobs import identity
 from grads.jobs import processes as jobs
+from grads.stages import checker, worker
+from grads.store.folders import Checker
 from grads.store.runs import Run, Status
 
 LONG_AGO = 10 * jobs.STALE_S  # seconds
@@ -108,6 +111,26 @@ def test_the_lock_keeps_a_silent_job_of_another_machine_from_deletion(run, anoth
     assert run.config_file.exists()
     api.delete_run(run)
     assert not run.path.exists()
+
+
+@pytest.mark.parametrize("who", ["a worker", "a checker", "who deletes"])
+def test_a_lock_that_a_killed_process_still_holds_is_waited_for(run, monkeypatch, who):
+    """The last of its threads may be there for a while when it can be seen no more."""
+    work = {
+        "a worker": lambda: worker.main(run, at_once=True),
+        "a checker": lambda: checker.main(run.root, os.getpid()),
+        "who deletes": lambda: api.delete_run(run),
+    }[who]
+    monkeypatch.setattr(worker, "_stages", lambda job: None)
+    monkeypatch.setattr(checker, "_serve", lambda job, server: 0)
+    folder = Checker(run.root) if who == "a checker" else run
+    folder.path.mkdir(exist_ok=True, parents=True)
+    held = FileLock(folder.lock_file, thread_local=False)
+    held.acquire()
+    let_go = threading.Timer(0.5, held.release)
+    let_go.start()
+    assert work() in (0, None)
+    let_go.join()
 
 
 def test_a_job_just_started_is_known_by_its_process(run, monkeypatch):

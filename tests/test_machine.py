@@ -2,21 +2,26 @@
 
 import errno
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
+from chain import PATIENCE, ROOT
 from run_dirs import BROKEN, DEMO, demo_run, headlines, messages, open_page
 
 from grads import api
 from grads.cli import commands
 from grads.config.run import RunConfig
+from grads.data.tokens import TokenPool
 from grads.engine import adapters, models
+from grads.engine.passes import Parts
 from grads.errors import OUT_OF_MEMORY, ModelError, of_the_machine
 from grads.jobs import disk
 from grads.jobs import processes as jobs
@@ -107,6 +112,74 @@ def test_no_memory_is_told_from_what_libraries_raise(ask):
     with pytest.raises((MemoryError, RuntimeError)) as caught:
         ask()
     assert of_the_machine(caught.value) == OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(
+    "refused", [OSError("ZSTD_DCtx create failed"), pa.ArrowMemoryError("malloc of size 9 failed")]
+)
+def test_memory_refused_while_a_table_is_read_is_no_damage(tmp_path, monkeypatch, refused):
+    """Nothing is called damaged that may be whole, and nothing is made anew for it."""
+    run = demo_run(tmp_path)
+    pool = TokenPool(np.array([4]), np.array([0, 2]), np.array([1, 2]), np.array([False, True]))
+    parts = Parts(tmp_path / "parts", pool, batch_tokens=60, made_from="")
+    made = []
+
+    def measure(batch):
+        made.append(batch)
+        return pa.table({"sample_id": [4], "loss": [1.0]})
+
+    def refuse_memory(self, columns=None):
+        raise refused
+
+    parts.write(measure)
+    monkeypatch.setattr(pq.ParquetFile, "read", refuse_memory)
+    reads = (lambda: api.read_selection(run, "auto"), lambda: parts.write(measure), parts.merged)
+    for read in reads:
+        with pytest.raises(MemoryError) as caught:
+            read()
+        assert of_the_machine(caught.value) == OUT_OF_MEMORY
+    assert len(made) == 1
+
+
+def limited_python(*lines):
+    """A process with linear algebra and two threads; after LIMIT it may take 20 MiB more."""
+    limit = (
+        "import resource, numpy as np",
+        "from sklearn.cluster import KMeans",
+        "from grads.stages import linear_algebra",
+        "points = np.random.default_rng(0).normal(size=(3000, 8)).astype('float32')",
+    )
+    here = "int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()"
+    set_it = f"most = {here} + 20 * 2**20; resource.setrlimit(resource.RLIMIT_AS, (most, most))"
+    code = "\n".join((*limit, *lines)).replace("LIMIT", set_it)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory")
+def test_linear_algebra_is_refused_its_memory_before_it_asks_for_it():
+    """SciPy's asks for ever."""
+    done = limited_python("LIMIT", "linear_algebra.take_buffers()")
+    assert done.returncode == 1
+    assert of_the_machine(OSError(done.stderr.splitlines()[-1])) == OUT_OF_MEMORY
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory")
+def test_what_it_has_taken_is_enough_for_the_clustering():
+    """Whose threads would each take more."""
+    done = limited_python(
+        "linear_algebra.take_buffers()",
+        "LIMIT",
+        "with linear_algebra.one_thread():",
+        "    KMeans(4, random_state=0, n_init=1).fit_predict(points)",
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_other_errors_are_none_of_the_machine():

@@ -49,6 +49,18 @@ def test_a_run_within_a_run_is_a_run(tmp_path):
     assert type(open_folder(inner.path)) is Run
 
 
+@pytest.mark.parametrize("place", ["evaluations/tenth", "token_signal", "probe_request"])
+@pytest.mark.parametrize("settings", ["", '{"dataset": ', "\0" * 40])
+def test_what_lies_in_a_run_with_damaged_settings_is_taken_for_no_run(tmp_path, place, settings):
+    run = demo_run(tmp_path)
+    (run.path / place).mkdir(exist_ok=True, parents=True)
+    (run.path / place / "config.json").write_text('{"general": []}')
+    run.config_file.write_text(settings)
+    with pytest.raises(RunError, match=r"demo/config\.json cannot be read"):
+        open_folder(run.path / place)
+    assert type(open_folder(run.path)) is Run, "it can still be stopped and deleted"
+
+
 def test_drafts_are_told_by_their_place(tmp_path):
     draft = Draft.of(demo_run(tmp_path).config(), tmp_path, "data")
     assert type(open_folder(draft.path)) is Draft

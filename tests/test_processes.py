@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from collections import Counter
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import psutil
 import pytest
 from chain import ROOT, config_for, gone, save_tiny_model, until, wait_for, write_data
+from forked import Forks
+from test_faults import Undisturbed, resume
 from test_probes import write_set
 
 from grads import api
@@ -23,6 +27,7 @@ ACCELERATE = (
     *("accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision"),
     *("no", "--dynamo_backend", "no", "--num_processes"),
 )
+VICTIMS = ("leader", "other", "all")  # of a random kill; "all": the launcher too
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +129,34 @@ def test_the_end_of_one_is_the_end_of_all_and_a_resume_completes_it(place, rank)
     assert code == 0, said
     assert jobs.observe(run).state == "finished"
     assert run.read_manifest().counts.usable == len(open_table(run.samples_file).read())
+
+
+@pytest.mark.full
+@pytest.mark.timeout(7200)
+def test_killed_at_random_moments_and_resumed_by_any_number(place, full):
+    """The leader, another one, or all with their launcher; what was finished is not made again."""
+    wanted, rng = (30 if full else 2), np.random.default_rng(2)
+    killed = Counter()
+    with Forks() as forks:
+        run = made(place, "undisturbed")
+        whole = Undisturbed(run, forks.together(run.path, 2)["changes"])
+        for number, (after, delay) in enumerate(whole.moments(2, 2 * wanted)):
+            if killed.total() == wanted:
+                break
+            victim, size = str(rng.choice(VICTIMS)), int(rng.integers(1, 4))
+            told = f"{victim}, change {after} {whole.changes[after - 1]}, {delay:.2f} s; by {size}"
+            run = made(place, f"random-{number}")
+            done = forks.together(run.path, 2, after=after, delay=delay, victim=victim)
+            assert done["code"] in (0, 1, -9), told
+            if jobs.observe(run).state != "finished":  # it may have come too late
+                again = partial(forks.together, processes=size)
+                resume(again, run, done, told, ends=("interrupted", "failed"))
+                killed[victim, done["changes"][-1][0] or "the start"] += 1
+            assert jobs.observe(run).state == "finished", told
+            assert_same(run, whole.folder)
+            print(f"{number}: {told}", flush=True)
+    print(f"two processes: {killed.total()} kills, last seen in {dict(killed)}")
+    assert killed.total() == wanted
 
 
 def test_a_stop_reaches_all(place):

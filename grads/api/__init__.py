@@ -143,6 +143,7 @@ from grads.store.folders import (
     data_stamp,
     open_folder,
 )
+from grads.store.lines import broken_lines
 from grads.store.manifest import Manifest
 from grads.store.runs import ACTIVE, JobFolder, Run, Status, list_runs, runs_root
 from grads.text import Sentence, for_spreadsheet, visible
@@ -233,6 +234,7 @@ __all__ = [
     "allowed_roots",
     "ask_token_signals",
     "bench",
+    "broken_lines",
     "bundle",
     "bundle_name",
     "busy",

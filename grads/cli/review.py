@@ -8,7 +8,7 @@ import typer
 from grads import api
 from grads.api import ConfigError, QueueConfig, Run
 from grads.cli.options import Json, RunDir, with_settings
-from grads.cli.terminal import broken_lines, decision_lines, refused_lines, say, show
+from grads.cli.terminal import decision_lines, refused_lines, say, show
 
 Reason = Annotated[str, typer.Option(help="Why.")]
 Reviewer = Annotated[str, typer.Option(help="Who decides.")]
@@ -137,9 +137,9 @@ def correct(
 
 def say_what_is_lost(opened: Run) -> None:
     """Tell of decisions and corrections that a broken-off write has left."""
-    for line in broken_lines(opened.unreadable_decisions()):
+    for line in api.broken_lines(opened.unreadable_decisions()):
         say(line)
-    for line in broken_lines(opened.unreadable_corrections(), opened.corrections_file.name):
+    for line in api.broken_lines(opened.unreadable_corrections(), opened.corrections_file.name):
         say(line)
 
 

@@ -270,17 +270,12 @@ def status_lines(summary: api.RunSummary) -> list[str]:
     if summary.counts:
         counts = ", ".join(f"{value:,} {name}" for name, value in summary.counts.items())
         lines.insert(1, counts)
-    return lines + broken_lines(summary.unreadable_decisions)
+    return lines + api.broken_lines(summary.unreadable_decisions)
 
 
 def refused_lines(refused: list[dict[str, Any]]) -> list[str]:
     """What is said of a file's rows that are no decisions to take."""
     return [f"line {row['line'] or 'unknown'} is refused: {row['reason']}" for row in refused]
-
-
-def broken_lines(numbers: list[int], name: str = "decisions.jsonl") -> list[str]:
-    """What is said of lines of that file that cannot be read."""
-    return [f"line {n} of {name} was broken off and is passed over" for n in numbers]
 
 
 def state_lines(name: str, now: Status) -> list[str]:

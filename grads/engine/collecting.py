@@ -19,7 +19,7 @@ from grads.engine.during import PassReading, TrainingTap
 from grads.engine.probing import mean_gradient
 from grads.engine.scoring import batch_table, random_projection
 from grads.errors import ScoringError
-from grads.store.files import open_table, write_table
+from grads.store.files import read_table, write_table
 
 FROM = "from_step"  # in a file's metadata: where the one before it ends
 # A set's mean gradient is taken anew whenever this many times its tokens have been trained on.
@@ -137,7 +137,7 @@ class Collector:
         Raises ScoringError where one is missing.
         """
         try:
-            tables = [open_table(file).read() for file in self._files()]
+            tables = [read_table(file) for file in self._files()]
         except (pa.ArrowException, OSError) as error:
             raise ScoringError(f"{error}: resume, which trains anew") from None
         table = pa.concat_tables(tables).replace_schema_metadata(None)
@@ -161,7 +161,7 @@ def _until(file: Path) -> int:
 def _begin(file: Path) -> int:
     """The step where a file begins; -1 for one that cannot be read."""
     try:
-        metadata = open_table(file).read().schema.metadata or {}
+        metadata = read_table(file).schema.metadata or {}
     except (pa.ArrowException, OSError):
         return -1
     return int(metadata.get(FROM.encode(), -1))

@@ -18,7 +18,7 @@ from grads.data.tokens import TokenPool, token_batches
 from grads.engine.room import Room
 from grads.engine.team import ALONE, Team, in_step
 from grads.errors import ScoringError, Stopped
-from grads.store.files import open_table, write_table
+from grads.store.files import read_table, write_table
 
 PART_TOKENS = 32_768
 MADE_FROM = "made_from"  # in a part's metadata: the digest of all that decides its numbers
@@ -127,7 +127,7 @@ class Parts:
         if not file.exists():
             return False
         try:
-            part = open_table(file).read()
+            part = read_table(file)
         except (pa.ArrowException, OSError):
             return False
         return (part.schema.metadata or {}).get(MADE_FROM.encode()) == self.made_from.encode()
@@ -136,7 +136,7 @@ class Parts:
         """All parts as one table, sorted by sample id; raises ScoringError if one is missing."""
         count = len(self.plan())
         try:
-            tables = [open_table(self.file(number)).read() for number in range(count)]
+            tables = [read_table(self.file(number)) for number in range(count)]
         except (pa.ArrowException, OSError) as error:
             raise ScoringError(f"{error}: resume, which makes that part anew") from None
         merged = pa.concat_tables(tables).sort_by("sample_id").combine_chunks()

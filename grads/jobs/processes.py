@@ -19,6 +19,9 @@ from grads.store.runs import ACTIVE, JobFolder, Status
 STALE_S = 60.0  # without a heartbeat: worth telling, and dead where no process can be seen
 LOOK_S = 0.2  # between two looks at a job that is waited for
 GRACE_S = 60.0  # for a job to stop by itself
+# Of a killed process nothing is to be seen any more while the last of its threads still holds what
+# it had locked: for up to half a second on a busy machine.
+LETTING_GO_S = 3.0
 TERMINATE_S = 5.0  # from asking the process tree to end to killing it
 # Lets glibc take large blocks as huge pages where Linux allows it: a training step on a CPU asks
 # for hundreds of megabytes each time, and is 1.2 times as fast with them. Others ignore it.
@@ -106,7 +109,7 @@ def at_rest(folder: JobFolder) -> Iterator[None]:
         if observe(folder).state in ACTIVE:
             raise busy
         try:
-            lock = FileLock(folder.lock_file).acquire(timeout=0)
+            lock = FileLock(folder.lock_file).acquire(timeout=LETTING_GO_S)
         except Timeout:
             raise busy from None
         with lock:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidatorFunctionWrapHandler, field_serializer, fiel
 from grads.errors import RunError
 from grads.selection.criteria import criteria
 from grads.selection.options import SelectionConfig
-from grads.store.files import open_table, write_table
+from grads.store.files import read_table, write_table
 from grads.store.records import Part, Stored
 from grads.store.runs import Run
 
@@ -115,7 +115,7 @@ def kept_of(table: pa.Table) -> np.ndarray:
 
 def _table(run: Run, name: str, columns: list[str] | None = None) -> pa.Table:
     try:
-        return open_table(run.selection_file(name).with_suffix(".parquet")).read(columns)
+        return read_table(run.selection_file(name).with_suffix(".parquet"), columns)
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"selection '{name}' is damaged ({error}): save it again") from None
 

@@ -14,6 +14,7 @@ from grads.config.base import DEMO_MODEL
 from grads.errors import GradsError
 from grads.jobs.identity import begun, process_of
 from grads.jobs.job import Job
+from grads.jobs.processes import LETTING_GO_S
 from grads.store.folders import Checker, Draft
 
 PAUSE_S = 0.05  # between two looks for a draft that waits
@@ -24,7 +25,7 @@ def main(root: Path, server: int) -> int:
     folder = Checker(root)
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder.lock_file, timeout=0):
+        with FileLock(folder.lock_file, timeout=LETTING_GO_S):
             return _serve(Job(folder), server)
     except Timeout:
         return 1  # another one serves

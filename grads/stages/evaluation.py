@@ -13,6 +13,7 @@ from grads.selection.pool import Pool
 from grads.selection.record import kept_ids
 from grads.stages.lab import Lab
 from grads.store.folders import Evaluation
+from grads.store.lines import broken_lines
 
 
 def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
@@ -24,6 +25,7 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
     trials = arms.trials(scored, planned, config, config.repetitions)
     lab = Lab(job, config)
     probes = load_probes(run, config, lab.tokenizer)
+    probes.about.notes.extend(broken_lines(run.unreadable_decisions()))
     for name in config.selections:
         if rows := [made.sample_id for made in stale(run, name)]:
             probes.about.notes.append(texts.DECIDED_SINCE.format(rows=rows, name=name))

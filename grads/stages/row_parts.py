@@ -22,7 +22,7 @@ from grads.data.blocks import Source
 from grads.data.layouts import Layout
 from grads.data.tokenising import SCHEMA, Tokenised, tokenise
 from grads.errors import DataError
-from grads.store.files import open_table, write_table
+from grads.store.files import read_table, write_table
 
 MADE_FROM, ABOUT = b"made_from", b"about"  # in a part's metadata
 KEPT = ["sample_id", "truncated", "response_tokens", "hash", "tools", "spelled"]  # told of all
@@ -92,14 +92,14 @@ class RowParts:
         if not self._file(number).exists():
             return False
         try:
-            table = open_table(self._file(number)).read()
+            table = read_table(self._file(number))
         except (pa.ArrowException, OSError):
             return False
         return (table.schema.metadata or {}).get(MADE_FROM) == self.made_from.encode()
 
     def read(self, number: int, columns: list[str] | None = None) -> Tokenised:
         """A part as it was made, or these of its columns; raises OSError where it is damaged."""
-        table = open_table(self._file(number)).read(columns)
+        table = read_table(self._file(number), columns)
         about = json.loads(table.schema.metadata[ABOUT])
         kinds = pa.schema([SCHEMA.field(name) for name in table.schema.names])  # Parquet has others
         return Tokenised(table.cast(kinds), **about)

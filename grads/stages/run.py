@@ -25,6 +25,7 @@ from grads.jobs.job import Job
 from grads.jobs.turns import turn
 from grads.selection import duplicates, text_map, topics
 from grads.stages import cost, loading, preparing, probes, together
+from grads.stages.linear_algebra import one_thread
 from grads.stages.scoring import (
     check_gradients,
     collector_of,
@@ -139,7 +140,8 @@ def _stages(job: Job[Run], device: str) -> None:
     measure(job, pool, dtype, device)
     with making(job, "cluster") as missing:
         if missing:
-            _cluster(job)
+            with one_thread():
+                _cluster(job)
 
 
 def _taken(config: RunConfig) -> str:

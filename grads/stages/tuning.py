@@ -21,6 +21,7 @@ from grads.selection import subsets
 from grads.selection.pool import Pool
 from grads.stages.lab import Lab
 from grads.store.folders import Evaluation
+from grads.store.lines import broken_lines
 
 
 def tune(job: Job[Evaluation], config: TuneConfig) -> None:
@@ -30,6 +31,7 @@ def tune(job: Job[Evaluation], config: TuneConfig) -> None:
     scored = Pool(run)
     lab = Lab(job, config)
     probes = load_probes(run, config, lab.tokenizer)
+    probes.about.notes.extend(broken_lines(run.unreadable_decisions()))
     lab.measure_on(probes.heldout, probes.general)
     heldout, general = tuning.halves(len(probes.heldout)), tuning.halves(len(probes.general))
     first, second = (

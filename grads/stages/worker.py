@@ -11,7 +11,9 @@ from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import GradsError, Stopped, of_the_machine
 from grads.jobs import disk
 from grads.jobs.job import Job
+from grads.jobs.processes import LETTING_GO_S
 from grads.jobs.turns import turn
+from grads.stages.linear_algebra import take_buffers
 from grads.store.files import remove_drafts
 from grads.store.folders import Draft, Evaluation, ProbeRequest, TokenRequest
 from grads.store.machine import processes, rank
@@ -33,7 +35,7 @@ def main(folder: JobFolder, at_once: bool = False) -> int:
     try:
         with FileLock(folder.start_lock):
             pass  # who started this process has noted its number
-        with FileLock(folder.lock_file, timeout=0):
+        with FileLock(folder.lock_file, timeout=LETTING_GO_S):
             remove_drafts(folder.path)
             if processes() > 1:
                 _lead(folder)
@@ -96,6 +98,7 @@ def _why(job: Job[Any], error: Exception) -> str:
 
 def _stages(job: Job[Any]) -> None:
     """What the folder asks for. Torch and its kin load here, while the heart already beats."""
+    take_buffers()
     if isinstance(job.folder, Evaluation):
         _evaluation_stages(job, job.folder.config())
         return

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import DTypeLike
 
 from grads.config.base import is_name
-from grads.errors import RunError
+from grads.errors import RunError, is_out_of_memory
 from grads.store.machine import machine
 
 # Rows of a Parquet file's groups: one sample is found fast in small ones, all samples in large.
@@ -202,6 +202,19 @@ def open_table(path: Path) -> pq.ParquetFile:
     """
     _check_seal(path)
     return pq.ParquetFile(path, page_checksum_verification=True)
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A whole Parquet file, or some of its columns; raises as `open_table` where it is damaged.
+
+    Memory that was refused is no damage, whatever Arrow calls it: a MemoryError.
+    """
+    try:
+        return open_table(path).read(columns)
+    except (pa.ArrowException, OSError) as error:
+        if is_out_of_memory(error):
+            raise MemoryError(str(error)) from None
+        raise
 
 
 def read_rows(path: Path, sample_ids: list[int]) -> dict[int, dict[str, Any]]:

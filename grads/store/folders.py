@@ -196,11 +196,13 @@ class Evaluation(JobFolder):
 def open_folder(path: str | Path) -> JobFolder:
     """The job folder at a path: a run, a draft of one, or something within a run.
 
-    A folder's name alone tells nothing: a run may be called `evaluations`.
+    A folder's name alone tells nothing: a run may be called `evaluations`. Raises RunError where
+    the settings of the run that it lies in cannot be read.
     """
     path = Path(path).resolve()
-    if _is_run(path):
-        return Draft(path) if path.parent.name == DRAFTS else Run(path)
+    with suppress(RunError):
+        if _is_run(path):
+            return Draft(path) if path.parent.name == DRAFTS else Run(path)
     if path.parent.name == "evaluations" and _is_run(path.parents[1]):
         return Evaluation.open(Run(path.parents[1]), path.name)
     requests = {"token_signal": TokenRequest, "probe_request": ProbeRequest}
@@ -211,6 +213,5 @@ def open_folder(path: str | Path) -> JobFolder:
 
 def _is_run(path: Path) -> bool:
     """Whether a folder has the settings of a run: those of others name no data set."""
-    with suppress(RunError):
-        return "dataset" in read_json(path / "config.json")
-    return False
+    file = path / "config.json"
+    return file.exists() and "dataset" in read_json(file)

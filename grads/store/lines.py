@@ -32,6 +32,11 @@ def read_lines(path: Path) -> Lines:
     return found
 
 
+def broken_lines(numbers: list[int], name: str = "decisions.jsonl") -> list[str]:
+    """What is said of lines of that file that cannot be read."""
+    return [f"line {n} of {name} was broken off and is passed over" for n in numbers]
+
+
 def append_line(path: Path, value: dict[str, Any], lasting: bool = False) -> None:
     """Add a line; as `append_lines` does."""
     append_lines(path, [value], lasting)
