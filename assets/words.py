@@ -23,7 +23,7 @@ from studio.language import FOLDER, LANGUAGES
 ROOT = Path(__file__).parents[1]
 SOURCES = (
     *("app.py", "pages/*.py", "studio/*.py", "studio/views/*.py"),
-    *("grads/export/*.py", "grads/jobs/*.py", "grads/selection/*.py"),
+    *("grads/export/*.py", "grads/jobs/*.py", "grads/selection/*.py", "grads/api/*.py"),
 )
 KEYWORDS = {"say": None, "mark": None, "Sentence": None}
 ENGINE = "grads"  # where a text is said to stand that no call holds as it is

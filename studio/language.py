@@ -61,16 +61,21 @@ def say(text: str, **values: Any) -> str:
 
     The text is the key of its translation: a constant, or one that `mark` has marked.
     """
-    told = catalogue(current()).get(text, text)
-    return told.format(**values) if values else told
+    return _said(current(), text, values)
 
 
-def told(text: str) -> str:
-    """What the engine says, in the language of the reader; any other text as it is."""
+def _said(code: str, text: str, values: dict[str, Any]) -> str:
+    found = catalogue(code).get(text, text)
+    return found.format(**values) if values else found
+
+
+def told(text: str, spoken: str | None = None) -> str:
+    """What the engine says, in the language of the reader or another; other texts as they are."""
     if not isinstance(text, Sentence):
         return text
-    values = {name: told(one) if isinstance(one, str) else one for name, one in text.values.items()}
-    return say(text.text, **values)
+    code = spoken or current()
+    parts = {name: told(v, code) if isinstance(v, str) else v for name, v in text.values.items()}
+    return _said(code, text.text, parts)
 
 
 def mark(text: str) -> str:

@@ -6,7 +6,8 @@ import re
 import shutil
 import string
 import sys
-from functools import cache
+from functools import cache, partial
+from html import unescape
 
 import numpy as np
 import pytest
@@ -124,7 +125,11 @@ def of_the_demo():
 
 def english(at):
     """What a page says in English words that it should not."""
-    texts = {text.replace("\\", "") for text in said(at)} - quoted()
+    return left_in_english({text.replace("\\", "") for text in said(at)} - quoted())
+
+
+def left_in_english(texts):
+    """Those that hold an English word that they should not."""
     return {
         text
         for text in texts
@@ -293,6 +298,46 @@ def test_every_reason_is_told_in_the_language_of_the_reader(runs, monkeypatch):
         shown = api.preview(pool, options)
         lines = map(language.told, api.reasons(pool, shown, np.arange(len(pool))))
         assert set(WORD.findall("".join(lines))) <= {"loss"}, values
+
+
+def in_chinese(make, *given):
+    """What a page hands out to a reader of Chinese, whoever asks for it and when."""
+    return make(*given, partial(language.told, spoken="zh"))
+
+
+def shown(html):
+    """What a page that was handed out says in words of its own, without its scripts."""
+    for said in re.findall(r'(?:aria-label|placeholder)="([^"]*)"', html):
+        yield unescape(said)
+    body = re.sub(r"<(script|style|kbd)\b.*?</\1>", " ", html, flags=re.DOTALL)
+    yield from (unescape(text) for text in re.split(r"<[^>]*>", body) if text.strip())
+
+
+@pytest.mark.parametrize("kind", api.QUEUES)
+def test_no_english_word_is_left_in_a_packet(kind, tmp_path):
+    """Nor in what its script says; the samples, and what comes back, are those of English."""
+    run = demo_run(tmp_path)
+    for name, decision in (("", "pin"), ("Bo", "exclude"), ("Cy", "pin")):
+        api.decide(run, 5, decision, "wrong, duplicate of row 3, b, c", reviewer=name)
+    config = api.QueueConfig(kind=kind, topic=0, selection="grads-10", count=9)
+    english, told = api.packet_page(run, config), in_chinese(api.packet_page, run, config)
+    before, data = (json.loads(re.findall(r">({.*})<", page)[0]) for page in (english, told))
+    said = [data["title"], *data["words"].values(), *data["called"].values(), *shown(told)]
+    assert left_in_english(said) == set()
+    assert before["words"].keys() == data["words"].keys()
+    assert '<html lang="zh">' in told
+    assert "{{" not in told
+    for page in (before, data):
+        del page["words"], page["called"], page["title"], page["packet"]
+    if kind == "disagreements":
+        (sample,), (here,) = before["entries"][0], data["entries"][0]
+        assert sample.pop("opinions")[1] == "Bo leaves it out: wrong, duplicate of row 3, b, c"
+        assert here.pop("opinions") == [
+            "未署名者 主张保留：错误, 与第 3 行重复, b, c",
+            "Bo 主张排除：错误, 与第 3 行重复, b, c",
+            "Cy 主张保留：错误, 与第 3 行重复, b, c",
+        ]
+    assert before == data
 
 
 def test_a_switch_keeps_what_is_set_and_goes_with_links(runs, monkeypatch):
