@@ -53,8 +53,9 @@ def offer(run: Run, config: QueueConfig, empty: bool) -> None:
 
 
 def _packet(run: Run, config: QueueConfig, spoken: str) -> bytes:
-    """Made when it is asked for, where no page is known: in the language of that it was on."""
-    return api.packet_page(run, config, partial(language.told, spoken=spoken)).encode()
+    """Made when it is asked for, in the language of the page that offered it."""
+    with language.speaking(spoken):
+        return api.packet_page(run, config, language.told).encode()
 
 
 def _take_in(run: Run) -> None:

@@ -6,11 +6,12 @@ import re
 import shutil
 import string
 import sys
-from functools import cache, partial
+from functools import cache
 from html import unescape
 
 import numpy as np
 import pytest
+import streamlit as st
 from run_dirs import (
     DEMO,
     PAGES,
@@ -29,7 +30,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from grads import api
 from grads.api import Evaluation, Run, RunConfig, Sentence
 from grads.store.files import write_json
-from studio import language, words
+from studio import language, stored, words
 from studio.language import FOLDER, LANGUAGES, catalogue
 
 sys.path.insert(0, str(ROOT / "assets"))
@@ -300,11 +301,6 @@ def test_every_reason_is_told_in_the_language_of_the_reader(runs, monkeypatch):
         assert set(WORD.findall("".join(lines))) <= {"loss"}, values
 
 
-def in_chinese(make, *given):
-    """What a page hands out to a reader of Chinese, whoever asks for it and when."""
-    return make(*given, partial(language.told, spoken="zh"))
-
-
 def shown(html):
     """What a page that was handed out says in words of its own, without its scripts."""
     for said in re.findall(r'(?:aria-label|placeholder)="([^"]*)"', html):
@@ -320,7 +316,9 @@ def test_no_english_word_is_left_in_a_packet(kind, tmp_path):
     for name, decision in (("", "pin"), ("Bo", "exclude"), ("Cy", "pin")):
         api.decide(run, 5, decision, "wrong, duplicate of row 3, b, c", reviewer=name)
     config = api.QueueConfig(kind=kind, topic=0, selection="grads-10", count=9)
-    english, told = api.packet_page(run, config), in_chinese(api.packet_page, run, config)
+    english = api.packet_page(run, config)
+    with language.speaking("zh"):
+        told = api.packet_page(run, config, language.told)
     before, data = (json.loads(re.findall(r">({.*})<", page)[0]) for page in (english, told))
     said = [data["title"], *data["words"].values(), *data["called"].values(), *shown(told)]
     assert left_in_english(said) == set()
@@ -338,6 +336,50 @@ def test_no_english_word_is_left_in_a_packet(kind, tmp_path):
             "Cy 主张保留：错误, 与第 3 行重复, b, c",
         ]
     assert before == data
+
+
+# What a report shows as the settings and files have it.
+VALUES = (
+    "float32 aligned grads top sample lora auto question answer topic kind UTC SHA dev0".split()
+)
+
+
+@pytest.mark.parametrize(
+    ("selection", "evaluation"), [(None, None), ("grads-10", "tenth"), ("clean-10", "tenth")]
+)
+def test_no_english_word_is_left_in_a_report(selection, evaluation, tmp_path):
+    """But for the texts of samples and the commands, which stay, and values of settings."""
+    run = demo_run(tmp_path)
+    api.decide(run, 5, "exclude", "wrong, b c", reviewer="Al")
+    english = api.report(run, selection, evaluation)
+    with language.speaking("zh"):
+        told = api.report(run, selection, evaluation, tell=stored.sentence)
+    assert '<html lang="zh">' in told
+    data = re.compile(r'<div class="turn".*?</div>|<pre>.*?</pre>', re.DOTALL)
+    assert data.findall(english) == data.findall(told)
+    said = " | ".join(shown(data.sub("", told)))
+    about = run.read_manifest()
+    for name in (*about.versions, about.device, about.source.digest, about.model_digest, *VALUES):
+        said = said.replace(name, " ")
+    assert left_in_english(said.split(" | ")) == set()
+
+
+@pytest.mark.parametrize(
+    ("page", "says"), [("Select", "Download the report"), ("Review", "This queue as a packet")]
+)
+def test_what_a_page_hands_out_later_is_in_its_language(page, says, runs, monkeypatch):
+    """It is made when it is asked for, where no page runs any more."""
+    handed = {}
+    monkeypatch.setattr(
+        st, "download_button", lambda label, data, *_, **__: handed.update({label: data})
+    )
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(runs))
+    for code in LANGUAGES:
+        assert_sound(open_page(page, lang=code, run="demo"))
+        made = handed[catalogue(code).get(says, says)]()
+        text = made.decode() if isinstance(made, bytes) else made
+        assert f'<html lang="{code}">' in text
+        assert ("Examples of the run demo" in text or "by default" in text) == (code == "en")
 
 
 def test_a_switch_keeps_what_is_set_and_goes_with_links(runs, monkeypatch):
