@@ -23,7 +23,8 @@ from studio.language import FOLDER, LANGUAGES
 ROOT = Path(__file__).parents[1]
 SOURCES = (
     *("app.py", "pages/*.py", "studio/*.py", "studio/views/*.py"),
-    *("grads/export/*.py", "grads/jobs/*.py", "grads/selection/*.py"),
+    *("grads/api/*.py", "grads/export/*.py", "grads/jobs/*.py"),
+    *("grads/report/*.py", "grads/selection/*.py"),
 )
 KEYWORDS = {"say": None, "mark": None, "Sentence": None}
 ENGINE = "grads"  # where a text is said to stand that no call holds as it is
@@ -51,8 +52,9 @@ def of_the_engine() -> Iterator[str]:
     for column in api.COLUMNS.values():
         yield column.label
         yield column.help
-    for setting in api.RunConfig.model_fields:
-        yield setting.replace("_", " ")
+    for settings in (api.RunConfig, api.SelectionConfig):
+        for setting in settings.model_fields:
+            yield setting.replace("_", " ")
     for kind in api.ARM_KINDS.values():
         yield kind.label
     for metric in api.METRICS:

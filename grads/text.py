@@ -3,6 +3,7 @@ which nothing stands that a terminal obeys, and nothing without end."""
 
 import re
 import reprlib
+from collections.abc import Callable
 from typing import Any
 
 VALUE, MESSAGE = 200, 2_000  # most characters that are repeated of a value, and of a message
@@ -29,6 +30,9 @@ class Sentence(str):
         made = super().__new__(cls, text.format(**values) if values else text)
         made.text, made.values = text, values
         return made
+
+
+Tell = Callable[[str], str]  # a text in a language: `str` tells in English
 
 
 def visible(text: str) -> str:

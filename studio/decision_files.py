@@ -7,7 +7,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import GradsError, QueueConfig, Run
-from studio import words
+from studio import language, words
 from studio.language import say
 
 UPLOAD, TOLD = "decisions-upload", "decisions-told"
@@ -31,7 +31,7 @@ def offer(run: Run, config: QueueConfig, empty: bool) -> None:
             )
         st.download_button(
             say("This queue as a packet"),
-            lambda: api.packet_page(run, config).encode(),
+            partial(_packet, run, config, language.current()),
             f"review-{run.id}-{config.kind}.html",
             mime="text/html",
             icon=":material/package_2:",
@@ -50,6 +50,12 @@ def offer(run: Run, config: QueueConfig, empty: bool) -> None:
             say("Decisions of others (CSV or JSONL)"), key=UPLOAD, on_change=_take_in, args=(run,)
         )
         _tell(run)
+
+
+def _packet(run: Run, config: QueueConfig, spoken: str) -> bytes:
+    """Made when it is asked for, in the language of the page that offered it."""
+    with language.speaking(spoken):
+        return api.packet_page(run, config, language.told).encode()
 
 
 def _take_in(run: Run) -> None:

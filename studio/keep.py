@@ -53,12 +53,13 @@ def _told(made: Decision) -> str:
     """What stands decided about an example."""
     pinned, row = made.decision == "pin", made.sample_id
     always, never = mark("Row {row} is always kept"), mark("Row {row} is never kept")
-    told = say(always if pinned else never, row=row)
+    text = say(always if pinned else never, row=row)
     if made.reviewer:
-        told = say("{said} by {reviewer}", said=told, reviewer=words.literal(made.reviewer))
+        text = say("{said} by {reviewer}", said=text, reviewer=words.literal(made.reviewer))
     if made.reason:
-        told = say("{said}: {reason}", said=told, reason=words.literal(made.reason))
-    return told
+        why = words.literal(told(api.why_in_words(made.reason)))
+        text = say("{said}: {reason}", said=text, reason=why)
+    return text
 
 
 def warn_of_disagreement(run: Run, sample_id: int) -> None:
@@ -69,20 +70,10 @@ def warn_of_disagreement(run: Run, sample_id: int) -> None:
                 "Reviewers disagree about row {row}. {opinions}. It is left out until someone"
                 " settles it: on the page Review, in the queue of disagreements.",
                 row=sample_id,
-                opinions="; ".join(map(_opinion, said)),
+                opinions="; ".join(words.literal(told(api.in_words(one))) for one in said),
             ),
             icon=":material/groups:",
         )
-
-
-def _opinion(said: Decision) -> str:
-    """What a reviewer says of an example, as `api.in_words` does in English."""
-    who = words.literal(said.reviewer) or say("someone without a name")
-    keeps, leaves = mark("{reviewer} keeps it"), mark("{reviewer} leaves it out")
-    pinned = said.decision == "pin"
-    told = say(keeps if pinned else leaves, reviewer=who)
-    why = words.literal(said.reason)
-    return say("{said}: {reason}", said=told, reason=why) if why else told
 
 
 def decided(run: Run) -> None:

@@ -5,6 +5,9 @@ more in studio/languages/LANGUAGE.po beside its translation, the usual format of
 `make words` brings up to date. What the engine says of an error stays English, as in its log.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from studio import url
 LANGUAGES = {"en": "English", "zh": "中文"}
 FOLDER = Path(__file__).parent / "languages"
 KEY = "lang"  # in the address, and for the whole tab in the session
+_spoken: ContextVar[str] = ContextVar("spoken", default="")
 
 
 def use() -> None:
@@ -33,9 +37,21 @@ def use() -> None:
 
 def current() -> str:
     """The code of the language that this tab is read in; English where nobody reads a page."""
+    if code := _spoken.get():
+        return code
     if get_script_run_ctx(suppress_warning=True) is None:
         return "en"
     return str(st.session_state.get(KEY, "en"))
+
+
+@contextmanager
+def speaking(code: str) -> Iterator[None]:
+    """This language meanwhile: of what is made for a page when it is asked for, outside of it."""
+    before = _spoken.set(code)
+    try:
+        yield
+    finally:
+        _spoken.reset(before)
 
 
 def switch() -> None:

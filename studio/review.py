@@ -8,7 +8,7 @@ import streamlit as st
 from grads import api
 from grads.api import Decision, QueueConfig, Run
 from studio import corrections, frame, keep, queues, url, words
-from studio.language import mark, say
+from studio.language import mark, say, told
 
 REVIEWER = "reviewer"  # in the session, as on the pages where an example is open
 UNDO = "reviewed"  # in the session: what was done last, to be taken back
@@ -129,7 +129,7 @@ def _together(here: Review) -> None:
                 width="stretch",
             ):
                 wanted = [("pin" if one == sample else "exclude", one) for one in entry]
-                _decide(here, wanted, _why(entry) or f"near-duplicates: row {sample} stays")
+                _decide(here, wanted, _why(entry) or api.STAYS.format(row=sample))
             keep.warn_of_disagreement(here.run, sample)
             corrections.read(here.run, sample)
 
@@ -193,14 +193,9 @@ def _said(mine: Decision, *, of_several: bool) -> str:
     """What this reviewer has said of an example."""
     text = say(SAID[mine.decision])
     if mine.reason:
-        text = say("{said}: {reason}", said=text, reason=_told_reason(mine.reason))
+        why = told(api.why_in_words(mine.reason))
+        text = say("{said}: {reason}", said=text, reason=why)
     return say("Row {row}. {said}", row=mine.sample_id, said=text) if of_several else text
-
-
-def _told_reason(reason: str) -> str:
-    """A stored reason; of its parts, those that are offered everywhere as the reader calls them."""
-    parts = reason.split(", ")
-    return ", ".join(say(part) if part in api.REASONS else part for part in parts)
 
 
 def undo(run: Run) -> None:

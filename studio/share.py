@@ -1,6 +1,7 @@
 """What leaves a page: its link, the command line that repeats it, and a report to send on."""
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import Filter, GradsError, Pool, Run, SelectionConfig
-from studio import frame, url, words
+from studio import frame, language, stored, url, words
 from studio.language import mark, say
 
 UNNAMED = "mine"  # the name of a selection that has none yet
@@ -94,12 +95,18 @@ def _report(run: Run, selection: str | None, evaluation: str | None) -> None:
     with frame.telling():
         st.download_button(
             say("Download the report"),
-            lambda: api.report(run, chosen, tested),
+            partial(_made, run, chosen, tested, language.current()),
             "-".join([run.id, *([chosen] if chosen else [])]) + ".html",
             mime="text/html",
             icon=":material/download:",
             on_click="ignore",
         )
+
+
+def _made(run: Run, selection: str | None, evaluation: str | None, spoken: str) -> str:
+    """A report, made when it is asked for, in the language of the page that offered it."""
+    with language.speaking(spoken):
+        return api.report(run, selection, evaluation, tell=stored.sentence)
 
 
 def _one_of(label: str, names: list[str], first: str | None, run: Run) -> str | None:

@@ -10,6 +10,7 @@ from functools import cache
 from string import Formatter
 
 from grads import api
+from grads.api import Sentence
 from studio import language
 from studio.language import mark, say
 
@@ -19,6 +20,16 @@ ARMS = (mark("base"), mark("full"), mark("random"))  # names that no selection's
 def told(sentence: str) -> str:
     """A sentence of the engine, of a result file or made on the spot."""
     return sentence if language.current() == "en" else _found(sentence, api.SENTENCES)
+
+
+def sentence(text: str) -> str:
+    """A sentence as the engine makes it; also one that was stored, and so has lost its values."""
+    if not isinstance(text, Sentence):
+        return text
+    if text.values or text.text in language.catalogue(language.current()):
+        values = {name: sentence(v) if isinstance(v, str) else v for name, v in text.values.items()}
+        return say(text.text, **values)
+    return told(str(text))
 
 
 def arm(label: str) -> str:

@@ -7,9 +7,11 @@ import shutil
 import string
 import sys
 from functools import cache
+from html import unescape
 
 import numpy as np
 import pytest
+import streamlit as st
 from run_dirs import (
     DEMO,
     PAGES,
@@ -28,7 +30,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from grads import api
 from grads.api import Evaluation, Run, RunConfig, Sentence
 from grads.store.files import write_json
-from studio import language, words
+from studio import language, stored, words
 from studio.language import FOLDER, LANGUAGES, catalogue
 
 sys.path.insert(0, str(ROOT / "assets"))
@@ -124,7 +126,11 @@ def of_the_demo():
 
 def english(at):
     """What a page says in English words that it should not."""
-    texts = {text.replace("\\", "") for text in said(at)} - quoted()
+    return left_in_english({text.replace("\\", "") for text in said(at)} - quoted())
+
+
+def left_in_english(texts):
+    """Those that hold an English word that they should not."""
     return {
         text
         for text in texts
@@ -293,6 +299,87 @@ def test_every_reason_is_told_in_the_language_of_the_reader(runs, monkeypatch):
         shown = api.preview(pool, options)
         lines = map(language.told, api.reasons(pool, shown, np.arange(len(pool))))
         assert set(WORD.findall("".join(lines))) <= {"loss"}, values
+
+
+def shown(html):
+    """What a page that was handed out says in words of its own, without its scripts."""
+    for said in re.findall(r'(?:aria-label|placeholder)="([^"]*)"', html):
+        yield unescape(said)
+    body = re.sub(r"<(script|style|kbd)\b.*?</\1>", " ", html, flags=re.DOTALL)
+    yield from (unescape(text) for text in re.split(r"<[^>]*>", body) if text.strip())
+
+
+@pytest.mark.parametrize("kind", api.QUEUES)
+def test_no_english_word_is_left_in_a_packet(kind, tmp_path):
+    """Nor in what its script says; the samples, and what comes back, are those of English."""
+    run = demo_run(tmp_path)
+    for name, decision in (("", "pin"), ("Bo", "exclude"), ("Cy", "pin")):
+        api.decide(run, 5, decision, "wrong, duplicate of row 3, b, c", reviewer=name)
+    config = api.QueueConfig(kind=kind, topic=0, selection="grads-10", count=9)
+    english = api.packet_page(run, config)
+    with language.speaking("zh"):
+        told = api.packet_page(run, config, language.told)
+    before, data = (json.loads(re.findall(r">({.*})<", page)[0]) for page in (english, told))
+    said = [data["title"], *data["words"].values(), *data["called"].values(), *shown(told)]
+    assert left_in_english(said) == set()
+    assert before["words"].keys() == data["words"].keys()
+    assert '<html lang="zh">' in told
+    assert "{{" not in told
+    for page in (before, data):
+        del page["words"], page["called"], page["title"], page["packet"]
+    if kind == "disagreements":
+        (sample,), (here,) = before["entries"][0], data["entries"][0]
+        assert sample.pop("opinions")[1] == "Bo leaves it out: wrong, duplicate of row 3, b, c"
+        assert here.pop("opinions") == [
+            "未署名者 主张保留：错误, 与第 3 行重复, b, c",
+            "Bo 主张排除：错误, 与第 3 行重复, b, c",
+            "Cy 主张保留：错误, 与第 3 行重复, b, c",
+        ]
+    assert before == data
+
+
+# What a report shows as the settings and files have it.
+VALUES = (
+    "float32 aligned grads top sample lora auto question answer topic kind UTC SHA dev0".split()
+)
+
+
+@pytest.mark.parametrize(
+    ("selection", "evaluation"), [(None, None), ("grads-10", "tenth"), ("clean-10", "tenth")]
+)
+def test_no_english_word_is_left_in_a_report(selection, evaluation, tmp_path):
+    """But for the texts of samples and the commands, which stay, and values of settings."""
+    run = demo_run(tmp_path)
+    api.decide(run, 5, "exclude", "wrong, b c", reviewer="Al")
+    english = api.report(run, selection, evaluation)
+    with language.speaking("zh"):
+        told = api.report(run, selection, evaluation, tell=stored.sentence)
+    assert '<html lang="zh">' in told
+    data = re.compile(r'<div class="turn".*?</div>|<pre>.*?</pre>', re.DOTALL)
+    assert data.findall(english) == data.findall(told)
+    said = " | ".join(shown(data.sub("", told)))
+    about = run.read_manifest()
+    for name in (*about.versions, about.device, about.source.digest, about.model_digest, *VALUES):
+        said = said.replace(name, " ")
+    assert left_in_english(said.split(" | ")) == set()
+
+
+@pytest.mark.parametrize(
+    ("page", "says"), [("Select", "Download the report"), ("Review", "This queue as a packet")]
+)
+def test_what_a_page_hands_out_later_is_in_its_language(page, says, runs, monkeypatch):
+    """It is made when it is asked for, where no page runs any more."""
+    handed = {}
+    monkeypatch.setattr(
+        st, "download_button", lambda label, data, *_, **__: handed.update({label: data})
+    )
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(runs))
+    for code in LANGUAGES:
+        assert_sound(open_page(page, lang=code, run="demo"))
+        made = handed[catalogue(code).get(says, says)]()
+        text = made.decode() if isinstance(made, bytes) else made
+        assert f'<html lang="{code}">' in text
+        assert ("Examples of the run demo" in text or "by default" in text) == (code == "en")
 
 
 def test_a_switch_keeps_what_is_set_and_goes_with_links(runs, monkeypatch):

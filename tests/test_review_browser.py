@@ -67,6 +67,48 @@ def test_keys_decide_and_a_letter_in_a_field_is_a_letter(run, page, tmp_path):
     assert made == {ids[0]: "exclude", ids[1]: "pin"}
 
 
+def test_a_packet_from_a_chinese_page_is_in_chinese_and_gives_back_the_same(run, page, tmp_path):
+    """Downloaded where it is offered; what its reasons are called is not what is stored."""
+    group = api.review_queue(run, QueueConfig(kind="duplicates"))[0]
+    server = Server(tmp_path / "runs", tmp_path)
+    try:
+        page.goto(f"{server.url}/Review?run=demo&lang=zh&queue=duplicates&size=5")
+        page.get_by_text("以文件交换决定").click()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="将此队列打包").click()
+        download.value.save_as(tmp_path / "packet.html")
+    finally:
+        server.kill()
+    page.context.set_offline(True)
+    page.problems.clear()  # those of the page it came from
+    page.goto((tmp_path / "packet.html").as_uri())
+    page.keyboard.press("x")
+    expect(page.get_by_text("请先填写您的姓名。")).to_be_visible()
+    page.get_by_label("您的姓名").fill("李敏")
+    page.get_by_label("您的姓名").press("Enter")
+    page.get_by_role("heading").click()
+    page.keyboard.press("1")
+    page.keyboard.press("ArrowLeft")
+    twins = page.get_by_text(f"您选择排除：与第 {group[0]} 行重复")
+    expect(twins).to_have_count(len(group) - 1)
+    page.get_by_role("button", name="过时").click()
+    page.get_by_label("其他理由").fill("a, wrong")
+    page.get_by_role("heading").click()
+    page.keyboard.press("x")
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_text("您选择排除：过时, a, 错误")).to_have_count(len(group))
+    told = [page.title(), *page.locator("header, .controls, .who, .said").all_inner_texts()]
+    assert re.findall("[A-Za-z]{2,}", " ".join(told)) == ["demo"], "the run, in the title"
+    with page.expect_download() as download:
+        page.get_by_role("button", name="下载我的决定").click()
+    download.value.save_as(tmp_path / "back.csv")
+    found = api.take_in(run, (tmp_path / "back.csv").read_bytes(), "back.csv")
+    assert (found.taken, found.refused) == (len(group), [])
+    made = [api.opinions(run)[sample][0] for sample in group]
+    assert {(one.decision, one.reason) for one in made} == {("exclude", "outdated, a, wrong")}
+    assert page.problems == []
+
+
 def test_a_packet_works_from_a_file_and_gives_back_what_import_takes(run, page, tmp_path):
     """By keys, without a network; what was done is there after closing; texts stay texts."""
     api.correct(run, 5, ("answer",), HOSTILE, reviewer="Ada")

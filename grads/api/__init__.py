@@ -103,7 +103,6 @@ from grads.export.corrections import (
     name_of,
     texts_of,
 )
-from grads.export.packet import REASONS
 from grads.export.saved import bundle, bundle_name
 from grads.export.weighted import WAYS as WEIGHTS
 from grads.export.write import FORMATS, changed_lines
@@ -114,6 +113,8 @@ from grads.selection.agreement import SCORE, Ranks, highest
 from grads.selection.criteria import Criterion, criteria
 from grads.selection.decision_files import TakenIn, decisions_as, take_in, write_decisions
 from grads.selection.decisions import (
+    REASONS,
+    STAYS,
     decide,
     decide_all,
     decisions,
@@ -122,6 +123,7 @@ from grads.selection.decisions import (
     opinions,
     stale,
     take_back,
+    why_in_words,
     with_decisions,
 )
 from grads.selection.filters import Filter, outline
@@ -172,6 +174,7 @@ __all__ = [
     "SCHEDULERS",
     "SCORE",
     "SENTENCES",
+    "STAYS",
     "TOPIC",
     "WEIGHTS",
     "Agreement",
@@ -334,6 +337,7 @@ __all__ = [
     "visible",
     "wait",
     "watch",
+    "why_in_words",
     "with_decisions",
     "write_decisions",
     "write_packet",

@@ -11,15 +11,19 @@ from grads.selection.options import SelectionConfig
 from grads.store.files import replacing
 from grads.store.folders import Evaluation
 from grads.store.runs import Run
+from grads.text import Tell
 
 
-def report(run: Run, selection: str | None = None, evaluation: str | None = None) -> str:
+def report(
+    run: Run, selection: str | None = None, evaluation: str | None = None, *, tell: Tell = str
+) -> str:
     """A scored run, a saved selection and an evaluation as one HTML page that needs nothing else.
 
-    Raises RunError where the run is not scored, has no such selection or evaluation, or a file is
-    damaged, and SelectionError where the selection cannot be worked out any more.
+    `tell` puts its texts into a language. Raises RunError where the run is not scored, has no such
+    selection or evaluation, or a file is damaged, and SelectionError where the selection cannot be
+    worked out any more.
     """
-    return page.report(load_pool(run), selection, evaluation)
+    return page.report(load_pool(run), selection, evaluation, tell=tell)
 
 
 def write_report(

@@ -8,17 +8,20 @@ from grads.errors import ExportError, of_the_machine
 from grads.export import packet
 from grads.selection import queues
 from grads.selection.decision_files import COLUMNS
-from grads.selection.decisions import disagreements, in_words
+from grads.selection.decisions import REASONS, disagreements, in_words
 from grads.selection.queues import Entry
 from grads.store.files import replacing
 from grads.store.runs import Run
+from grads.text import Sentence, Tell
 
 TITLES = {
-    "random": "drawn at random",
-    "highest": "of the highest learning signal",
-    "lowest": "of the lowest learning signal",
-    "duplicates": "near-duplicates",
-    "disagreements": "that reviewers disagree about",
+    "random": Sentence("Examples of the run {run}, drawn at random"),
+    "highest": Sentence("Examples of the run {run}, of the highest learning signal"),
+    "lowest": Sentence("Examples of the run {run}, of the lowest learning signal"),
+    "duplicates": Sentence("Examples of the run {run}, near-duplicates"),
+    "disagreements": Sentence("Examples of the run {run}, that reviewers disagree about"),
+    "topic": Sentence("Examples of the run {run}, of the topic {topic}"),
+    "borderline": Sentence("Examples of the run {run}, where the selection {selection} ends"),
 }
 
 
@@ -31,16 +34,18 @@ def review_queue(run: Run, config: QueueConfig) -> list[Entry]:
     return queues.queue(load_pool(run), config)
 
 
-def packet_page(run: Run, config: QueueConfig) -> str:
+def packet_page(run: Run, config: QueueConfig, tell: Tell = str) -> str:
     """An HTML page that stands alone, on which someone decides about a queue.
 
-    Raises as `review_queue` does, and ExportError where the queue is empty.
+    `tell` puts its texts into a language. Raises as `review_queue` does, and ExportError where the
+    queue is empty.
     """
     entries = review_queue(run, config)
-    said = None
+    said: dict[int, list[str]] | None = None
     if config.kind == "disagreements":
         said = {sample: [*map(in_words, here)] for sample, here in disagreements(run).items()}
-    return packet.page(run, entries, _title(run, config), columns=COLUMNS, opinions=said)
+    title, given = _title(run, config), {"columns": COLUMNS, "reasons": REASONS}
+    return packet.page(run, entries, title, **given, opinions=said, tell=tell)
 
 
 def write_packet(run: Run, config: QueueConfig, out: Path) -> int:
@@ -55,11 +60,10 @@ def write_packet(run: Run, config: QueueConfig, out: Path) -> int:
     return len(review_queue(run, config))
 
 
-def _title(run: Run, config: QueueConfig) -> str:
+def _title(run: Run, config: QueueConfig) -> Sentence:
+    values: dict[str, str] = {"run": run.id}
     if config.kind == "topic":
-        what = f"of the topic {load_pool(run).cluster_names()[config.topic or 0]}"
+        values["topic"] = load_pool(run).cluster_names()[config.topic or 0]
     elif config.kind == "borderline":
-        what = f"where the selection {config.selection} ends"
-    else:
-        what = TITLES[config.kind]
-    return f"Examples of the run {run.id}, {what}"
+        values["selection"] = config.selection or ""
+    return Sentence(TITLES[config.kind].text, **values)

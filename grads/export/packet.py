@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,49 @@ from grads.errors import ExportError
 from grads.export.corrections import corrected_turns
 from grads.store.files import digest_of
 from grads.store.runs import Run
+from grads.text import Sentence, Tell
 
 PAGE = Path(__file__).with_name("packet.html")
-REASONS = ("wrong", "outdated", "unclear", "duplicate")  # that are offered everywhere
 SHOWN = ("role", "content", "reasoning", "tool_calls")  # of a turn
+WORDS = {  # what the page says, in which braces hold what its script puts in
+    "language": Sentence("en"),
+    "asked": Sentence("Would you train on this?"),
+    "name": Sentence("Your name"),
+    "nameless": Sentence("First say who you are."),
+    "progress": Sentence("{place} of {all} in this queue, {done} decided by you"),
+    "all": Sentence("All {all} in this queue, {done} decided by you"),
+    "row": Sentence("Row {row}"),
+    "system": Sentence("Instruction to the model"),
+    "user": Sentence("Question"),
+    "assistant": Sentence("Answer"),
+    "tool": Sentence("Result of a tool"),
+    "text": Sentence("Text"),
+    "reasoning": Sentence("Reasoning"),
+    "calls": Sentence("Calls a tool"),
+    "why": Sentence("Why (optional)"),
+    "own": Sentence("A reason of your own"),
+    "own_here": Sentence("a reason of your own"),
+    "keep": Sentence("Keep"),
+    "keep_all": Sentence("Keep all"),
+    "exclude": Sentence("Exclude"),
+    "exclude_all": Sentence("Exclude all"),
+    "skip": Sentence("Skip"),
+    "undo": Sentence("Undo"),
+    "only": Sentence("Keep this one, exclude the others"),
+    "kept": Sentence("You keep it"),
+    "excluded": Sentence("You exclude it"),
+    "because": Sentence("{said}: {reason}"),
+    "twin": Sentence("duplicate of row {row}"),
+    "help": Sentence(
+        "What you keep is always trained on, what you exclude never; what you skip is left open."
+        " Arrow keys go back and on. Nothing leaves this computer: send the downloaded file back."
+    ),
+    "through": Sentence("You are through. Download your decisions and send the file back."),
+    "download": Sentence("Download my decisions"),
+    "unkept": Sentence(
+        "This browser keeps no progress: download your decisions before you close the page."
+    ),
+}
 
 
 def page(
@@ -27,26 +67,33 @@ def page(
     title: str,
     *,
     columns: tuple[str, ...],
+    reasons: tuple[str, ...],
     opinions: dict[int, list[str]] | None = None,
+    tell: Tell = str,
 ) -> str:
-    """The page as text; an entry is looked at as one.
+    """The page as text, in the language that `tell` tells; an entry is looked at as one.
 
-    `columns` are those of a file of decisions. With `opinions`, which are shown, decisions settle.
-    Raises ExportError where nothing is to be looked at.
+    `columns` are those of a file of decisions, `reasons` are offered for them: what comes back is
+    the same in every language. With `opinions`, which are shown, decisions settle. Raises
+    ExportError where nothing is to be looked at.
     """
     if not entries:
         raise ExportError("there is nothing to look at in this queue: choose another one")
-    samples = _samples(run, [sample for entry in entries for sample in entry], opinions or {})
+    said = {sample: [*map(tell, here)] for sample, here in (opinions or {}).items()}
+    samples = _samples(run, [sample for entry in entries for sample in entry], said)
     found: dict[str, Any] = {
         "run": run.id,
-        "title": title,
+        "title": tell(title),
         "columns": columns,
-        "reasons": REASONS,
+        "reasons": reasons,
         "settles": opinions is not None,
         "entries": [[samples[sample] for sample in entry] for entry in entries],
     }
-    block = _inert(found | {"packet": digest_of(found)[:16]})
+    words = {name: tell(text) for name, text in WORDS.items()}
+    called = {reason: tell(Sentence(reason)) for reason in reasons}
+    block = _inert(found | {"packet": digest_of(found)[:16], "words": words, "called": called})
     text = PAGE.read_text(encoding="utf-8").replace('"POLICY"', f'"{_policy()}"')
+    text = re.sub(r"{{(\w+)}}", lambda place: escape(words[place[1]]), text)
     return text.replace(">DATA<", f">{block}<")
 
 

@@ -1,15 +1,17 @@
 """Parts of an HTML page made of plain text: whatever a text holds is shown, never obeyed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
 from string import Template
 
-from grads.text import visible
+from grads.text import Sentence, Tell, visible
 
 # No script, and nothing from elsewhere: a browser refuses what would come in.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 PAGE = Template("""<!doctype html>
-<html lang="en">
+<html lang="$language">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="$policy">
@@ -50,15 +52,35 @@ $body
 """)
 
 
+_tell: ContextVar[Tell] = ContextVar("tell", default=str)
+
+
+@contextmanager
+def telling(tell: Tell) -> Iterator[None]:
+    """Sentences that are put into a page meanwhile are told by this, whichever part they are in."""
+    before = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(before)
+
+
+def told(value: object) -> str:
+    """A sentence in the language of the page; what else there is as it stands."""
+    return _tell.get()(value) if isinstance(value, Sentence) else str(value)
+
+
 def page(title: str, parts: Sequence[str]) -> str:
     """A whole document from parts that are HTML."""
     body = "\n".join(part for part in parts if part)
-    return PAGE.substitute(policy=POLICY, title=text(title), body=body)
+    return PAGE.substitute(
+        policy=POLICY, language=text(Sentence("en")), title=text(title), body=body
+    )
 
 
 def text(value: object) -> str:
-    """Text as it stands, on one line or several."""
-    return escape("\n".join(visible(line) for line in str(value).splitlines()))
+    """Text as it stands, on one line or several; sentences in the language of the page."""
+    return escape("\n".join(visible(line) for line in told(value).splitlines()))
 
 
 def section(title: str, *parts: str) -> str:

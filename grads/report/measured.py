@@ -1,42 +1,51 @@
 """What a report says of an evaluation: the verdict in sentences, and the table of its arms."""
 
 from grads.evaluation.result import EvaluationResult, TuneResult
-from grads.report.markup import line, lines, section, table
+from grads.report.markup import line, lines, section, table, told
 from grads.store.folders import Evaluation
+from grads.text import Sentence
+
+ALWAYS = ("base", "full", "random")  # arms that no selection has given a name
 
 
 def measured(found: Evaluation, result: EvaluationResult | None, selection: str | None) -> str:
     """An evaluation, as far as it has got; whether the selection is among what it trained on."""
-    title = f"Did it help? The evaluation {found.id}"
+    title = Sentence("Did it help? The evaluation {name}", name=found.id)
     if result is None or not result.arms:
-        return section(title, line("Nothing is measured yet."))
-    remarks = [] if result.finished else ["It is not finished: this is what there is so far."]
+        return section(title, line(Sentence("Nothing is measured yet.")))
+    remarks = []
+    if not result.finished:
+        remarks.append(Sentence("It is not finished: this is what there is so far."))
     if selection and selection not in {arm.selection for arm in result.arms}:
-        remarks.append(f"It did not train on the selection {selection}.")
-    even = [f"{label}: {one.sentence}" for label, one in result.break_even.items()]
-    files = ", ".join(f"{one.name} ({one.samples:,} examples)" for one in result.measured_on)
+        remarks.append(Sentence("It did not train on the selection {name}.", name=selection))
+    even = [
+        Sentence("{arm}: {sentence}", arm=_called(label), sentence=Sentence(one.sentence))
+        for label, one in result.break_even.items()
+    ]
+    counted = Sentence("{name} ({number:,} examples)").text
+    files = [Sentence(counted, name=one.name, number=one.samples) for one in result.measured_on]
     return section(
         title,
         *map(line, remarks),
         lines(_verdicts(result)),
         _arms(result),
-        line("± is half the width of the 95% interval over repetitions.", "soft"),
-        line(f"Measured on {files}.", "soft"),
-        lines([*result.notes, *even]),
+        line(Sentence("± is half the width of the 95% interval over repetitions."), "soft"),
+        line(Sentence("Measured on {files}.", files=", ".join(map(told, files))), "soft"),
+        lines([*map(Sentence, result.notes), *even]),
     )
 
 
-def _verdicts(result: EvaluationResult) -> list[str]:
+def _verdicts(result: EvaluationResult) -> list[Sentence]:
     """What it says of each chosen subset against random ones of its size."""
     if isinstance(result, TuneResult):
-        return [result.sentence]
+        return [Sentence(result.sentence)]
     compared = [one for one in result.comparisons if one.theirs.random and not one.ours.random]
-    return [one.sentence for one in compared]
+    return [Sentence(one.sentence) for one in compared]
 
 
 def _arms(result: EvaluationResult) -> str:
     there = {
-        metric: shown.label
+        metric: Sentence(shown.label)
         for metric, shown in result.shown.items()
         if any(arm.mean.get(metric) is not None for arm in result.arms)
     }
@@ -47,5 +56,10 @@ def _arms(result: EvaluationResult) -> str:
             mean, reach = arm.mean.get(metric), arm.reach(metric)
             spread = f"\u00a0±\u00a0{reach:.3f}" if reach is not None else ""
             cells.append("" if mean is None else f"{mean:.3f}{spread}")
-        rows.append((arm.label, arm.samples, len(arm.seeds), *cells))
-    return table(("arm", "examples", "trainings", *there.values()), rows)
+        rows.append((_called(arm.label), arm.samples, len(arm.seeds), *cells))
+    head = (Sentence("arm"), Sentence("examples"), Sentence("trainings"))
+    return table((*head, *there.values()), rows)
+
+
+def _called(label: str) -> str:
+    return Sentence(label) if label in ALWAYS else label

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from grads.report.markup import text
+from grads.report.markup import text, told
 from grads.selection.preview import Coverage
+from grads.text import Sentence
 
 WIDTH, BINS = 860, 50
 LEFT, RIGHT, NAMES = 46, 24, 260  # pixels beside the axis, and for the names of rows
@@ -28,9 +29,12 @@ def distribution(values: np.ndarray, kept: np.ndarray | None, label: str) -> str
     low, high = (float(end) for end in np.nanquantile(values, [0.001, 0.999]))
     high = high if high > low else low + 1.0
     edges = np.linspace(low, high, BINS + 1)
-    parts = {"all": ("var(--neutral)", np.ones(len(values), bool))}
+    parts = {Sentence("all"): ("var(--neutral)", np.ones(len(values), bool))}
     if kept is not None:
-        parts = {"kept": ("var(--kept)", kept), "set aside": ("url(#hatch)", ~kept)}
+        parts = {
+            Sentence("kept"): ("var(--kept)", kept),
+            Sentence("set aside"): ("url(#hatch)", ~kept),
+        }
     counts = {
         name: np.histogram(np.clip(values[member], low, high), edges)[0]
         for name, (_, member) in parts.items()
@@ -53,7 +57,10 @@ def distribution(values: np.ndarray, kept: np.ndarray | None, label: str) -> str
         drawn += [_rule(x, base, x, base + 4), _words(x, base + 17, f"{at:.3g}", "middle")]
     drawn += [_words(LEFT - 6, base, "0", "end"), _words(LEFT - 6, 40, f"{most:,}", "end")]
     drawn.append(_words(WIDTH / 2, HEIGHT - 4, label, "middle"))
-    return _svg(drawn, HEIGHT, f"Distribution of {label} over {len(values):,} examples")
+    says = Sentence(
+        "Distribution of {label} over {number:,} examples", label=label, number=len(values)
+    )
+    return _svg(drawn, HEIGHT, says)
 
 
 def coverage(rows: Sequence[Coverage], pool: int, kept: int) -> str:
@@ -69,14 +76,14 @@ def coverage(rows: Sequence[Coverage], pool: int, kept: int) -> str:
         return NAMES + (WIDTH - NAMES - 60) * percent / most
 
     drawn = [
-        _words(NAMES + 8, 14, "│ all examples"),
+        _words(NAMES + 8, 14, f"│ {told(Sentence('all examples'))}"),
         _mark(NAMES + 130, 10),
-        _words(NAMES + 140, 14, "kept"),
+        _words(NAMES + 140, 14, Sentence("kept")),
         _bar(NAMES + 200, 6, 30, 8, fill="var(--line)"),
-        _words(NAMES + 236, 14, "95% of random subsets"),
+        _words(NAMES + 236, 14, Sentence("95% of random subsets")),
     ]
     for i, row in enumerate(rows):
-        y, name, (low, high) = 38 + ROW * i, row.name, reach[i]
+        y, name, (low, high) = 38 + ROW * i, told(row.name), reach[i]
         drawn += [
             _words(NAMES - 10, y + 4, name if len(name) <= 38 else name[:37] + "…", "end"),
             _bar(across(low), y - 4, max(across(high) - across(low), 1), 8, fill="var(--line)"),
@@ -86,7 +93,7 @@ def coverage(rows: Sequence[Coverage], pool: int, kept: int) -> str:
         ]
     drawn.append(_words(NAMES, height - 4, "0%", "middle"))
     drawn.append(_words(across(most), height - 4, f"{most:.0f}%", "middle"))
-    return _svg(drawn, height, "Share of each topic among all and kept examples")
+    return _svg(drawn, height, Sentence("Share of each topic among all and kept examples"))
 
 
 def _svg(drawn: Sequence[str], height: float, says: str) -> str:

@@ -6,26 +6,34 @@ from grads.config.spelling import command
 from grads.evaluation.result import read_result
 from grads.report import choice
 from grads.report import run as of_run
-from grads.report.markup import line, page, text
+from grads.report.markup import line, page, telling, text
 from grads.report.measured import measured
 from grads.selection.pool import Pool
 from grads.selection.record import SelectionRecord, read_record
 from grads.store.folders import Evaluation, ProbeRequest
 from grads.store.runs import Run
+from grads.text import Sentence, Tell
 
-PROMISE = (
+PROMISE = Sentence(
     "What a setting picks is shown here; whether it helps, only an evaluation tells. This page"
     " holds texts of examples and paths of the machine it was made on."
 )
 
 
-def report(pool: Pool, selection: str | None = None, evaluation: str | None = None) -> str:
-    """The page, as HTML: no script, and nothing that comes from elsewhere.
+def report(
+    pool: Pool, selection: str | None = None, evaluation: str | None = None, *, tell: Tell = str
+) -> str:
+    """The page, as HTML, in the language that `tell` tells: no script, nothing from elsewhere.
 
     Without a selection it tells of the run alone. Raises RunError where there is no such selection
     or evaluation, or a file of the run is damaged, and SelectionError where the selection cannot be
     worked out any more.
     """
+    with telling(tell):
+        return _page(pool, selection, evaluation)
+
+
+def _page(pool: Pool, selection: str | None, evaluation: str | None) -> str:
     run = pool.run
     manifest, about = run.read_manifest(), run.read_about()
     record = read_record(run, selection) if selection else None
@@ -35,10 +43,21 @@ def report(pool: Pool, selection: str | None = None, evaluation: str | None = No
     title = about.title or run.id
     made = f"{run.made:%Y-%m-%d %H:%M} UTC"
     kept, of = (record.samples.kept, record.samples.pool) if record else (0, len(pool))
-    lead = f"Keeps {kept:,} of {of:,} examples" if record else f"{of:,} examples are scored"
+    keeps, scored = (
+        Sentence("Keeps {kept:,} of {of:,} examples"),
+        Sentence("{of:,} examples are scored"),
+    )
+    lead = Sentence((keeps if record else scored).text, kept=kept, of=of)
+    about_run = Sentence(
+        "Run {run}, {made}; {model}; GrADS Studio {version}",
+        run=run.id,
+        made=made,
+        model=run.config().model,
+        version=__version__,
+    )
     parts = [
         f"<h1>{text(title)}</h1>",
-        line(f"Run {run.id}, {made}; {run.config().model}; GrADS Studio {__version__}", "soft"),
+        line(about_run, "soft"),
         line(lead, "lead"),
         line(about.notes, "turn") if about.notes else "",
         choice.chosen(pool, record, shown) if record and shown else "",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from grads.selection.criteria import criterion_named
-from grads.selection.decisions import decisions, disagreements
+from grads.selection.decisions import decisions, disagreements, why_in_words
 from grads.selection.pool import Pool
 from grads.selection.preview import Preview
 from grads.selection.record import Decision
@@ -49,7 +49,7 @@ def _by_hand(
     if decision.reviewer:
         said = Sentence("{said} by {reviewer}", said=said, reviewer=decision.reviewer)
     if decision.reason:
-        said = Sentence("{said}: {reason}", said=said, reason=decision.reason)
+        said = Sentence("{said}: {reason}", said=said, reason=why_in_words(decision.reason))
     return said
 
 
