@@ -31,7 +31,7 @@ BUNDLED = "grads/_bundled/"
 # They make what is bundled.
 TOOLS = {
     *("assets/study.py", "assets/direction_study.py", "assets/when_study.py"),
-    *("assets/lock.py", "assets/licences.py", "assets/demo/build.py"),
+    *("assets/lock.py", "assets/licences.py", "assets/words.py", "assets/demo/build.py"),
 }
 # Draws every installed page, about the demo.
 DRAW = """
