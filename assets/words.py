@@ -60,6 +60,7 @@ def of_the_engine() -> Iterator[str]:
     for metric in api.METRICS:
         yield from metric.labels.values()
         yield metric.help
+    yield from api.NAMED_ARMS
     yield from api.SENTENCES
     for parts in api.PARTS.values():
         yield from parts
@@ -69,7 +70,7 @@ def of_the_engine() -> Iterator[str]:
     yield from api.REASONS
     for stage in api.watch.STAGES.values():
         yield from filter(None, (stage.name, stage.label, stage.help, stage.unit))
-    yield from api.watch.WAITS
+    yield from api.watch.WAITS.texts
     yield from api.KINDS.values()
     yield from api.LAYOUTS
     yield from sorted(api.ROLES)

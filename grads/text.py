@@ -3,7 +3,8 @@ which nothing stands that a terminal obeys, and nothing without end."""
 
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from string import Formatter
 from typing import Any
 
 VALUE, MESSAGE = 200, 2_000  # most characters that are repeated of a value, and of a message
@@ -30,6 +31,57 @@ class Sentence(str):
         made = super().__new__(cls, text.format(**values) if values else text)
         made.text, made.values = text, values
         return made
+
+    def filled(self, **values: Any) -> "Sentence":
+        """The same text with these values in its braces."""
+        return Sentence(self.text, **values)
+
+
+class Written:
+    """Sentences that files hold in English, to be found again with what stands in their braces.
+
+    Under a name of `parts` that is one of its texts, else anything; `words` are values that are
+    words of ours themselves.
+    """
+
+    def __init__(
+        self,
+        texts: Iterable[str],
+        parts: Mapping[str, Iterable[str]] | None = None,
+        words: Iterable[str] = (),
+    ) -> None:
+        self.texts, self.parts, self.words = tuple(texts), parts or {}, frozenset(words)
+        self._patterns: dict[str, re.Pattern[str]] = {}
+
+    def found(self, said: str) -> str:
+        """The sentence that was written as `said`; a text that is none of these as it stands."""
+        return self._among(said, self.texts)
+
+    def _among(self, said: str, texts: Iterable[str]) -> str:
+        for text in sorted(texts, key=len, reverse=True):  # of several the longest fits best
+            if match := self._pattern(text).fullmatch(said):
+                known = match.groupdict().items()
+                values = {name: self._among(one, self.parts.get(name, ())) for name, one in known}
+                found = str.__new__(Sentence, said)
+                found.text, found.values = text, values
+                return found
+        return Sentence(said) if said in self.words else said
+
+    def _pattern(self, text: str) -> re.Pattern[str]:
+        """What finds the values of a text; its first letter may be a capital, as lines begin."""
+        if text not in self._patterns:
+            expression = self._expression(text, "?P<{name}>")
+            self._patterns[text] = re.compile(expression, re.IGNORECASE | re.DOTALL)
+        return self._patterns[text]
+
+    def _expression(self, text: str, group: str = "?:") -> str:
+        found = ""
+        for before, name, _, _ in Formatter().parse(text):
+            found += re.escape(before)
+            if name is not None:
+                inside = "|".join(map(self._expression, self.parts.get(name, ()))) or ".+?"
+                found += f"({group.format(name=name)}{inside})"
+        return found
 
 
 Tell = Callable[[str], str]  # a text in a language: `str` tells in English

@@ -4,7 +4,6 @@ import numpy as np
 import streamlit as st
 
 from grads.api import (
-    Band,
     Pool,
     Preview,
     SelectionConfig,
@@ -84,11 +83,6 @@ def numbers(pool: Pool, shown: Preview) -> None:
         delta_arrow="off",
         help=say("At the speed of this run's warm-up on this machine."),
     )
-
-
-def percents(band: Band) -> str:
-    """A range of shares: `8.1% to 11%`."""
-    return f"{words.share(band.low, 1)} to {words.share(band.high, 1)}"
 
 
 def warn(shown: Preview) -> None:

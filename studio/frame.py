@@ -169,10 +169,10 @@ def _navigation(name: str) -> tuple[dict[str, tuple[Any, str]], Any]:
     with st.container(horizontal=True, vertical_alignment="center", key="navigation"):
         st.markdown("**GrADS Studio**", width="content")
         place = st.container(horizontal=True, width="content")
-        _run_box()
+        run = _run_box()
         language.switch()
         behind = st.container(width="content")
-        done = _steps_taken()
+        done = _steps_taken(run)
         with place:
             for title in PAGES:
                 with st.container(key="here" if title == name else None, width="content"):
@@ -181,9 +181,8 @@ def _navigation(name: str) -> tuple[dict[str, tuple[Any, str]], Any]:
     return places, behind
 
 
-def _steps_taken() -> set[str]:
+def _steps_taken(run: Run | None) -> set[str]:
     """The pages whose step has been taken with the chosen run."""
-    run = next((one for one in list_runs(runs_root()) if one.id == url.get("run")), None)
     if run is None:
         return set()
     taken = {
@@ -203,12 +202,12 @@ def _to(title: str, link_at: tuple[Any, str], name: str) -> None:
     place.page_link(PAGES[title][0], label=say(title), icon=icon, query_params=params)
 
 
-def _run_box() -> None:
+def _run_box() -> Run | None:
     """The run; it always stands in the address, so that a copied link shows the same."""
     runs = list_runs(runs_root())
     names = [run.id for run in runs]
     if not names:
-        return
+        return None
     titles = {run.id: called(run) for run in runs}
     alike = Counter(titles.values())
     asked = url.get("run")
@@ -220,7 +219,7 @@ def _run_box() -> None:
                 shown=words.literal(names[0]),
             )
         )
-    url.choose(
+    chosen = url.choose(
         st.selectbox,
         say("Run"),
         names,
@@ -233,6 +232,7 @@ def _run_box() -> None:
         label_visibility="collapsed",
         width=280,
     )
+    return next(run for run in runs if run.id == chosen)
 
 
 def called(run: Run) -> str:

@@ -1,6 +1,5 @@
 """A job as people watch it: its steps, progress, speed, machine, log, and stopping it."""
 
-import re
 import time
 from pathlib import Path
 
@@ -27,10 +26,7 @@ NAMED = (
 
 def message(status: Status) -> str:
     """What a job says of itself, most of all that it waits; mostly nothing."""
-    _, several = api.watch.WAITS
-    found = re.fullmatch(several.replace("{number}", r"(\d+)"), status.message)
-    told = say(several, number=found[1]) if found else say(status.message)
-    return words.literal(told.capitalize())
+    return words.literal(told(api.watch.WAITS.found(status.message)).capitalize())
 
 
 def progress(status: Status, left: float | None = None) -> str:

@@ -113,8 +113,8 @@ def decided(run: Run) -> None:
     examples = words.count(len(said), "example")
     with st.expander(say("{examples} decided by people", examples=examples)):
         table = pd.DataFrame([one.as_json() for here in said.values() for one in here])
-        told = {"pin": say("always keep"), "exclude": say("never keep")}
-        table["decision"] = table["decision"].map(told)
+        called = {"pin": say("always keep"), "exclude": say("never keep")}
+        table["decision"] = table["decision"].map(called)
         st.dataframe(
             table,
             hide_index=True,

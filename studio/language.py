@@ -83,8 +83,8 @@ def say(text: str, **values: Any) -> str:
 
 def told(text: str) -> str:
     """What the engine says, in the language of the reader; any other text as it is."""
-    if not isinstance(text, Sentence):
-        return text
+    if not isinstance(text, Sentence) or current() == "en":
+        return str(text)  # as it was written
     values = {name: told(one) if isinstance(one, str) else one for name, one in text.values.items()}
     return say(text.text, **values)
 

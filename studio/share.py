@@ -9,7 +9,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import Filter, GradsError, Pool, Run, SelectionConfig
-from studio import frame, language, stored, url, words
+from studio import frame, language, url, words
 from studio.language import mark, say
 
 UNNAMED = "mine"  # the name of a selection that has none yet
@@ -106,7 +106,7 @@ def _report(run: Run, selection: str | None, evaluation: str | None) -> None:
 def _made(run: Run, selection: str | None, evaluation: str | None, spoken: str) -> str:
     """A report, made when it is asked for, in the language of the page that offered it."""
     with language.speaking(spoken):
-        return api.report(run, selection, evaluation, tell=stored.sentence)
+        return api.report(run, selection, evaluation, tell=language.told)
 
 
 def _one_of(label: str, names: list[str], first: str | None, run: Run) -> str | None:

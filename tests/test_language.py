@@ -30,7 +30,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from grads import api
 from grads.api import Evaluation, Run, RunConfig, Sentence
 from grads.store.files import write_json
-from studio import language, stored, words
+from studio import language, words
 from studio.language import FOLDER, LANGUAGES, catalogue
 
 sys.path.insert(0, str(ROOT / "assets"))
@@ -353,7 +353,7 @@ def test_no_english_word_is_left_in_a_report(selection, evaluation, tmp_path):
     api.decide(run, 5, "exclude", "wrong, b c", reviewer="Al")
     english = api.report(run, selection, evaluation)
     with language.speaking("zh"):
-        told = api.report(run, selection, evaluation, tell=stored.sentence)
+        told = api.report(run, selection, evaluation, tell=language.told)
     assert '<html lang="zh">' in told
     data = re.compile(r'<div class="turn".*?</div>|<pre>.*?</pre>', re.DOTALL)
     assert data.findall(english) == data.findall(told)

@@ -94,7 +94,10 @@ from grads.evaluation.result import (
     Spent,
     TuneResult,
 )
+from grads.evaluation.texts import ARMS as NAMED_ARMS
 from grads.evaluation.texts import PARTS, SENTENCES
+from grads.evaluation.texts import arm as arm_in_words
+from grads.evaluation.texts import sentence as evaluation_sentence
 from grads.export.corrections import (
     Correction,
     correct,
@@ -167,6 +170,7 @@ __all__ = [
     "LEARNING",
     "MAP",
     "METRICS",
+    "NAMED_ARMS",
     "PARTS",
     "QUEUES",
     "REASONS",
@@ -235,6 +239,7 @@ __all__ = [
     "agree",
     "all_matching",
     "allowed_roots",
+    "arm_in_words",
     "ask_token_signals",
     "bench",
     "broken_lines",
@@ -266,6 +271,7 @@ __all__ = [
     "emptied",
     "estimate_evaluation",
     "evaluation_command",
+    "evaluation_sentence",
     "evaluations",
     "examples",
     "export_selection",

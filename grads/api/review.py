@@ -66,4 +66,4 @@ def _title(run: Run, config: QueueConfig) -> Sentence:
         values["topic"] = load_pool(run).cluster_names()[config.topic or 0]
     elif config.kind == "borderline":
         values["selection"] = config.selection or ""
-    return Sentence(TITLES[config.kind].text, **values)
+    return TITLES[config.kind].filled(**values)

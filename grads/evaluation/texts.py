@@ -1,10 +1,13 @@
 """The sentences of an evaluation, as texts with values in braces.
 
-Files and commands hold them in English. Who says them in another language finds again what stands
-in the braces (studio/stored.py): under a name of PARTS one of its texts, else a number or a name.
+Files and commands hold them in English; `sentence` finds again what stood in the braces: under a
+name of PARTS one of its texts, else a number or a name.
 """
 
 from grads.evaluation.intervals import NONE, Verdict
+from grads.text import Sentence, Written
+
+ARMS = ("base", "full", "random")  # that no selection has given a name
 
 UNTRAINED = "the untrained model"
 ON_ALL = "the model trained on all samples"
@@ -122,3 +125,18 @@ SENTENCES = (
     *(ONE_SEED, FEW_SEEDS, TAKEN, REDRAWN, MANY_COMPARED, DECIDED_SINCE, CORRECTED_SINCE),
     *(WRITTEN, FEW_ROWS, BAD_OPTIONS, CHOSEN_BY, NO_MEAN),
 )
+_WRITTEN = Written(SENTENCES, PARTS, ARMS)
+
+
+def sentence(said: str) -> Sentence:
+    """What a file holds, or what was made on the spot, as it can be told in another language.
+
+    One that is not found, of an older version, has no values.
+    """
+    found = _WRITTEN.found(said)
+    return found if isinstance(found, Sentence) else Sentence(said)
+
+
+def arm(label: str) -> str:
+    """What an arm is called: those that every evaluation has by a word, others by their name."""
+    return Sentence(label) if label in ARMS else label

@@ -15,9 +15,10 @@ from filelock import FileLock, Timeout
 
 from grads.errors import Stopped
 from grads.jobs.job import Job
+from grads.text import Written
 
 LOOK_S = 0.5  # between two looks at the queue
-WAITS = ("waiting for another job to end", "waiting for {number} other jobs to end")
+WAITS = Written(("waiting for another job to end", "waiting for {number} other jobs to end"))
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def turn(job: Job[Any]) -> Iterator[None]:
             if job.should_stop():
                 raise Stopped
             before = _before(ticket)
-            one, several = WAITS
+            one, several = WAITS.texts
             job.status.message = several.format(number=before + 1) if before else one
             if before:
                 time.sleep(LOOK_S)

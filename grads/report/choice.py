@@ -117,7 +117,7 @@ def examples(pool: Pool, shown: Preview | None) -> str:
         (Sentence("Set aside examples: {shown:,} of {all:,}"), ~shown.kept, ASIDE),
     ):
         positions = _evenly(by_score[mask[by_score]], most)
-        head = Sentence(title.text, shown=len(positions), all=int(mask.sum()))
+        head = title.filled(shown=len(positions), all=int(mask.sum()))
         note = line(Sentence("Evenly from the best score to the last."), "soft")
         cards = _cards(pool, positions, shown)
         parts.append(section(head, note, *cards) if cards else "")

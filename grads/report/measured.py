@@ -1,11 +1,11 @@
 """What a report says of an evaluation: the verdict in sentences, and the table of its arms."""
 
 from grads.evaluation.result import EvaluationResult, TuneResult
+from grads.evaluation.texts import arm as called
+from grads.evaluation.texts import sentence
 from grads.report.markup import line, lines, section, table, told
 from grads.store.folders import Evaluation
 from grads.text import Sentence
-
-ALWAYS = ("base", "full", "random")  # arms that no selection has given a name
 
 
 def measured(found: Evaluation, result: EvaluationResult | None, selection: str | None) -> str:
@@ -19,11 +19,11 @@ def measured(found: Evaluation, result: EvaluationResult | None, selection: str 
     if selection and selection not in {arm.selection for arm in result.arms}:
         remarks.append(Sentence("It did not train on the selection {name}.", name=selection))
     even = [
-        Sentence("{arm}: {sentence}", arm=_called(label), sentence=Sentence(one.sentence))
+        Sentence("{arm}: {sentence}", arm=called(label), sentence=sentence(one.sentence))
         for label, one in result.break_even.items()
     ]
-    counted = Sentence("{name} ({number:,} examples)").text
-    files = [Sentence(counted, name=one.name, number=one.samples) for one in result.measured_on]
+    counted = Sentence("{name} ({number:,} examples)")
+    files = [counted.filled(name=one.name, number=one.samples) for one in result.measured_on]
     return section(
         title,
         *map(line, remarks),
@@ -31,16 +31,16 @@ def measured(found: Evaluation, result: EvaluationResult | None, selection: str 
         _arms(result),
         line(Sentence("± is half the width of the 95% interval over repetitions."), "soft"),
         line(Sentence("Measured on {files}.", files=", ".join(map(told, files))), "soft"),
-        lines([*map(Sentence, result.notes), *even]),
+        lines([*map(sentence, result.notes), *even]),
     )
 
 
 def _verdicts(result: EvaluationResult) -> list[Sentence]:
     """What it says of each chosen subset against random ones of its size."""
     if isinstance(result, TuneResult):
-        return [Sentence(result.sentence)]
+        return [sentence(result.sentence)]
     compared = [one for one in result.comparisons if one.theirs.random and not one.ours.random]
-    return [Sentence(one.sentence) for one in compared]
+    return [sentence(one.sentence) for one in compared]
 
 
 def _arms(result: EvaluationResult) -> str:
@@ -56,10 +56,6 @@ def _arms(result: EvaluationResult) -> str:
             mean, reach = arm.mean.get(metric), arm.reach(metric)
             spread = f"\u00a0±\u00a0{reach:.3f}" if reach is not None else ""
             cells.append("" if mean is None else f"{mean:.3f}{spread}")
-        rows.append((_called(arm.label), arm.samples, len(arm.seeds), *cells))
+        rows.append((called(arm.label), arm.samples, len(arm.seeds), *cells))
     head = (Sentence("arm"), Sentence("examples"), Sentence("trainings"))
     return table((*head, *there.values()), rows)
-
-
-def _called(label: str) -> str:
-    return Sentence(label) if label in ALWAYS else label

@@ -47,7 +47,7 @@ def _page(pool: Pool, selection: str | None, evaluation: str | None) -> str:
         Sentence("Keeps {kept:,} of {of:,} examples"),
         Sentence("{of:,} examples are scored"),
     )
-    lead = Sentence((keeps if record else scored).text, kept=kept, of=of)
+    lead = (keeps if record else scored).filled(kept=kept, of=of)
     about_run = Sentence(
         "Run {run}, {made}; {model}; GrADS Studio {version}",
         run=run.id,

@@ -3,7 +3,6 @@
 Several reviewers may decide about one sample: the last word of each counts.
 """
 
-import re
 from collections import Counter
 from datetime import UTC, datetime
 from functools import lru_cache, reduce
@@ -17,12 +16,12 @@ from grads.errors import RunError
 from grads.selection.options import SelectionConfig
 from grads.selection.record import Decision, SelectionRecord, kept_ids, read_record
 from grads.store.runs import Run
-from grads.text import Sentence
+from grads.text import Sentence, Written
 
 REASONS = ("wrong", "outdated", "unclear", "duplicate")  # that are offered everywhere
 STAYS = Sentence("near-duplicates: row {row} stays")  # of those decided about together
 TWIN = Sentence("duplicate of row {row}")  # of those that go
-WRITTEN = (*REASONS, STAYS, TWIN)  # reasons that are not a person's own words
+WRITTEN = Written((*REASONS, STAYS, TWIN))  # reasons that are not a person's own words
 
 
 def decide(
@@ -139,22 +138,15 @@ def in_words(said: Decision) -> Sentence:
     """What a reviewer says of a sample: Ada keeps it: a rare case."""
     who = said.reviewer or Sentence("someone without a name")
     keeps, leaves = Sentence("{reviewer} keeps it"), Sentence("{reviewer} leaves it out")
-    told = Sentence((keeps if said.decision == "pin" else leaves).text, reviewer=who)
+    told = (keeps if said.decision == "pin" else leaves).filled(reviewer=who)
     why = why_in_words(said.reason)
     return Sentence("{said}: {reason}", said=told, reason=why) if why else told
 
 
 def why_in_words(reason: str) -> str:
     """A stored reason: of its parts, those that are no person's own words can be told otherwise."""
-    parts = map(_written, reason.split(", "))
+    parts = map(WRITTEN.found, reason.split(", "))
     return reduce(lambda one, other: Sentence("{one}, {other}", one=one, other=other), parts)
-
-
-def _written(part: str) -> str:
-    for text in WRITTEN:
-        if found := re.fullmatch(text.replace("{row}", r"(?P<row>\d+)"), part):
-            return Sentence(text, **found.groupdict())
-    return part
 
 
 def take_back(run: Run, before: dict[int, list[Decision]], reviewer: str = "") -> None:
