@@ -4,8 +4,8 @@
     make study-when                 # only print what has been found so far
 
 After a whole epoch is what the others are held against; a second seed of it says how much of a
-difference is nothing but luck. It goes on where it was ended: docs/study/when.json holds what is
-known of each setting, the runs lie in build/study/when.
+difference is nothing but luck. It goes on where it was ended: docs/study/when/overlap.json holds
+what is known of each setting, the runs lie in build/study/when.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from grads.selection.agreement import SHARES, ranks, shared_rows
 from grads.selection.pool import Pool
 from grads.store.files import read_json, write_json
 
-BUILD, RESULT = study.BUILD / "when", study.RESULTS / "when.json"
+BUILD, RESULT = study.BUILD / "when", study.RESULTS / "when" / "overlap.json"
 ROWS = {"limit": 300, "max_length": 128, "heldout": 0}
 WHOLE = {"warmup_fraction": 1.0}
 # By name, what decides most first. A second seed trains on other samples, in another order.

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import StopException, get_script_run_ctx
+from streamlit.runtime.scriptrunner import RerunException, StopException, get_script_run_ctx
 
 HELD = "address"  # the key in the session
 # What names something of one run: it goes when another run is chosen.
@@ -44,6 +44,7 @@ class Address:
     followed: set[str] = field(default_factory=set)  # names whose widgets show what is held
     before: dict[str, Any] = field(default_factory=dict)  # what widgets showed that were set
     unseen: dict[str, Any] = field(default_factory=dict)  # what they were set to, last drawing
+    once_more: set[str] = field(default_factory=set)  # widgets that the next drawing sets again
 
 
 def _held() -> Address:
@@ -60,10 +61,14 @@ def opened(page: str) -> Iterator[None]:
     if held is None or held.page != page or back:
         st.session_state[HELD] = Address(page, _written())
     _set_again_if_unseen()
+    _set_once_more()
     try:
         yield
     except StopException:
         write()
+        raise
+    except RerunException:
+        _held().once_more |= _held().before.keys()
         raise
     write()
 
@@ -85,13 +90,26 @@ def _set_again_if_unseen() -> None:
         held.unseen.clear()
 
 
+def _set_once_more() -> None:
+    """Set what the last drawing has set again: a browser may have drawn this one without that one.
+
+    Then a field stays empty that was set in the first. Once only: nobody types in it so early.
+    """
+    held, state = _held(), st.session_state
+    for key in held.once_more:
+        if key in state and key in held.unseen and state[key] == held.unseen[key]:
+            held.followed.discard(key)
+
+
 def _written() -> dict[str, list[str]]:
     return {name: st.query_params.get_all(name) for name in st.query_params}
 
 
 def write() -> None:
     """Write what is held to the address: every change is a step that Back takes back."""
-    _held().before.clear()
+    held = _held()
+    held.once_more = held.before.keys() - held.once_more
+    held.before.clear()
     if _held().texts != _written():
         st.query_params.from_dict(_held().texts)
 

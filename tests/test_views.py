@@ -306,3 +306,39 @@ def test_a_button_pressed_before_the_fields_show_what_they_hold_loses_nothing():
     at.text_input(key="one").set_value("").run()
     at.text_input(key="two").set_value("").run()
     assert [line.value for line in at.text] == ["and"]
+
+
+def test_what_a_drawing_has_set_the_next_one_sets_again_and_no_other():
+    """A browser may draw the second without the first; later a person may be typing there."""
+
+    def page():
+        import streamlit as st
+
+        from studio import url
+
+        with url.opened("Page"):
+            url.text(st.text_input, "One", "one")
+
+    at = AppTest.from_function(page, default_timeout=60)
+    at.query_params["one"] = "first"
+    set_again = []
+    for _ in range(4):
+        at.run()
+        set_again.append((at.text_input[0].value, at.text_input[0].proto.set_value))
+    assert set_again == [("first", True), ("first", True), ("first", False), ("first", False)]
+
+
+def test_what_a_person_enters_right_after_a_drawing_is_not_set_back():
+    def page():
+        import streamlit as st
+
+        from studio import url
+
+        with url.opened("Page"):
+            st.text(url.text(st.text_input, "One", "one"))
+
+    at = AppTest.from_function(page, default_timeout=60)
+    at.query_params["one"] = "first"
+    at.run()
+    at.text_input[0].set_value("mine").run()
+    assert (at.text[0].value, at.text_input[0].value) == ("mine", "mine")
