@@ -16,12 +16,12 @@ import study
 
 from grads import api
 from grads.config.run import RunConfig
-from grads.selection.agreement import SHARES, ranks, shared_rows
+from grads.selection.agreement import SHARES, comparable, ranks, shared_rows
 from grads.selection.pool import Pool
 from grads.store.files import read_json, write_json
 
 BUILD, RESULT = study.BUILD / "when", study.RESULTS / "when" / "overlap.json"
-ROWS = {"limit": 300, "max_length": 128, "heldout": 0}
+ROWS = {"limit": 300, "max_length": 128, "heldout": 0, "dtype": "float32"}
 WHOLE = {"warmup_fraction": 1.0}
 # By name, what decides most first. A second seed trains on other samples, in another order.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "after 5%": {"warmup_fraction": 0.05},
     "after 5%, seed 1": {"warmup_fraction": 0.05, "seed": 1},
 }
-COLUMNS = ("signal", "loss")
+COLUMNS = ("score", "signal", "loss")  # the first is what the default selection ranks by
 
 
 def main() -> None:
@@ -50,16 +50,16 @@ def main() -> None:
 
 
 def conduct(data: Path) -> None:
-    """Every setting that is not known yet."""
+    """Every setting, as far as it is not known yet."""
     found = read_json(RESULT) if RESULT.exists() else {}
-    first = scored(data, "after 100%") if set(SETTINGS) - set(found) else None
+    if not set(SETTINGS) - set(found):
+        return
+    first = scored(data, "after 100%")
     for name in SETTINGS:
-        if name in found or first is None:
-            continue
-        run = scored(data, name)
-        seconds = run.run.read_manifest().seconds
-        found[name] = compared(first, run) | {"seconds": seconds}
-        write_json(RESULT, found)
+        if name not in found:
+            run = scored(data, name)
+            found[name] = compared(first, run) | {"seconds": run.run.read_manifest().seconds}
+            write_json(RESULT, found)
 
 
 def scored(data: Path, name: str) -> Pool:
@@ -76,9 +76,11 @@ def scored(data: Path, name: str) -> Pool:
 def compared(first: Pool, second: Pool) -> dict[str, Any]:
     """Rank correlation and overlaps of each column, by name."""
     shared = shared_rows(first, second)
+    pairs, _ = comparable(first, second)
     found = {}
     for column in COLUMNS:
-        alike = ranks(first.numbers[column][shared.first], second.numbers[column][shared.second])
+        one, other = pairs[column]
+        alike = ranks(one[shared.first], other[shared.second])
         assert alike is not None
         overlap = {f"{share:g}": part for share, part in alike.overlap.items()}
         found[column] = {"rank_correlation": alike.rank_correlation, "overlap": overlap}

@@ -64,6 +64,7 @@ def make(path: Path, rows: int, clusters: int = 24, texts: bool = True) -> Run:
     write_tables(run.samples_file, blocks, SINGLE_SAMPLES)
     features = rng.normal(0, 1, (rows, 64 if texts else 1)).astype(np.float32)
     cluster = rng.integers(0, clusters, rows).astype(np.int32)
+    alike = rng.random(rows) < 0.05  # samples that have near-duplicates, one each on average
     write_table(
         run.features_file,
         pa.table(
@@ -73,7 +74,7 @@ def make(path: Path, rows: int, clusters: int = 24, texts: bool = True) -> Run:
                     pa.array(features.ravel()), features.shape[1]
                 ),
                 "cluster": cluster,
-                "duplicate_group": np.full(rows, -1),
+                "duplicate_group": np.where(alike, rng.integers(0, rows // 40 + 1, rows), -1),
             }
         ),
     )
@@ -132,6 +133,8 @@ def main(path: Path, rows: int, texts: bool) -> None:
     timed("the same in tokens", lambda: preview.preview(pool, at(50, budget_unit="tokens")))
     timed("move of the focus", lambda: preview.preview(pool, at(50, focus=0.3)))
     timed("move of the typicality", lambda: preview.preview(pool, at(50, typicality=0.5)))
+    one_each = at(50, deduplicate=True)
+    timed("the same, one of each near-duplicate", lambda: preview.preview(pool, one_each))
     timed("the same drawn topic by topic", lambda: preview.preview(pool, at(50, draw="stratified")))
     shown = preview.preview(pool, at(10))
     preview.coverage(pool, shown, "found topic")  # reads the columns

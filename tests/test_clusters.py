@@ -370,6 +370,22 @@ def test_groups_are_those_of_all_pairs(seed):
     assert near_duplicates(texts, seed).tolist() == expected, "the same each time"
 
 
+@pytest.mark.parametrize("size", [1, 7, 40, 100])
+def test_what_two_sets_share_does_not_depend_on_the_blocks(size):
+    ours = [" ".join(words(25, i)) for i in range(12)] + ["", "a b"]
+    theirs = [altered(ours[i % 12], *range(i % 9)) for i in range(60)] + ["a b", ""]
+    blocks = (theirs[i : i + size] for i in range(0, len(theirs), size))
+    expected = {
+        (i, j): len(a & b) / len(a | b)
+        for i, a in enumerate(map(grams_of, ours))
+        for j, b in enumerate(map(grams_of, theirs))
+        if a and len(a & b) >= ALIKE * len(a | b)
+    }
+    found = {(i, j): overlap for i, j, overlap in duplicates.alike_between(ours, blocks)}
+    assert 12 < len(expected) < 60
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_bucket_of_thousands_is_one_group(monkeypatch):
     """Rows of one template: each is held against a few others, and the chain joins them all."""
     frame = " ".join(words(40, 1))

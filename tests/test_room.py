@@ -99,3 +99,10 @@ def test_auto_grows_until_memory_says_no():
     large = Room(MOST, growing=True)
     large.tried(lambda: 1, 4)
     assert large.tokens == MOST
+
+
+def test_no_growth_towards_a_pass_that_cannot_be_cut():
+    """As those of several processes that go on together: a refusal would end the run."""
+    room = Room(2048, growing=True)
+    room.tried(lambda: 1, 1)
+    assert room.tokens == 2048

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grads.errors import ConfigError, SelectionError
+from grads.selection import best
 from grads.selection.density import bandwidth_factor, leave_one_out
 from grads.selection.options import SelectionConfig
 from grads.selection.scores import Scores
-from grads.selection.select import gumbel, leading, rank, select
+from grads.selection.select import gumbel, rank, select
 
 
 def make_scores(x, tokens=None, head=None, seed=0):
@@ -424,13 +425,39 @@ def test_unknown_columns_clusters_and_ids_are_refused():
             select(scores, options(**values), {}, np.zeros(30, int))
 
 
-@given(
-    keys=st.lists(st.sampled_from([0.0, 1.0, 1.5, 2.0, -1.0, np.nan]), min_size=1, max_size=12),
-    count=st.integers(0, 13),
+@pytest.mark.parametrize("draw", ["top", "sample", "stratified"])
+def test_where_everything_is_pinned_nothing_is_drawn(draw):
+    scores = make_scores(bell(4))
+    chosen = select(
+        scores,
+        options(ratio=0.5, draw=draw, pins=tuple(scores.sample_id.tolist())),
+        cluster=np.zeros(4, int),
+    )
+    assert chosen.kept.all()
+
+
+KEYS = st.one_of(
+    st.sampled_from([0.0, 1.0, 1.5, -1.0, 1e300, -1e300, np.nan, np.inf, -np.inf]),
+    st.floats(-3, 3),
 )
-def test_the_leading_samples_are_those_that_sorting_puts_first(keys, count):
-    """Ties by their order, missing ones last: beside plain sorting."""
-    expected = np.argsort(-np.array(keys), kind="stable")[:count]
-    found = leading(np.array(keys), count)
-    assert sorted(found) == list(range(len(keys)))
-    assert set(found[:count]) == set(expected)
+
+
+@given(
+    samples=st.lists(st.tuples(KEYS, st.integers(1, 9)), min_size=1, max_size=40),
+    budget=st.integers(-1, 200),
+    bins=st.sampled_from([2, 3, 50]),
+)
+def test_the_best_within_a_budget_are_those_that_walking_down_the_keys_takes(samples, budget, bins):
+    """Ties by their order, missing ones last, none left out for its size."""
+    keys, cost = map(np.array, zip(*samples, strict=True))
+    expected = set()
+    for place in np.argsort(-keys, kind="stable"):
+        if cost[[*expected, place]].sum() > budget:
+            break
+        expected.add(place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(best, "FEW", 2)
+        patch.setattr(best, "BINS", bins)
+        found = best.best_within(keys, cost, budget)
+    assert len(found) == len(set(found))
+    assert set(found) == expected

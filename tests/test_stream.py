@@ -190,6 +190,7 @@ def test_the_pool_is_every_sample_that_is_not_held_out(tmp_path, data, model):
     expected, pool = TokenPool.from_table(table), loading.load_pool(run)
     for name in ("sample_ids", "offsets", "input_ids", "trained"):
         np.testing.assert_array_equal(getattr(pool, name), getattr(expected, name))
+    assert pool.lengths is pool.lengths, "they are asked for at every batch"
     some = pool.subset(np.array([7, 3]))
     assert some.collate(np.array([1]))[0].tolist() == pool.collate(np.array([3]))[0].tolist()
 

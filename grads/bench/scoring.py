@@ -136,8 +136,8 @@ def _report(
         f" threads, {torch.backends.cpu.get_cpu_capability()}",
         "torch": torch.__version__,
         "model": "SmolLM2-135M-Instruct, float32",
-        "rows": f"{len(pool)} of {dataset}, {pool.lengths.min()}-{pool.lengths.max()} tokens,"
-        f" {tokens} in all",
+        "rows": f"{len(pool)} of {Path(dataset).name},"
+        f" {pool.lengths.min()}-{pool.lengths.max()} tokens, {tokens} in all",
         "scoring_over_training": _ratios(seconds, "scoring", "training"),
         "scoring_over_bound": _ratios(seconds, "scoring", "bound"),
         "during_over_lora_step": _ratios(seconds, "during", "LoRA step"),

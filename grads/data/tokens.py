@@ -1,6 +1,7 @@
 """Tokenised samples in memory, and batches of them bounded by tokens."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +35,7 @@ class TokenPool:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each sample, (n,)."""
         return np.diff(self.offsets)

@@ -32,7 +32,8 @@ class Room:
     def tried(self, work: Callable[[], Result], samples: int) -> Result | None:
         """What `work` gives; None where memory refused it: then there is room for half as much.
 
-        `samples` is how many its largest pass has: one alone cannot be cut; its error is raised.
+        `samples` is how many its largest pass has: one alone cannot be cut, so its error is raised,
+        and it does not grow towards one.
         """
         try:
             result = work()
@@ -47,7 +48,7 @@ class Room:
             )
             _free()
             return None
-        if self._growing:
+        if self._growing and samples > 1:
             self.tokens = min(2 * self.tokens, MOST)
         return result
 

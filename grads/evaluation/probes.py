@@ -6,6 +6,7 @@ A held-out sample that also stands in the pool is refused; near-duplicates are n
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,22 +124,31 @@ def _facts(part: _Part, probe: Probe, number: int) -> MeasuredOn:
 
 
 def _own_split(run: Run, recipe: Recipe) -> _Part:
-    samples = run.read_table(run.samples_file)
-    index = np.flatnonzero(samples["heldout"].to_numpy(zero_copy_only=False))
-    index = index[: recipe.heldout_limit]
+    heldout = run.read_table(run.samples_file, ["heldout"])["heldout"]
+    index = np.flatnonzero(heldout.to_numpy(zero_copy_only=False))[: recipe.heldout_limit]
     if not len(index):
         raise EvaluationError(
             f"run {run.id} has no held-out samples: give a file with --heldout FILE, or score the"
             " data again with --heldout N"
         )
-    table = samples.take(index)
+    table = _taken(run, run.samples_file, index)
     if run.source_file.exists():
-        rows = run.read_table(run.source_file).take(index).to_pylist()
+        rows = _taken(run, run.source_file, index).to_pylist()
     else:
         rows = [json.loads(line) for line in table["raw"].to_pylist()]
-    tokens = run.read_table(run.tokens_file, ["sample_id", "input_ids", "trained"])
+    tokens = _tokens(_taken(run, run.tokens_file, index))
     spots = [{"sample_id": sample} for sample in table["sample_id"].to_pylist()]
-    return _Part(texts.OWN_SPLIT, table, _tokens(tokens.take(index)), rows, spots, [])
+    return _Part(texts.OWN_SPLIT, table, tokens, rows, spots, [])
+
+
+def _taken(run: Run, path: Path, index: np.ndarray) -> pa.Table:
+    """The rows of a file of the run at these sorted positions; the others are not kept."""
+    taken, start = [], 0
+    for batch in run.read_batches(path):
+        here = index[np.searchsorted(index, start) : np.searchsorted(index, start + len(batch))]
+        taken.append(batch.take(pa.array(here - start)))
+        start += len(batch)
+    return pa.Table.from_batches(taken)
 
 
 def _read(run: Run, file: str, tokenizer: Any, *, limit: int | None, max_length: int) -> _Part:
@@ -239,20 +249,21 @@ def _chosen_by(run: Run, heldout: list[_Part]) -> list[str]:
 
 
 def _near_duplicates(run: Run, parts: list[_Part]) -> list[NearDuplicate]:
-    samples = run.read_table(run.samples_file, ["sample_id", "turns", "heldout"])
-    pool = samples.filter(pc.invert(samples["heldout"]))
-    ids = pool["sample_id"].to_pylist()
+    table = run.read_table(run.samples_file, ["sample_id", "heldout"])
+    ids = table.filter(pc.invert(table["heldout"]))["sample_id"].to_pylist()
+    blocks = run.read_batches(run.samples_file, ["turns", "heldout"])
+    pool = (_texts(block.filter(pc.invert(block["heldout"]))) for block in blocks)
     rows = [(part.name, row) for part in parts for row in part.table["sample_id"].to_pylist()]
     held = [text for part in parts for text in _texts(part.table)]
     return [
         NearDuplicate(
             file=rows[i][0], heldout=rows[i][1], sample_id=ids[j], overlap=round(overlap, 3)
         )
-        for i, j, overlap in alike_between(held, _texts(pool))
+        for i, j, overlap in sorted(alike_between(held, pool))
     ]
 
 
-def _texts(table: pa.Table) -> list[str]:
+def _texts(table: pa.Table | pa.RecordBatch) -> list[str]:
     return [
         " ".join(turn["content"] for turn in turns if turn["role"] != "system")
         for turns in table["turns"].to_pylist()

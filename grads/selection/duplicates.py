@@ -164,18 +164,17 @@ def _grams(texts: list[str]) -> csr_matrix:
     return csr_matrix((np.ones(len(key), np.float32), key & (shape[1] - 1), pointers), shape=shape)
 
 
-def alike_between(ours: list[str], theirs: list[str]) -> list[tuple[int, int, float]]:
+def alike_between(ours: list[str], theirs: Iterable[list[str]]) -> Iterator[tuple[int, int, float]]:
     """Near-duplicates of two sets of texts: (position in ours, position in theirs, overlap).
 
-    All pairs are compared, one of our texts at a time; the overlap is at least ALIKE.
+    All pairs are compared, block by block of theirs; the overlap is at least ALIKE.
     """
-    left, right = _grams(ours), _grams(theirs)
-    sizes = np.asarray(right.sum(axis=1)).ravel()
-    right = right.T.tocsr()
-    found = []
-    for i in range(len(ours)):
-        row = left[i]
-        shared = (row @ right).toarray().ravel()
-        overlap = shared / np.maximum(row.sum() + sizes - shared, 1)
-        found += [(i, int(j), float(overlap[j])) for j in np.flatnonzero(overlap >= ALIKE)]
-    return found
+    left = _grams(ours)
+    size, start = np.asarray(left.sum(axis=1)), 0
+    for block in theirs:
+        right = _grams(block)
+        shared = (left @ right.T).toarray()
+        overlap = shared / np.maximum(size + np.asarray(right.sum(axis=1)).T - shared, 1)
+        for i, j in np.argwhere(overlap >= ALIKE):
+            yield int(i), start + int(j), float(overlap[i, j])
+        start += len(block)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from grads.errors import SelectionError
+from grads.selection.best import groups
 from grads.selection.criteria import criterion_named
 from grads.selection.options import SelectionConfig
 from grads.selection.scores import Scores
@@ -84,9 +85,9 @@ def kept_again(
     chance = np.zeros(n)
     pinned = np.isin(scores.sample_id, options.pins)
     free = chosen.usable & ~pinned
-    group = _groups(options, duplicate_group)
+    group = duplicate_group if options.deduplicate else None
     if group is not None:
-        free &= ~np.isin(group, group[pinned])
+        free &= (group < 0) | ~np.isin(group, group[pinned])
     cost = np.ones(n) if options.budget_unit == "samples" else scores.response_tokens.astype(float)
     place = (~chosen.ranking.above_floor).astype(np.int32)
     if options.draw == "stratified":
@@ -95,8 +96,9 @@ def kept_again(
         place = place + 2 * cluster
     flat = criterion_named(options.criterion).value is not None
     log_rate = np.zeros(n) if flat else chosen.ranking.score
-    for part in np.flatnonzero(np.bincount(place[free])):
-        member = np.flatnonzero(free & (place == part))
+    drawn_from = np.flatnonzero(free)
+    for part in groups(place[drawn_from]):
+        member = drawn_from[part]
         costs, mine = cost[member], None if group is None else group[member]
         used = float(costs @ chosen.kept[member])
         chance[member] = _rung(log_rate[member], costs, mine, used)
@@ -104,30 +106,26 @@ def kept_again(
     return chance
 
 
-def _groups(options: SelectionConfig, duplicate_group: np.ndarray | None) -> np.ndarray | None:
-    """(n,) labels: near-duplicates of which one is kept alike, every other sample its own."""
-    if not options.deduplicate or duplicate_group is None:
-        return None
-    return np.asarray(
-        np.where(duplicate_group >= 0, duplicate_group, -1 - np.arange(len(duplicate_group)))
-    )
-
-
 def _rung(
     log_rate: np.ndarray, cost: np.ndarray, group: np.ndarray | None, used: float
 ) -> np.ndarray:
-    """(m,) chance of each of m samples to be drawn when `used` of their costs is drawn."""
+    """(m,) chance of each of m samples to be drawn when `used` of their costs is drawn.
+
+    Of those that `group` (m,) numbers alike one is drawn; -1 is alone.
+    """
     if used <= 0:
         return np.zeros(len(log_rate))
     log_rate = log_rate - log_rate.max()
     share: np.ndarray | float = 1.0  # of its group's rate
     total, weighed = log_rate, cost
     if group is not None:
-        _, place = np.unique(group, return_inverse=True)
-        rate = np.exp(log_rate)
-        whole = np.bincount(place, rate)[place]
-        share = rate / np.maximum(whole, 1e-300)
-        total, weighed = np.log(np.maximum(whole, 1e-300)), cost * share
+        alike = np.flatnonzero(group >= 0)
+        _, place = np.unique(group[alike], return_inverse=True)
+        rate = np.exp(log_rate[alike])
+        whole = np.maximum(np.bincount(place, rate)[place], 1e-300)
+        share, total = np.ones(len(group)), log_rate.copy()
+        share[alike], total[alike] = rate / whole, np.log(whole)
+        weighed = cost * share
     if used >= weighed.sum() * (1 - 1e-9):
         return np.broadcast_to(share, len(log_rate))
     low, high = float(total.min()), float(total.max())

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from grads.errors import RunError, SelectionError
+from grads.selection.best import descending
 from grads.selection.criteria import Criterion, Need, criterion_named
 from grads.selection.direction import gain_within_topics
 from grads.selection.filters import Filter, inside_polygon, within_bound
 from grads.selection.options import SelectionConfig
 from grads.selection.record import kept_ids
 from grads.selection.scores import Scores, Towards
-from grads.selection.select import Selection, descending, gumbel, needs_signal, select
+from grads.selection.select import Selection, gumbel, needs_signal, select
 from grads.selection.signal import Signal, measure_signal, unitless_signal
 from grads.store.columns import DURING, MAP, SCORES, TOWARDS, towards_name
 from grads.store.files import matrix, open_table

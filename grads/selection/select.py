@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from grads.errors import SelectionError
+from grads.selection.best import best_within, descending, groups
 from grads.selection.criteria import criterion_named
 from grads.selection.direction import COSINES, pull
 from grads.selection.filters import within_bound
@@ -73,51 +74,46 @@ def select(
     if options.by_lot:
         keys = keys + (gumbel(scores.sample_id, options.seed) if noise is None else noise)
     cost = np.ones(len(scores)) if options.budget_unit == "samples" else scores.response_tokens
-    usable = allowed | pinned
+    usable, free = allowed | pinned, allowed
     if options.deduplicate:
-        order = _best_first(keys, ranking.above_floor, allowed)
-        order = _one_of_each(order, duplicate_group, pinned)
-        usable = pinned.copy()
-        usable[order] = True
-    budget = _budget(options, ranking, usable, cost)
+        above = ranking.above_floor
+        free = _one_of_each(allowed, pinned, duplicate_group, keys=keys, above_floor=above)
+    budget = _budget(options, ranking, free | pinned, cost)
     left = budget - cost[pinned].sum()
-    if not options.deduplicate:
-        in_order = options.budget_unit == "tokens" or options.draw == "stratified"
-        count = None if in_order else int(max(left, 0))
-        order = _best_first(keys, ranking.above_floor, allowed, count)
     if options.draw == "stratified":
         if cluster is None:
             raise SelectionError("draw 'stratified' needs clusters, which this run has none of")
-        chosen = _by_cluster(order, cluster, cost, left)
+        chosen = _by_cluster(free, cluster, keys, ranking.above_floor, cost=cost, budget=left)
     else:
-        chosen = _within(order, cost, left)
+        chosen = _best(np.flatnonzero(free), keys, ranking.above_floor, cost=cost, budget=left)
     kept = pinned.copy()
     kept[chosen] = True
     if not kept.any():
+        if not free.any():
+            raise SelectionError(
+                "nothing is left to choose from: widen the bounds, clusters or exclusions"
+            )
+        tier = free & ranking.above_floor if (free & ranking.above_floor).any() else free
+        best = np.flatnonzero(tier)[descending(keys[tier])[0]]
         raise SelectionError(
-            "nothing is left to choose from: widen the bounds, clusters or exclusions"
-            if not len(order)
-            else f"a budget of {budget:.0f} tokens does not hold the best sample, which has"
-            f" {cost[order[0]]}: raise it"
+            f"a budget of {budget:.0f} tokens does not hold the best sample, which has"
+            f" {cost[best]}: raise it"
         )
     return Selection(
         kept,
         ranking,
-        usable=allowed | pinned,
-        warnings=_warnings(kept, pinned, ranking, cost=cost, order=order, left=left),
+        usable=usable,
+        warnings=_warnings(kept, pinned, ranking, spare=left - cost[free].sum(), left=left),
     )
 
 
 def _warnings(
-    kept: np.ndarray,
-    pinned: np.ndarray,
-    ranking: Ranking,
-    *,
-    cost: np.ndarray,
-    order: np.ndarray,
-    left: float,
+    kept: np.ndarray, pinned: np.ndarray, ranking: Ranking, *, spare: float, left: float
 ) -> list[Sentence]:
-    """What the user should know of a selection that is not what was asked for."""
+    """What the user should know of a selection that is not what was asked for.
+
+    Of the budget, `left` is what pinned samples leave, and `spare` what nothing is there for.
+    """
     warnings = []
     if left < 0:
         warnings.append(
@@ -125,7 +121,7 @@ def _warnings(
                 "the {number} pinned samples alone exceed the budget", number=int(pinned.sum())
             )
         )
-    if cost[order].sum() < left:
+    if spare > 0:
         warnings.append(
             Sentence(
                 "only {number} samples are left after bounds, clusters and exclusions: fewer than"
@@ -145,46 +141,21 @@ def _warnings(
     return warnings
 
 
-def _best_first(
-    keys: np.ndarray, above_floor: np.ndarray, allowed: np.ndarray, count: int | None = None
+def _best(
+    among: np.ndarray, keys: np.ndarray, above_floor: np.ndarray, *, cost: np.ndarray, budget: float
 ) -> np.ndarray:
-    """Allowed samples above the floor by key, then those below it; ties by sample id.
-
-    Where only the first `count` are asked for, these come first, in the order of their ids.
+    """Those of the samples at the positions `among` that the budget holds: by key, the ones above
+    the floor before the ones below it, without leaving one out for its size. Ties by position.
     """
-    parts: list[np.ndarray] = []
-    for member in (allowed & above_floor, allowed & ~above_floor):
-        index = np.flatnonzero(member)
-        left = None if count is None else max(count - sum(map(len, parts)), 0)
-        found = descending(keys[index]) if left is None else leading(keys[index], left)
-        parts.append(index[found])
-    return np.concatenate(parts)
-
-
-def leading(keys: np.ndarray, count: int) -> np.ndarray:
-    """Places of the keys, those of the `count` highest before the others; of equal ones the first.
-
-    Missing ones are the lowest. Takes a fraction of the time of sorting them.
-    """
-    if not 0 < count < len(keys):
-        return np.arange(len(keys))
-    lowest_first = -keys
-    edge = np.partition(lowest_first, count - 1)[count - 1]
-    high = ~np.isnan(lowest_first) if np.isnan(edge) else lowest_first < edge
-    level = ~high if np.isnan(edge) else lowest_first == edge
-    high[np.flatnonzero(level)[: count - int(high.sum())]] = True
-    return np.concatenate([np.flatnonzero(high), np.flatnonzero(~high)])
-
-
-def descending(keys: np.ndarray) -> np.ndarray:
-    """Places of the keys from the highest on, missing ones last; equal ones in their order.
-
-    The stable sort takes five times as long, and only equal keys need it.
-    """
-    order = np.argsort(-keys)
-    found = keys[order]
-    equal = (found[1:] == found[:-1]).any() or np.isnan(found[-1:]).any()
-    return np.argsort(-keys, kind="stable") if equal else order
+    chosen = []
+    for tier in (among[above_floor[among]], among[~above_floor[among]]):
+        costs = cost[tier]
+        taken = best_within(keys[tier], costs, budget)
+        chosen.append(tier[taken])
+        if len(taken) < len(tier):
+            break
+        budget -= costs.sum()
+    return np.concatenate(chosen)
 
 
 def needs_signal(options: SelectionConfig) -> bool:
@@ -240,15 +211,23 @@ def _direction(scores: Scores, options: SelectionConfig, notes: list[Sentence]) 
     return np.asarray(towards - away)
 
 
-def _one_of_each(order: np.ndarray, group: np.ndarray | None, pinned: np.ndarray) -> np.ndarray:
-    """The order without near-duplicates of what comes before, or of a pinned sample."""
+def _one_of_each(
+    allowed: np.ndarray,
+    pinned: np.ndarray,
+    group: np.ndarray | None,
+    *,
+    keys: np.ndarray,
+    above_floor: np.ndarray,
+) -> np.ndarray:
+    """(n,) bool: `allowed` without near-duplicates of a better sample, or of a pinned one."""
     if group is None:
         raise SelectionError("deduplicate needs near-duplicate groups, which this run has none of")
-    mine = group[order]
-    _, first = np.unique(mine, return_index=True)
-    keep = mine < 0
-    keep[first] = True
-    return np.asarray(order[keep & ((mine < 0) | ~np.isin(mine, group[pinned]))])
+    alike = np.flatnonzero(allowed & (group >= 0))
+    alike = alike[~np.isin(group[alike], group[pinned])]
+    best_first = alike[np.lexsort((-keys[alike], ~above_floor[alike]))]
+    found = allowed & (group < 0)
+    found[best_first[np.unique(group[best_first], return_index=True)[1]]] = True
+    return found
 
 
 def gumbel(sample_ids: np.ndarray, seed: int) -> np.ndarray:
@@ -287,32 +266,40 @@ def _budget(
     return float(cost[near].sum())
 
 
-def _within(order: np.ndarray, cost: np.ndarray, budget: float) -> np.ndarray:
-    """The best samples that fit into the budget, in order, without leaving one out for its size."""
-    return order[: np.searchsorted(np.cumsum(cost[order]), budget, side="right")]
-
-
 def _by_cluster(
-    order: np.ndarray, cluster: np.ndarray, cost: np.ndarray, budget: float
+    free: np.ndarray,
+    cluster: np.ndarray,
+    keys: np.ndarray,
+    above_floor: np.ndarray,
+    *,
+    cost: np.ndarray,
+    budget: float,
 ) -> np.ndarray:
     """The budget shared over the clusters by size; what one cannot use goes to the others."""
-    together = np.argsort(cluster[order], kind="stable")
-    ends = np.cumsum(np.bincount(cluster[order]))[:-1]
-    groups = [group for group in np.split(order[together], ends) if len(group)]
-    sizes = np.array([cost[group].sum() for group in groups])
+    there = np.flatnonzero(free)
+    if not len(there):
+        return there
+    members = [there[group] for group in groups(cluster[there])]
+    sizes = np.array([cost[group].sum() for group in members])
     if sizes.sum() <= budget:
-        return order
+        return there
     exact = budget * sizes / sizes.sum()
     shares = np.floor(exact)
     spare = round(budget - shares.sum())
     largest = np.argsort(-(exact - shares), kind="stable")[:spare]
     shares[largest] += 1
-    chosen = [_within(group, cost, share) for group, share in zip(groups, shares, strict=True)]
+    chosen = [
+        _best(group, keys, above_floor, cost=cost, budget=share)
+        for group, share in zip(members, shares, strict=True)
+    ]
     taken = np.concatenate(chosen)
-    free = np.ones(len(cluster), bool)
-    free[taken] = False
-    rest = order[free[order]]  # with a budget in tokens, shares leave a remainder
-    return np.concatenate([taken, _within(rest, cost, budget - cost[taken].sum())])
+    left = budget - cost[taken].sum()
+    if left < 1:
+        return taken
+    rest = free.copy()  # with a budget in tokens, shares leave a remainder
+    rest[taken] = False
+    more = _best(np.flatnonzero(rest), keys, above_floor, cost=cost, budget=left)
+    return np.concatenate([taken, more])
 
 
 def _members(scores: Scores, ids: tuple[int, ...], what: str) -> np.ndarray:

@@ -281,7 +281,9 @@ class Run(JobFolder):
         with self._readable(path):
             return open_table(path).read(columns)
 
-    def read_batches(self, path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    def read_batches(
+        self, path: Path, columns: list[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """A Parquet file of the run, some rows at a time; raises as `read_table` does."""
         with self._readable(path):
             yield from open_table(path).iter_batches(SINGLE_SAMPLES, columns=columns)
