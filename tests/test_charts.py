@@ -75,19 +75,29 @@ def test_a_base_model_far_away_does_not_squeeze_the_others():
     assert not near.layout.annotations
 
 
-def test_budgets_have_a_line_each_and_a_band_where_all_points_have_an_interval():
+def test_budgets_have_a_line_each_for_what_is_learned_and_what_is_forgotten():
+    """A band stands where all points have an interval."""
     lines = {
-        "random": [(5.0, 2.0, (1.9, 2.1)), (100.0, 1.5, (1.4, 1.6))],
-        "mine": [(5.0, 1.8, None), (100.0, 1.5, (1.4, 1.6))],
+        "random": [(5.0, (2.0, (1.9, 2.1)), (0.3, None)), (100.0, (1.5, (1.4, 1.6)), (0.8, None))],
+        "mine": [(5.0, (1.8, None), (0.2, (0.1, 0.4))), (100.0, (1.5, None), (0.8, (0.7, 0.9)))],
     }
     figure = evaluation_charts.budgets(lines, ["random", "criterion"])
-    band, random, mine = figure.data
-    assert list(band.x) == [5.0, 100.0, 100.0, 5.0]
-    assert list(band.y) == [1.9, 1.4, 1.6, 2.1]
-    assert (random.name, list(random.x), list(random.y)) == ("random", [5.0, 100.0], [2.0, 1.5])
-    assert random.line.color == charts.AGAINST
-    assert mine.name == "mine"
-    assert list(figure.layout.xaxis.ticktext) == ["5%", "100%"]
+    drawn = {(one.xaxis, one.name, one.mode): (list(one.x), list(one.y)) for one in figure.data}
+    assert drawn == {
+        ("x", "random", "none"): ([5.0, 100.0, 100.0, 5.0], [1.9, 1.4, 1.6, 2.1]),
+        ("x", "random", "lines+markers"): ([5.0, 100.0], [2.0, 1.5]),
+        ("x", "mine", "lines+markers"): ([5.0, 100.0], [1.8, 1.5]),
+        ("x2", "random", "lines+markers"): ([5.0, 100.0], [0.3, 0.8]),
+        ("x2", "mine", "none"): ([5.0, 100.0, 100.0, 5.0], [0.1, 0.7, 0.9, 0.4]),
+        ("x2", "mine", "lines+markers"): ([5.0, 100.0], [0.2, 0.8]),
+    }
+    assert [one.name for one in figure.data if one.showlegend] == ["random", "mine"]
+    assert figure.data[1].line.color == charts.AGAINST
+    for axis in (figure.layout.xaxis, figure.layout.xaxis2):
+        assert list(axis.ticktext) == ["5%", "100%"]
+    for axis, what in ((figure.layout.yaxis, "learned more"), (figure.layout.yaxis2, "less")):
+        assert axis.autorange == "reversed", "higher up is better in both"
+        assert what in axis.title.text
 
 
 def test_replay_draws_the_way_of_each_arm():

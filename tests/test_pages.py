@@ -1488,7 +1488,9 @@ def test_many_subsets_are_counted_pictured_and_folded(run):
     at = open_page("Evaluate", run="demo")
     assert_sound(at)
     assert headline(at).endswith("of what all gain; of 6 subsets, 4 learned less than random ones")
-    assert "Against random subsets of the same size" in everything(at)
+    assert "#### full learned most and forgot least, on average" in everything(at)
+    found = "At the same size: of 6 subsets, 4 learned less than random ones"
+    assert found in [box.label for box in at.expander]
     folded = {box.label: [line.value for line in box.markdown] for box in at.expander}
     assert len(folded["Each in a sentence"]) == len(folded["When it pays"]) == 6
     assert folded["When it pays"][-1] == "- " + words.literal("other-3: it pays after two.")
@@ -1498,6 +1500,43 @@ def test_many_subsets_are_counted_pictured_and_folded(run):
     at = shown.set_value(["other-3"]).run()
     assert "said by other-3" in everything(at)
     assert_sound(at)
+
+
+def measured_at(share, criterion, gain):
+    """A point of the curve over sizes."""
+    learned, forgotten = 4.0 - gain, 0.1 * gain
+    return {
+        "criterion": criterion,
+        "budget": share,
+        "arm": f"{criterion}-{share}",
+        "samples": 3 * int(share),
+        "learning": learned,
+        "learning_interval": [learned - 0.1, learned + 0.1],
+        "forgetting": forgotten,
+        "forgetting_interval": None,
+        "gain": gain,
+    }
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ((0.5, 0.92, 0.95), "10% by grads gain 92% of what all gain"),
+        ((0.5, 0.7, 0.8), "At most 80% of what all gain was reached, at 25% by grads"),
+    ],
+)
+def test_of_several_sizes_the_decision_and_the_curve_are_open(run, gains, said):
+    file = run.evaluations / "tenth" / "result.json"
+    result = json.loads(file.read_text())
+    points = zip((5.0, 10.0, 25.0), gains, strict=True)
+    result["curve"] = [measured_at(share, "grads", gain) for share, gain in points]
+    result["curve"].append(measured_at(100.0, "everything", 1.0))
+    file.write_text(json.dumps(result))
+    at = open_page("Evaluate", run="demo")
+    assert f"#### How much is enough? {said}" in everything(at)
+    folded = {box.label for box in at.expander if not box.proto.expanded}
+    assert len(folded) == len(at.expander), "nothing stands open but the decision and the curve"
+    assert "full learned most and forgot least, on average" in folded
 
 
 def test_several_files_are_shown_one_by_one(run):
