@@ -28,7 +28,7 @@ STYLES = {  # of arms by what they train on; chosen subsets have one each
 
 def arm_styles(kinds: Sequence[str]) -> list[tuple[str, str]]:
     """Colour and symbol of each arm by its kind; the first chosen subset is blue."""
-    colours, symbols = (KEPT, *GROUPS[3:]), ("diamond", *SYMBOLS[2:])
+    colours, symbols = (KEPT, *GROUPS[2:7]), ("diamond", *SYMBOLS[2:])
     palette = zip(itertools.cycle(colours), itertools.cycle(symbols), strict=False)
     return [STYLES.get(ARM_KINDS[kind].trains_on) or next(palette) for kind in kinds]
 

@@ -60,6 +60,7 @@ STYLE = """<style>
 h2 {font-size: 1.6rem !important}
 h4 {font-size: 1.1rem !important}
 .stApp {font-variant-numeric: tabular-nums}
+.modebar-container {display: none}  /* of Plotly: it lies over titles and legends */
 .st-key-here {border-bottom: 2px solid #2f7ed8}
 .st-key-here * {font-weight: 600}
 .st-key-here [data-testid="stPageLink-NavLink"]:not(:hover, :focus-visible) {background: none}

@@ -105,7 +105,10 @@ def _picture(run: Run, status: Status) -> None:
         rows = lines[name]
         unit = say("training step") if name == "warm-up" else say("batch")
         stage = say(api.watch.STAGES[name].label)
-        place.markdown(say("**{stage}**: loss by {unit}", stage=stage, unit=unit))
+        ends = {"first": rows[0]["loss"], "last": rows[-1]["loss"]}
+        place.markdown(
+            say("**{stage}**: the loss was {first:.2f}, now {last:.2f}", stage=stage, **ends)
+        )
         place.plotly_chart(
             charts.loss_curve([r["step"] for r in rows], [r["loss"] for r in rows], unit),
             key=f"loss-{name}",
