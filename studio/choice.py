@@ -199,7 +199,7 @@ def lists(pool: Pool, shown: Preview | None, matching: np.ndarray, *, first: str
     )
     if names and shown is not None:
         keep.warn_of_stale(pool.run, [base])
-    else:
+    elif not names:
         st.caption(say("Save this selection; later moves will then show who enters and leaves."))
     if not found[chosen].any():
         st.caption(say(NOBODY[chosen]))
