@@ -8,7 +8,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Draft, GradsError, LayoutError, RunConfig
-from studio import charts, frame, intake, job, setup, uploads, words
+from studio import charts, frame, intake, job, setup, titles, uploads, words
 from studio.language import mark, say
 
 REFUSED = mark("This data cannot be used yet")
@@ -64,11 +64,12 @@ def show(draft: Draft, settings: RunConfig) -> None:
     with left:
         intake.preview(draft)
     with right:
-        st.markdown("#### " + say("How long the examples are"))
+        before, answer = tokens["prompt_tokens"], tokens["response_tokens"]
+        st.markdown("#### " + titles.lengths(before + answer))
         st.plotly_chart(
-            charts.lengths(tokens["prompt_tokens"], tokens["response_tokens"], manifest.longest),
+            charts.lengths(before, answer, manifest.longest),
             key="lengths",
-            alt=say("Numbers of examples by length in tokens, questions and answers apart"),
+            alt=say("Numbers of examples by length in tokens, before the answer and in it"),
         )
         intake.refused(rejects)
 

@@ -32,7 +32,7 @@ def progress(evaluation: Evaluation) -> None:
 
 
 def show(run: Run, name: str) -> None:
-    """One evaluation, as far as it has got: the decision, its picture, the rest folded."""
+    """One evaluation, as far as it has got: the decision and its curve, the rest folded."""
     found = api.read_evaluation(run, name)
     result = found.result
     progress(Evaluation.open(run, name))
@@ -40,13 +40,16 @@ def show(run: Run, name: str) -> None:
         st.info(say("The first result will appear here."), icon=":material/hourglass_top:")
         return
     verdict.verdicts(result)
-    left, right = st.columns(2, gap="large")
-    with left:
-        verdict.against(result)
+    sizes, title, figure = (
+        verdict.compares_sizes(result),
+        verdict.most(result),
+        verdict.picture(result),
+    )
+    if sizes:
         verdict.budgets(result)
-    with right:
-        st.markdown("#### " + say("Learning against forgetting"))
-        figure = verdict.picture(result)
+    else:
+        st.markdown("#### " + words.literal(title))
+    with st.expander(title) if sizes else st.container():
         st.plotly_chart(
             figure, key="trade-off", alt=say("Held-out loss against rise of general loss, by arm")
         )
@@ -56,6 +59,7 @@ def show(run: Run, name: str) -> None:
                 " forgotten."
             )
         )
+    verdict.against(result)
     verdict.replay(result)
     verdict.second_test(result)
     table = measured.table(result, result.arms, result.price.training)
@@ -85,7 +89,7 @@ def show(run: Run, name: str) -> None:
         with st.expander(asked, on_change="rerun", key="rate") as blind:
             if blind.open:
                 rating.rate(Evaluation.open(run, name), found.answers)
-        with st.expander(say("What they answer"), expanded=not blind.open):
+        with st.expander(say("What they answer")):
             verdict.answers(found.answers)
 
 

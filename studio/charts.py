@@ -12,13 +12,14 @@ import plotly.graph_objects as go
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.stats import rankdata
 
+from grads.api import number_of_bars
 from studio.language import mark, say
 
 KEPT, NEUTRAL, SHOWN, AGAINST = "#3a86d8", "#8b919c", "#2a9d78", "#e07b1f"
-GROUPS = ("#3a86d8", "#e07b1f", "#2a9d78", "#c565a5", "#b8a31c", "#7a6fd0", "#56b4e9", "#9c6b4a")
+# Of groups: none is near the blue of what is kept.
+GROUPS = ("#e07b1f", "#2a9d78", "#c565a5", "#b8a31c", "#7a6fd0", "#9c6b4a", "#c8384e", "#1b6f7a")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon")
 DIMMED = "rgba(139,145,156,0.22)"
-BINS = 60
 CELLS = 60  # along each axis of a plane
 # Points of a plane that go to the browser: as SVG, which also draws at once without a GPU.
 MOST_POINTS = 2_000
@@ -94,21 +95,21 @@ def sample_points(shown: np.ndarray, code: np.ndarray, limit: int = MOST_POINTS)
     return np.sort(np.concatenate(chosen))
 
 
-def plane(
-    x: np.ndarray,
-    y: np.ndarray,
+def ranks(
+    first: np.ndarray,
+    second: np.ndarray,
     *,
-    names: list[str],
-    code: np.ndarray,
+    highest: tuple[np.ndarray, np.ndarray],
     sample_id: np.ndarray,
     labels: tuple[str, str],
 ) -> tuple[go.Figure, int]:
-    """Two columns against each other; returns the figure and how many samples it holds as points.
+    """The place of each sample in two rankings, in percent from the lowest to the highest.
 
-    names (k,) are those of the groups, code (n,) the group of each sample. The background is the
-    density of all samples, the points are a stratified sample, one colour and symbol a group.
-    Sample ids travel as customdata.
+    first and second (m,); highest, two (m,) bool, are those of each that are told apart. Returns
+    the figure and how many samples it holds as points: the background is the density of all, the
+    points are a stratified sample, one colour and symbol a group, with sample ids as customdata.
     """
+    x, y = (100 * (rankdata(values) - 0.5) / len(values) for values in (first, second))
     reach = [_widened(*spread(values)) for values in (x, y)]
     counts, x_edges, y_edges = np.histogram2d(x, y, CELLS, reach)
     width = CELLS * max(len(x), 2) ** (-1 / 6) / 6  # Scott's bandwidth, in cells
@@ -122,11 +123,20 @@ def plane(
         showscale=False,
         hoverinfo="skip",
     )
+    share, code = highest[0].mean(), highest[0] + 2 * highest[1]
+    names = [
+        say(OTHERS),
+        say("highest {share:.0%} across alone", share=share),
+        say("highest {share:.0%} up alone", share=share),
+        say("highest {share:.0%} in both", share=share),
+    ]
+    looks = ((NEUTRAL, "x"), *zip(GROUPS, SYMBOLS, strict=True))
     points = sample_points(np.ones(len(x), bool), code)
-    for number, (name, codes) in enumerate(joined(names, np.bincount(code))):
-        member = points[np.isin(code[points], codes)]
-        colour, symbol = group_style(name, number)
-        shown = plain(say(name) if name == OTHERS else name)
+    for group, (name, (colour, symbol)) in enumerate(zip(names, looks, strict=False)):
+        member = points[code[points] == group]
+        if not len(member):
+            continue
+        shown = plain(name)
         figure.add_scatter(
             x=x[member],
             y=y[member],
@@ -137,38 +147,8 @@ def plane(
             hovertemplate=say("sample {row}", row="%{customdata}")
             + f"<br>{labels[0]} %{{x:.3g}}<br>{labels[1]} %{{y:.3g}}<extra>{shown}</extra>",
         )
-    for axis, ends in zip("xy", reach, strict=True):
-        figure.update_layout({f"{axis}axis_range": ends})
-    return layout(figure, *labels, 640, dragmode="lasso"), len(points)
-
-
-def ranks(
-    first: np.ndarray,
-    second: np.ndarray,
-    *,
-    highest: tuple[np.ndarray, np.ndarray],
-    sample_id: np.ndarray,
-    labels: tuple[str, str],
-) -> tuple[go.Figure, int]:
-    """The place of each sample in two rankings, in percent from the lowest to the highest.
-
-    first and second (m,); highest, two (m,) bool, are those of each that are told apart. Returns
-    the figure and how many points it holds, as `plane` does.
-    """
-    x, y = (100 * (rankdata(values) - 0.5) / len(values) for values in (first, second))
-    share = highest[0].mean()
-    alone = [
-        say("highest {share:.0%} across alone", share=share),
-        say("highest {share:.0%} up alone", share=share),
-    ]
-    return plane(
-        x,
-        y,
-        names=[OTHERS, *alone, say("highest {share:.0%} in both", share=share)],
-        code=highest[0] + 2 * highest[1],
-        sample_id=sample_id,
-        labels=labels,
-    )
+    figure.update_layout(xaxis_range=reach[0], yaxis_range=reach[1])
+    return layout(figure, *labels, 640), len(points)
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
@@ -186,10 +166,9 @@ def joined(names: list[str], sizes: np.ndarray) -> list[tuple[str, list[int]]]:
     return [*((names[c], [c]) for c in first), (OTHERS, rest)]
 
 
-def group_style(name: str, number: int) -> tuple[str, str]:
-    """Colour and symbol; kept and set aside have theirs everywhere."""
-    fixed = {"kept": (KEPT, "circle"), "set aside": (NEUTRAL, "diamond"), OTHERS: (NEUTRAL, "x")}
-    return fixed.get(name, (GROUPS[number % len(GROUPS)], SYMBOLS[number % len(SYMBOLS)]))
+def group_colour(name: str, number: int) -> str:
+    """The colour of a group of samples by its place among them; of the joined ones, grey."""
+    return NEUTRAL if name == OTHERS else GROUPS[number % len(GROUPS)]
 
 
 def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> go.Figure:
@@ -256,6 +235,7 @@ def coverage(
             mode="markers",
             name=name,
             marker={"color": colour, "symbol": symbol, "size": size, "line": {"width": 2}},
+            cliponaxis=False,  # a mark at 0 is whole
             hovertemplate=say(
                 "{topic}: {share}% of {group}", topic="%{y}", share="%{x:.1f}", group=name
             )
@@ -269,7 +249,9 @@ def coverage(
 def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:
     """Tokens of the samples, before and in the answer, with the longest that is read."""
     figure = go.Figure()
-    edges = np.linspace(0, max(int((prompt + response).max()), 8), 41)
+    most = max(int((prompt + response).max()), 8)
+    bars = max(number_of_bars(values, 0, most) for values in (prompt, response))
+    edges = np.linspace(0, most, bars + 1)
     for name, values, colour, hatch in (
         (say("before the answer (read only)"), prompt, NEUTRAL, "/"),
         (say("answer (learned)"), response, KEPT, ""),

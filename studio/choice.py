@@ -11,7 +11,7 @@ from grads.api import (
     emptied,
     reasons,
 )
-from studio import charts, filters, keep, listing, url, words
+from studio import charts, filters, keep, listing, titles, url, words
 from studio.language import mark, say, told
 
 LISTS = {
@@ -156,6 +156,7 @@ def covered(pool: Pool, shown: Preview) -> None:
             ),
             icon=":material/warning:",
         )
+    st.markdown("#### " + titles.covered(rows))
     whole = (len(pool), max(shown.count, 1))
     st.plotly_chart(
         charts.coverage(
@@ -198,7 +199,7 @@ def lists(pool: Pool, shown: Preview | None, matching: np.ndarray, *, first: str
     )
     if names and shown is not None:
         keep.warn_of_stale(pool.run, [base])
-    else:
+    elif not names:
         st.caption(say("Save this selection; later moves will then show who enters and leaves."))
     if not found[chosen].any():
         st.caption(say(NOBODY[chosen]))

@@ -1,7 +1,7 @@
 """Plotly figures of evaluations, from plain arrays."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -28,7 +28,7 @@ STYLES = {  # of arms by what they train on; chosen subsets have one each
 
 def arm_styles(kinds: Sequence[str]) -> list[tuple[str, str]]:
     """Colour and symbol of each arm by its kind; the first chosen subset is blue."""
-    colours, symbols = (KEPT, *GROUPS[3:]), ("diamond", *SYMBOLS[2:])
+    colours, symbols = (KEPT, *GROUPS[2:7]), ("diamond", *SYMBOLS[2:])
     palette = zip(itertools.cycle(colours), itertools.cycle(symbols), strict=False)
     return [STYLES.get(ARM_KINDS[kind].trains_on) or next(palette) for kind in kinds]
 
@@ -158,55 +158,82 @@ def replay(
     return layout(figure, say("forgotten") + "  →", say("held-out loss"), 300)
 
 
-Spread = tuple[float, float] | None  # of an interval: low and high end
+Measured = tuple[float, tuple[float, float] | None]  # a mean, and the ends of its interval
 
 
 def budgets(
-    lines: Mapping[str, Sequence[tuple[float, float, Spread]]], kinds: Sequence[str]
+    lines: Mapping[str, Sequence[tuple[float, Measured, Measured]]], kinds: Sequence[str]
 ) -> go.Figure:
-    """Held-out loss over the size of the subset: [(percent, loss, interval), ...] of each line.
+    """Held-out loss, and beside it the rise of the general loss, over the size of the subset.
 
-    `kinds` are names of ARM_KINDS. A band around a line is its interval, where all points have one.
+    Each line is [(percent, learned, forgotten), ...]; `kinds` are names of ARM_KINDS. A band
+    around a line is its interval, where all points have one.
     """
-    figure = go.Figure()
-    styles = arm_styles(kinds)
-    for (label, points), (colour, symbol) in zip(lines.items(), styles, strict=True):
-        sizes = [size for size, _, _ in points]
-        ends = [interval for _, _, interval in points if interval]
-        if len(ends) == len(points):
-            figure.add_scatter(
-                x=[*sizes, *reversed(sizes)],
-                y=[*(low for low, _ in ends), *(high for _, high in reversed(ends))],
-                fill="toself",
-                mode="none",
-                fillcolor=colour,
-                opacity=0.15,
-                name=arm(label),
-                legendgroup=label,
-                showlegend=False,
-                hoverinfo="skip",
-            )
-        figure.add_scatter(
-            x=sizes,
-            y=[loss for _, loss, _ in points],
-            mode="lines+markers",
+    figure = make_subplots(1, 2, horizontal_spacing=0.12)
+    ticks = sorted({size for points in lines.values() for size, _, _ in points})
+    learned = say("held-out loss (higher up has learned more)")
+    forgotten = say("rise of the general loss (higher up has forgotten less)")
+    sides = (
+        (learned, say("held-out loss"), {name: [p[1] for p in lines[name]] for name in lines}),
+        (forgotten, say("general loss"), {name: [p[2] for p in lines[name]] for name in lines}),
+    )
+    for column, (title, short, found) in enumerate(sides, 1):
+        for (label, points), style in zip(lines.items(), arm_styles(kinds), strict=True):
+            sizes = [size for size, _, _ in points]
+            for trace in _banded(sizes, found[label], short, label=label, style=style):
+                trace.showlegend = trace.mode != "none" and column == 1
+                figure.add_trace(trace, row=1, col=column)
+        figure.update_yaxes(title_text=title, autorange="reversed", row=1, col=column)
+    layout(figure, "", learned, 380)
+    figure.update_xaxes(
+        type="log",
+        tickvals=ticks,
+        ticktext=[f"{size:g}%" for size in ticks],
+        title_text=say("share of all examples"),
+    )
+    return figure
+
+
+def _banded(
+    sizes: list[float],
+    found: list[Measured],
+    what: str,
+    *,
+    label: str,
+    style: tuple[str, str],
+) -> Iterator[go.Scatter]:
+    """A line over the sizes, and the band of its intervals where all points have one."""
+    colour, symbol = style
+    ends = [interval for _, interval in found if interval]
+    if len(ends) == len(found):
+        yield go.Scatter(
+            x=[*sizes, *reversed(sizes)],
+            y=[*(low for low, _ in ends), *(high for _, high in reversed(ends))],
+            fill="toself",
+            mode="none",
+            fillcolor=colour,
+            opacity=0.15,
             name=arm(label),
             legendgroup=label,
-            line={"color": colour},
-            marker={"symbol": symbol, "size": 8},
-            hovertemplate=say(
-                "{arm}, {share}%: held-out loss {learning}",
-                arm=arm(label),
-                share="%{x}",
-                learning="%{y:.3f}",
-            )
-            + "<extra></extra>",
+            hoverinfo="skip",
         )
-    ticks = sorted({size for points in lines.values() for size, _, _ in points})
-    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{size:g}%" for size in ticks])
-    figure.update_yaxes(autorange="reversed")
-    axis = say("held-out loss (higher up has learned more)")
-    return layout(figure, say("share of all examples"), axis, 380)
+    yield go.Scatter(
+        x=sizes,
+        y=[mean for mean, _ in found],
+        mode="lines+markers",
+        name=arm(label),
+        legendgroup=label,
+        line={"color": colour},
+        marker={"symbol": symbol, "size": 8},
+        hovertemplate=say(
+            "{arm}, {share}%: {what} {loss}",
+            arm=arm(label),
+            share="%{x}",
+            what=what,
+            loss="%{y:.3f}",
+        )
+        + "<extra></extra>",
+    )
 
 
 Difference = tuple[float, float, float, str]  # mean, low and high end of its interval, verdict

@@ -60,8 +60,10 @@ STYLE = """<style>
 h2 {font-size: 1.6rem !important}
 h4 {font-size: 1.1rem !important}
 .stApp {font-variant-numeric: tabular-nums}
+.modebar-container {display: none}  /* of Plotly: it lies over titles and legends */
 .st-key-here {border-bottom: 2px solid #2f7ed8}
 .st-key-here * {font-weight: 600}
+.st-key-here [data-testid="stPageLink-NavLink"]:not(:hover, :focus-visible) {background: none}
 [data-testid="stMultiSelect"] :has(> span[title]) {background-color: #1f66b8}  /* under white */
 .st-key-fetch {display: none}
 .st-key-next a {background: #1f66b8; border-radius: .5rem; padding: .45rem .9rem}
@@ -182,7 +184,7 @@ def _navigation(name: str) -> tuple[dict[str, tuple[Any, str]], Any]:
 
 
 def _steps_taken(run: Run | None) -> set[str]:
-    """The pages whose step has been taken with the chosen run."""
+    """The pages whose step has been taken with the run; a look at Explore leaves nothing there."""
     if run is None:
         return set()
     taken = {

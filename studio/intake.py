@@ -10,6 +10,7 @@ from grads.api import DataError, Draft, LayoutError, Manifest, RunConfig
 from studio import job, reader, setup, words
 from studio.language import mark, say
 
+SHOWN = 500  # refused rows on the page; more would make it slow
 REFUSED = (mark("row"), mark("line"), mark("file"), mark("reason"), mark("advice"))  # its columns
 
 
@@ -123,17 +124,22 @@ def refused(rejects: list[dict[str, object]]) -> None:
     if not rejects:
         st.success(say("Every row can be used."), icon=":material/check_circle:")
         return
-    st.markdown("#### " + say("{rows} refused", rows=words.count(len(rejects), "row")))
+    rows = words.count(len(rejects), "row")
+    st.markdown("#### " + say("{rows} refused", rows=rows))
     table = pd.DataFrame(rejects)
     table["row"] = table["sample_id"]  # runs from before 0.5 counted rows from 1
     names = [name for name in REFUSED if name in table]
     table = table[names].dropna(axis="columns", how="all")
     st.dataframe(
-        table.head(500),
+        table.head(SHOWN),
         hide_index=True,
         alt=say("Refused rows with their reasons"),
         column_config={name: say(name) for name in REFUSED},
     )
+    if len(table) > SHOWN:
+        st.caption(
+            say("The first {shown} of {rows}; the download holds all.", shown=SHOWN, rows=rows)
+        )
     lines = "".join(json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects)
     st.download_button(
         say("Download the list"),

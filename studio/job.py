@@ -33,7 +33,7 @@ def progress(status: Status, left: float | None = None) -> str:
     """A bar with the stage, how far it is, and the time that it and all still take.
 
     Where the end of all is foreseen, the bar is of all, and moves while a stage only begins. Gives
-    the same in a few words; none while it waits.
+    the stage and how far it is in a few words; none while it waits.
     """
     known = api.watch.STAGES.get(status.stage)
     stage = say(known.label if known else status.stage)
@@ -48,17 +48,16 @@ def progress(status: Status, left: float | None = None) -> str:
         )
     if status.eta_s is not None:
         text = say("{told}, about {time} left", told=text, time=words.duration(status.eta_s))
-    share = status.done / status.total if status.total else 0.0
+    share = of_stage = min(status.done / status.total, 1.0) if status.total else 0.0
     if left is not None:
         time_left = words.duration(left)
         text = say("{told}; about {time} to the end of the run", told=text, time=time_left)
         spent = max(time.time() - (status.process_started or time.time()), 0.0)
         share = spent / max(spent + left, 1e-9)
-    share = min(share, 1.0)
     st.progress(share, text=text)
     if not status.stage or status.message:
         return ""
-    return f"{share:.0%} · {stage}"
+    return f"{of_stage:.0%} · {stage}"
 
 
 def state(status: Status) -> None:
@@ -105,7 +104,10 @@ def _picture(run: Run, status: Status) -> None:
         rows = lines[name]
         unit = say("training step") if name == "warm-up" else say("batch")
         stage = say(api.watch.STAGES[name].label)
-        place.markdown(say("**{stage}**: loss by {unit}", stage=stage, unit=unit))
+        ends = {"first": rows[0]["loss"], "last": rows[-1]["loss"]}
+        place.markdown(
+            say("**{stage}**: the loss was {first:.2f}, now {last:.2f}", stage=stage, **ends)
+        )
         place.plotly_chart(
             charts.loss_curve([r["step"] for r in rows], [r["loss"] for r in rows], unit),
             key=f"loss-{name}",

@@ -269,10 +269,9 @@ def topics(pool: Pool, matching: np.ndarray) -> None:
     """How many examples each topic has, and how many of them are shown."""
     if pool.cluster is None:
         return
-    title = say("{number} topics, by their own terms", number=len(pool.clusters))
-    with st.expander(title, expanded=True):
+    names = list(map(told, pool.cluster_names()))
+    with st.expander(titles.topics(names, [c.size for c in pool.clusters]), expanded=True):
         sizes = np.bincount(pool.cluster[matching], minlength=len(pool.clusters))
-        names = list(map(told, pool.cluster_names()))
         st.plotly_chart(
             charts.topics(names, sizes.tolist(), [c.size for c in pool.clusters]),
             key="topic-sizes",

@@ -136,13 +136,18 @@ def remarks(result: EvaluationResult) -> None:
             ),
             icon=":material/warning:",
         )
-    sets = [
-        say("{name}: {examples}", name=told(one.name), examples=words.count(one.samples, "example"))
-        for one in result.measured_on
-    ]
-    st.caption(words.literal(say("Measured on {sets}.", sets=say("; ").join(sets))))
-    for note in result.notes:
-        st.caption(words.literal(say("Note: {note}.", note=told(note))))
+    with st.expander(say("What it was measured on, and what limits it")):
+        sets = [
+            say(
+                "{name}: {examples}",
+                name=told(one.name),
+                examples=words.count(one.samples, "example"),
+            )
+            for one in result.measured_on
+        ]
+        st.caption(words.literal(say("Measured on {sets}.", sets=say("; ").join(sets))))
+        for note in result.notes:
+            st.caption(words.literal(say("Note: {note}.", note=told(note))))
 
 
 def overlaps(found: Overlap) -> None:

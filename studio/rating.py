@@ -20,7 +20,7 @@ KEYS: dict[Better, str] = {"left": "1", "equal": "2", "right": "3"}
 
 def rate(evaluation: Evaluation, answers: Answers) -> None:
     """One pair at a time, until all are rated; then, or on demand, what came of it."""
-    rater = st.text_input(say("Your name (optional)"), key="rater", persist_state="session")
+    rater = st.text_input(say("Your name (optional)"), key="reviewer", persist_state="session")
     rated = api.ratings(evaluation)
     waiting = api.open_pairs(answers, rated, rater)
     every = len(api.pairs(answers))

@@ -1,9 +1,12 @@
-"""What the linked views say of their columns: the sentence above each picture."""
+"""What pictures show, in a sentence above each."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from grads.api import Pool
+from grads.api import Coverage, Pool
+from studio import words
 from studio.language import mark, say
 
 TOGETHER = (  # how two columns go: hardly, clearly
@@ -57,4 +60,34 @@ def apart(values: np.ndarray, kept: np.ndarray | None, label: str) -> str:
         column=label,
         inside=inside,
         beside=beside,
+    )
+
+
+def lengths(tokens: np.ndarray) -> str:
+    """How long the samples are, by their tokens (n,), as a title."""
+    return say(
+        "Half of the examples have up to {median:,.0f} tokens, the longest {longest:,}",
+        median=np.median(tokens),
+        longest=int(tokens.max()),
+    )
+
+
+def covered(rows: Sequence[Coverage]) -> str:
+    """In how many categories the kept are more or fewer than in random subsets, as a title."""
+    unlike = sum(not row.random.low <= row.kept <= row.random.high for row in rows)
+    if not unlike:
+        return say("Each is kept about as often as by chance")
+    return say(
+        "{number} of {all} are kept more or less often than by chance", number=unlike, all=len(rows)
+    )
+
+
+def topics(names: Sequence[str], sizes: Sequence[int]) -> str:
+    """How many topics there are, and which is the largest, as a title."""
+    largest = int(np.argmax(sizes))
+    return say(
+        "{number} topics, the largest: {name} ({size:,})",
+        number=len(names),
+        name=words.literal(names[largest]),
+        size=sizes[largest],
     )

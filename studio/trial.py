@@ -17,11 +17,12 @@ STARTS = {"evaluation": mark("Start the evaluation"), "search": mark("Start the 
 
 def recipe(run: Run, key: str) -> dict[str, Any]:
     """How every arm is trained, and what it is measured on."""
-    own = run.read_manifest().counts.heldout
+    own, field = run.read_manifest().counts.heldout, f"{key}-heldout-{run.id}"
+    st.session_state.setdefault(field, api.demo_heldout(run) or "")
     test, general = st.columns(2)
     heldout = test.text_input(
         say("Held-out examples"),
-        key=f"{key}-heldout",
+        key=field,
         placeholder=say("the {count} set aside by this run", count=own)
         if own
         else say("a file: none were set aside"),
@@ -30,7 +31,7 @@ def recipe(run: Run, key: str) -> dict[str, Any]:
             " of several files by itself: write semicolons between them."
         ),
     )
-    uploads.offer(test, say("or upload them"), f"{key}-heldout", several=True)
+    uploads.offer(test, say("or upload them"), field, several=True)
     other = general.text_input(
         say("General questions"),
         key=f"{key}-general",

@@ -10,6 +10,7 @@ from grads.api import (
     ACTIVE,
     Answers,
     ArmResult,
+    BudgetPoint,
     Comparison,
     EvaluationResult,
     FoundEvaluation,
@@ -27,6 +28,8 @@ LEARNED = {
     "no difference seen": mark("No difference seen from a random subset"),
 }
 ANSWERS = 3  # arms whose answers are shown at first
+WHOLE = "everything"  # as the curve over sizes calls all examples
+ENOUGH = 0.9  # of what everything gains
 FORGOT = {
     "better": mark("{learned}, and forgot less"),
     "worse": mark("{learned}, and forgot more"),
@@ -59,12 +62,9 @@ def sentence(found: FoundEvaluation) -> str:
     main = [one for one in main if not one.ours.as_long_as_full] or main  # a subset once
     if not main:
         return say("No setting beat random") if isinstance(result, TuneResult) else say("Measured")
-    first = main[0]
-    if first.seeds < 2:
+    if main[0].seeds < 2:
         return say("Compared once only: that tells nothing yet")
-    if len(main) > 1:
-        return _counted(main)
-    return say(FORGOT[first.forgetting], learned=say(LEARNED[first.learning]))
+    return _found(main)
 
 
 def decision(found: FoundEvaluation) -> str:
@@ -73,7 +73,12 @@ def decision(found: FoundEvaluation) -> str:
     worth = gained(found.result) if found.result is not None and found.result.finished else None
     if not worth:
         return said
-    return say("{worth}; {verdict}", worth=worth, verdict=said[0].lower() + said[1:])
+    return say("{worth}; {verdict}", worth=worth, verdict=_begun_small(said))
+
+
+def _begun_small(sentence: str) -> str:
+    """A sentence as it stands behind another."""
+    return sentence[0].lower() + sentence[1:]
 
 
 def gained(result: EvaluationResult) -> str | None:
@@ -96,8 +101,11 @@ def gained(result: EvaluationResult) -> str | None:
     )
 
 
-def _counted(compared: list[Comparison]) -> str:
-    """How many of several subsets differ from random ones."""
+def _found(compared: list[Comparison]) -> str:
+    """How these subsets differ from random ones: the one, or how many of several."""
+    if len(compared) == 1:
+        (one,) = compared
+        return say(FORGOT[one.forgetting], learned=say(LEARNED[one.learning]))
     counts = [
         (sum(getattr(one, what) == verdict for one in compared), text)
         for what, verdict, text in COUNTED
@@ -123,7 +131,7 @@ def verdicts(result: EvaluationResult) -> None:
 
 
 def against(result: EvaluationResult) -> None:
-    """Each subset's difference from random ones, with its interval."""
+    """Each subset's difference from random ones, with its interval, folded under what it shows."""
     compared = [one for one in against_random(result) if one.seeds > 1]
     if not compared:
         return
@@ -135,25 +143,47 @@ def against(result: EvaluationResult) -> None:
         ]
         for metric in (api.LEARNING, api.FORGETTING)
     ]
-    st.markdown("#### " + say("Against random subsets of the same size"))
-    st.plotly_chart(
-        charts.differences([one.arm for one in compared], *rows),
-        key="against-random",
-        alt=say("Held-out and general loss of each subset minus those of random subsets"),
-    )
-    st.caption(
-        say("Lines: 95% interval over repetitions. One that crosses zero shows no difference.")
-    )
+    with st.expander(say("At the same size: {finding}", finding=_begun_small(_found(compared)))):
+        st.plotly_chart(
+            charts.differences([one.arm for one in compared], *rows),
+            key="against-random",
+            alt=say("Held-out and general loss of each subset minus those of random subsets"),
+        )
+        st.caption(
+            say("Lines: 95% interval over repetitions. One that crosses zero shows no difference.")
+        )
 
 
-def picture(result: EvaluationResult) -> go.Figure:
-    """Learning against forgetting, one mark an arm with its interval."""
-    points = {
+def _points(result: EvaluationResult) -> dict[str, tuple[float, float]]:
+    """Held-out and general loss of each arm by its label, where both were measured."""
+    return {
         arm.label: (learning, forgetting)
         for arm in result.arms
         if (learning := arm.mean.get(api.LEARNING)) is not None
         and (forgetting := arm.mean.get(api.FORGETTING)) is not None
     }
+
+
+def most(result: EvaluationResult) -> str:
+    """Which training learned most, and which forgot least, as a title."""
+    untrained = {arm.label for arm in result.arms if arm.declared.trains_on == "nothing"}
+    points = {label: point for label, point in _points(result).items() if label not in untrained}
+    if len(points) < 2:
+        return say("Learning against forgetting")
+    learned = min(points, key=lambda label: points[label][0])
+    kept = min(points, key=lambda label: points[label][1])
+    if learned == kept:
+        return say("{arm} learned most and forgot least, on average", arm=called(learned))
+    return say(
+        "{arm} learned most, {other} forgot least, on average",
+        arm=called(learned),
+        other=called(kept),
+    )
+
+
+def picture(result: EvaluationResult) -> go.Figure:
+    """Learning against forgetting, one mark an arm with its interval."""
+    points = _points(result)
     shown = [arm for arm in result.arms if arm.label in points]
     base = next(points[arm.label][1] for arm in shown if arm.declared.trains_on == "nothing")
     noise, front = None, []
@@ -178,16 +208,16 @@ def picture(result: EvaluationResult) -> go.Figure:
 def second_test(result: EvaluationResult) -> None:
     """The winner of a search once more, with fresh seeds, on samples that no pilot saw."""
     if isinstance(result, TuneResult) and result.confirmation_arms:
-        st.markdown("#### " + say("The second test of the winner"))
         shown = measured.table(result, result.confirmation_arms, {}).drop(
             columns=["steps", "seconds"]
         )
-        st.dataframe(
-            shown.assign(arm=shown["arm"].map(called)),
-            hide_index=True,
-            column_config=measured.explained(result),
-            alt=say("The winner and random under fresh seeds"),
-        )
+        with st.expander(say("The second test of the winner")):
+            st.dataframe(
+                shown.assign(arm=shown["arm"].map(called)),
+                hide_index=True,
+                column_config=measured.explained(result),
+                alt=say("The winner and random under fresh seeds"),
+            )
 
 
 def _reach(arm: ArmResult, metric: str, noise: float | None) -> float:
@@ -210,54 +240,79 @@ def replay(result: EvaluationResult) -> None:
     """What mixing general rows in does to learning and forgetting, where it was tried."""
     if not result.replay:
         return
-    st.markdown("#### " + say("With general examples mixed in"))
     paths = {
         label: [(point.share, point.learning, point.forgetting) for point in points]
         for label, points in result.replay.items()
     }
-    st.plotly_chart(
-        charts.replay(paths, [arm.kind for arm in result.arms if arm.label in paths]),
-        key="replay",
-        alt=say("Held-out loss against rise of general loss, by share of replay"),
-    )
-    st.caption(
-        say(
-            "Beside each mark: the share of general examples. Higher up and further left is better."
+    with st.expander(say("With general examples mixed in")):
+        st.plotly_chart(
+            charts.replay(paths, [arm.kind for arm in result.arms if arm.label in paths]),
+            key="replay",
+            alt=say("Held-out loss against rise of general loss, by share of replay"),
         )
-    )
+        st.caption(
+            say(
+                "Beside each mark: the share of general examples. Higher up and further left is"
+                " better."
+            )
+        )
+
+
+def compares_sizes(result: EvaluationResult) -> bool:
+    """Whether a curve over sizes was measured."""
+    return any(point.criterion != WHOLE for point in result.curve)
 
 
 def budgets(result: EvaluationResult) -> None:
-    """What each way of choosing comes to at each size, where sizes were compared."""
-    whole = [point for point in result.curve if point.criterion == "everything"]
-    names = dict.fromkeys(point.criterion for point in result.curve if point not in whole)
-    if not names:
-        return
+    """What each way of choosing learns and forgets at each size."""
+    whole = [point for point in result.curve if point.criterion == WHOLE]
+    parts = [point for point in result.curve if point.criterion != WHOLE]
     lines = {
         name: [
-            (point.budget, point.learning, point.learning_interval)
+            (
+                point.budget,
+                (point.learning, point.learning_interval),
+                (point.forgetting, point.forgetting_interval),
+            )
             for point in result.curve
             if point.criterion == name or point in whole
         ]
-        for name in names
+        for name in dict.fromkeys(point.criterion for point in parts)
     }
-    st.markdown("#### " + say("How much is enough?"))
-    kinds = ["random" if name == "random" else "criterion" for name in names]
+    gains = [(point, point.gain) for point in parts if point.gain is not None]
+    st.markdown("#### " + words.literal(_enough(gains)))
+    kinds = ["random" if name == "random" else "criterion" for name in lines]
     st.plotly_chart(
         charts.budgets(lines, kinds),
         key="budgets",
-        alt=say("Held-out loss over the size of the subset"),
+        alt=say("Held-out loss, and rise of general loss, over the size of the subset"),
     )
-    gains = [
-        f"{called(point.criterion)} {point.budget:g}%: {point.gain:.0%}"
-        for point in result.curve
-        if point.gain is not None and point not in whole
-    ]
-    bands = say("Bands: 95% interval over repetitions.")
+    bands = say("Bands: 95% interval over repetitions. Higher up is better in both.")
     if gains:
-        listed = words.literal(say("; ").join(gains))
+        listed = words.literal(
+            say("; ").join(
+                f"{called(point.criterion)} {point.budget:g}%: {gain:.0%}" for point, gain in gains
+            )
+        )
         bands = say("{bands} Of what everything gains: {gains}.", bands=bands, gains=listed)
     st.caption(bands)
+
+
+def _enough(gains: list[tuple[BudgetPoint, float]]) -> str:
+    """The smallest size that gains nearly what everything does, or the one that gains most."""
+    if not gains:
+        return say("How much is enough?")
+    enough = [(point, gain) for point, gain in gains if gain >= ENOUGH]
+    if enough:
+        point, gain = min(enough, key=lambda found: (found[0].budget, -found[1]))
+        text = mark("How much is enough? {size:g}% by {way} gain {gain:.0%} of what all gain")
+    else:
+        point, gain = max(gains, key=lambda found: found[1])
+        text = mark(
+            "How much is enough? At most {gain:.0%} of what all gain was reached, at {size:g}% by"
+            " {way}"
+        )
+    return say(text, size=point.budget, way=called(point.criterion), gain=gain)
 
 
 def answers(found: Answers) -> None:

@@ -629,6 +629,14 @@ def test_the_tab_tells_of_a_job_and_the_browser_of_its_end(page, server):
     api.delete_run(run)
 
 
+def test_the_page_that_is_open_is_underlined_without_a_ground_of_its_own(page, server):
+    page.goto(f"{server.url}/Review?run=demo")
+    here = page.locator(".st-key-here")
+    expect(here).to_have_text("rate_reviewReview")
+    expect(here).to_have_css("border-bottom-style", "solid")
+    expect(here.get_by_role("link")).to_have_css("background-color", "rgba(0, 0, 0, 0)")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_in_light_and_dark(browser, server, scheme):
     """No errors in the console, the theme follows, nothing is wider than the window."""

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from studio import charts, evaluation_charts
+from grads.api import Band, Coverage
+from grads.selection import density
+from studio import charts, evaluation_charts, titles
 
 RNG = np.random.default_rng(0)
 VALUES = RNG.normal(0, 1, 5000)
@@ -27,14 +29,37 @@ def test_sampled_points_are_many_spread_and_the_same_each_time(limit):
 
 def test_more_groups_than_colours_are_joined():
     names = [f"group {i}" for i in range(20)]
-    named = {"names": names, "code": np.arange(5000) % 20, "sample_id": np.arange(5000)}
-    figure, points = charts.plane(VALUES, VALUES, **named, labels=("x", "y"))
-    traces = [t for t in figure.data if t.type == "scatter"]
-    assert len(traces) == len(charts.GROUPS)
-    assert traces[-1].name == charts.OTHERS
-    assert sum(len(t.x) for t in traces) == points == charts.MOST_POINTS
-    styles = {(t.marker.color, t.marker.symbol) for t in traces}
-    assert len(styles) == len(traces), "each group has a look of its own"
+    found = charts.joined(names, np.arange(20, 0, -1))
+    assert len(found) == len(charts.GROUPS)
+    assert found[-1] == (charts.OTHERS, list(range(len(charts.GROUPS) - 1, 20)))
+    colours = {charts.group_colour(name, number) for number, (name, _) in enumerate(found)}
+    assert len(colours) == len(found), "each group has a colour of its own"
+    assert charts.KEPT not in colours, "blue is what is kept"
+
+
+def test_lengths_have_bars_as_many_as_the_data_can_fill():
+    few, many = (
+        charts.lengths(np.arange(size), 2 * np.arange(size), 4 * size) for size in (40, 4000)
+    )
+    assert 10 <= len(few.data[0].x) < len(many.data[0].x) <= density.BARS
+    assert [sum(bars.y) for bars in few.data] == [40, 40]
+    assert len(charts.lengths(np.full(9, 3), np.full(9, 5), 8).data[0].x) == 1
+
+
+def test_a_mark_at_nothing_kept_is_whole():
+    figure = charts.coverage(["1"], [1.0], [0.0], [(0.5, 1.5)])
+    kept = next(trace for trace in figure.data if trace.name == "kept")
+    assert kept.cliponaxis is False
+
+
+def test_titles_say_what_is_found():
+    assert titles.lengths(np.array([10, 20, 3000])) == (
+        "Half of the examples have up to 20 tokens, the longest 3,000"
+    )
+    chance = Band(mean=2.0, low=1.0, high=3.0)
+    rows = [Coverage("a", 20, kept, chance) for kept in (0, 1, 3, 4)]
+    assert titles.covered(rows) == "2 of 4 are kept more or less often than by chance"
+    assert titles.covered(rows[1:3]) == "Each is kept about as often as by chance"
 
 
 def test_names_are_shown_as_text():
@@ -75,19 +100,29 @@ def test_a_base_model_far_away_does_not_squeeze_the_others():
     assert not near.layout.annotations
 
 
-def test_budgets_have_a_line_each_and_a_band_where_all_points_have_an_interval():
+def test_budgets_have_a_line_each_for_what_is_learned_and_what_is_forgotten():
+    """A band stands where all points have an interval."""
     lines = {
-        "random": [(5.0, 2.0, (1.9, 2.1)), (100.0, 1.5, (1.4, 1.6))],
-        "mine": [(5.0, 1.8, None), (100.0, 1.5, (1.4, 1.6))],
+        "random": [(5.0, (2.0, (1.9, 2.1)), (0.3, None)), (100.0, (1.5, (1.4, 1.6)), (0.8, None))],
+        "mine": [(5.0, (1.8, None), (0.2, (0.1, 0.4))), (100.0, (1.5, None), (0.8, (0.7, 0.9)))],
     }
     figure = evaluation_charts.budgets(lines, ["random", "criterion"])
-    band, random, mine = figure.data
-    assert list(band.x) == [5.0, 100.0, 100.0, 5.0]
-    assert list(band.y) == [1.9, 1.4, 1.6, 2.1]
-    assert (random.name, list(random.x), list(random.y)) == ("random", [5.0, 100.0], [2.0, 1.5])
-    assert random.line.color == charts.AGAINST
-    assert mine.name == "mine"
-    assert list(figure.layout.xaxis.ticktext) == ["5%", "100%"]
+    drawn = {(one.xaxis, one.name, one.mode): (list(one.x), list(one.y)) for one in figure.data}
+    assert drawn == {
+        ("x", "random", "none"): ([5.0, 100.0, 100.0, 5.0], [1.9, 1.4, 1.6, 2.1]),
+        ("x", "random", "lines+markers"): ([5.0, 100.0], [2.0, 1.5]),
+        ("x", "mine", "lines+markers"): ([5.0, 100.0], [1.8, 1.5]),
+        ("x2", "random", "lines+markers"): ([5.0, 100.0], [0.3, 0.8]),
+        ("x2", "mine", "none"): ([5.0, 100.0, 100.0, 5.0], [0.1, 0.7, 0.9, 0.4]),
+        ("x2", "mine", "lines+markers"): ([5.0, 100.0], [0.2, 0.8]),
+    }
+    assert [one.name for one in figure.data if one.showlegend] == ["random", "mine"]
+    assert figure.data[1].line.color == charts.AGAINST
+    for axis in (figure.layout.xaxis, figure.layout.xaxis2):
+        assert list(axis.ticktext) == ["5%", "100%"]
+    for axis, what in ((figure.layout.yaxis, "learned more"), (figure.layout.yaxis2, "less")):
+        assert axis.autorange == "reversed", "higher up is better in both"
+        assert what in axis.title.text
 
 
 def test_replay_draws_the_way_of_each_arm():

@@ -137,9 +137,10 @@ def test_links_lead_somewhere(document):
             assert (ROOT / document).parent.joinpath(target).is_file(), target
 
 
-def test_pictures_are_small():
+def test_pictures_are_small_and_the_readme_shows_them():
     pictures = list((ROOT / "docs" / "images").glob("*.png"))
     assert {picture.stem for picture in pictures} == {"select", "explore"}
+    assert all(f"](docs/images/{picture.name})" in README for picture in pictures)
     assert all(picture.stat().st_size < 300_000 for picture in pictures)
 
 

@@ -192,7 +192,7 @@ def test_the_page_draws_the_way_over_the_shares(place, run, replayed, monkeypatc
     monkeypatch.setenv("GRADS_RUNS_DIR", str(run.root))
     at = open_page("Evaluate", run=run.id, evaluation="replayed")
     assert not at.exception
-    assert any("With general examples mixed in" in one.value for one in at.markdown)
+    assert any("With general examples mixed in" in one.label for one in at.expander)
 
 
 @pytest.mark.job

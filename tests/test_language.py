@@ -173,7 +173,7 @@ def test_no_english_word_is_left_where_an_evaluation_starts(way, runs, monkeypat
     at.session_state["How the settings overlap, without any training"] = True
     at.session_state["way"] = way
     for form in ("evaluate", "tune"):
-        at.session_state[f"{form}-heldout"] = str(DEMO / "medical_qa_heldout.jsonl")
+        at.session_state[f"{form}-heldout-demo"] = str(DEMO / "medical_qa_heldout.jsonl")
     at.run()
     assert_sound(at)
     criteria = {one.label for one in api.criteria().values()}

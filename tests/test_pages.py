@@ -42,6 +42,7 @@ from run_dirs import (
     set_source_columns,
     set_state,
 )
+from streamlit.testing.v1 import AppTest
 
 from grads import api
 from grads.errors import RunError
@@ -1234,6 +1235,7 @@ def test_a_range_that_holds_nothing_is_told(run):
     at = open_page("Select", bound="signal:100:200")
     assert_sound(at)
     assert "nothing is left to choose from: widen the bounds" in messages(at)
+    assert "Save this selection" not in everything(at), "there are some, and none to be saved"
     assert "range-signal" in [slider.key for slider in at.slider]
 
 
@@ -1488,7 +1490,9 @@ def test_many_subsets_are_counted_pictured_and_folded(run):
     at = open_page("Evaluate", run="demo")
     assert_sound(at)
     assert headline(at).endswith("of what all gain; of 6 subsets, 4 learned less than random ones")
-    assert "Against random subsets of the same size" in everything(at)
+    assert "#### full learned most and forgot least, on average" in everything(at)
+    found = "At the same size: of 6 subsets, 4 learned less than random ones"
+    assert found in [box.label for box in at.expander]
     folded = {box.label: [line.value for line in box.markdown] for box in at.expander}
     assert len(folded["Each in a sentence"]) == len(folded["When it pays"]) == 6
     assert folded["When it pays"][-1] == "- " + words.literal("other-3: it pays after two.")
@@ -1498,6 +1502,43 @@ def test_many_subsets_are_counted_pictured_and_folded(run):
     at = shown.set_value(["other-3"]).run()
     assert "said by other-3" in everything(at)
     assert_sound(at)
+
+
+def measured_at(share, criterion, gain):
+    """A point of the curve over sizes."""
+    learned, forgotten = 4.0 - gain, 0.1 * gain
+    return {
+        "criterion": criterion,
+        "budget": share,
+        "arm": f"{criterion}-{share}",
+        "samples": 3 * int(share),
+        "learning": learned,
+        "learning_interval": [learned - 0.1, learned + 0.1],
+        "forgetting": forgotten,
+        "forgetting_interval": None,
+        "gain": gain,
+    }
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ((0.5, 0.92, 0.95), "10% by grads gain 92% of what all gain"),
+        ((0.5, 0.7, 0.8), "At most 80% of what all gain was reached, at 25% by grads"),
+    ],
+)
+def test_of_several_sizes_the_decision_and_the_curve_are_open(run, gains, said):
+    file = run.evaluations / "tenth" / "result.json"
+    result = json.loads(file.read_text())
+    points = zip((5.0, 10.0, 25.0), gains, strict=True)
+    result["curve"] = [measured_at(share, "grads", gain) for share, gain in points]
+    result["curve"].append(measured_at(100.0, "everything", 1.0))
+    file.write_text(json.dumps(result))
+    at = open_page("Evaluate", run="demo")
+    assert f"#### How much is enough? {said}" in everything(at)
+    folded = {box.label for box in at.expander if not box.proto.expanded}
+    assert len(folded) == len(at.expander), "nothing stands open but the decision and the curve"
+    assert "full learned most and forgot least, on average" in folded
 
 
 def test_several_files_are_shown_one_by_one(run):
@@ -1619,13 +1660,36 @@ def test_a_running_evaluation_shows_what_it_has_found_and_a_failed_one_its_log(r
     assert has_button(at, "Resume")
 
 
-def test_nothing_can_be_started_without_samples_to_measure_on(run):
-    """The demo holds none out: what to do is said in the words of the page."""
+def test_the_demo_can_be_evaluated_as_it_is(run):
+    """Its run sets none aside: the file that lies beside its data is there at first."""
     assert not run.read_manifest().counts.heldout
+    at = open_page("Evaluate", run="demo")
+    for title in ("Test a selection", "Find a setting"):
+        at.session_state[title] = True
+    at.run()
+    assert_sound(at)
+    held = [box.value for box in at.text_input if box.label == "Held-out examples"]
+    assert held == ["assets/demo/medical_qa_heldout.jsonl"] * 2
+    assert has_button(at, "Start the evaluation")
+    assert has_button(at, "Start the search")
+
+
+def test_the_demos_file_is_not_offered_to_a_run_of_other_data(run):
+    assert api.demo_heldout(run)
+    rewritten = run.config_values() | {"dataset": "mine/medical_qa.jsonl"}
+    run.config_file.write_text(json.dumps(rewritten))
+    assert api.demo_heldout(run) is None
+
+
+def test_nothing_can_be_started_without_samples_to_measure_on(run):
+    """What to do is said in the words of the page."""
     at = open_page("Evaluate", run="demo")
     assert not has_button(at, "Start the")
     for title in ("Test a selection", "Find a setting"):
         at.session_state[title] = True
+    at.run()
+    for box in [box for box in at.text_input if box.label == "Held-out examples"]:
+        box.set_value("")
     at.run()
     assert "give a file with “heldout”" in messages(at)
     assert not has_button(at, "Start the")
@@ -1794,6 +1858,44 @@ def test_no_file_is_told_at_once(root):
 
 def test_refused_data_have_a_headline(root):
     assert headline(open_page("Data", dataset="/etc/passwd"))
+
+
+def test_who_rates_is_who_decides(run):
+    """A name is given once in a session."""
+    at = open_page("Evaluate", run="demo")
+    at.session_state["rate"] = True
+    at.session_state["reviewer"] = "Dr Ada"
+    at.run()
+    (name,) = [box for box in at.text_input if box.label == "Your name (optional)"]
+    assert name.value == "Dr Ada"
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(500, 500), (501, 500)])
+def test_of_many_refused_rows_it_is_said_how_many_are_shown(rows, shown):
+    def page(rows):
+        from studio import intake
+
+        intake.refused([{"sample_id": i, "reason": "empty", "advice": "fill"} for i in range(rows)])
+
+    at = AppTest.from_function(page, default_timeout=run_dirs.PATIENCE, args=(rows,)).run()
+    assert len(at.dataframe[0].value) == shown
+    said = [line.value for line in at.caption]
+    assert said == (["The first 500 of 501 rows; the download holds all."] if rows > 500 else [])
+
+
+def test_the_percent_beside_a_stage_is_of_that_stage_whatever_is_known_of_the_end():
+    def page():
+        import streamlit as st
+
+        from grads.api import Status
+        from studio import job
+
+        status = Status(state="running", stage="score", done=4, total=10, unit="examples")
+        st.text(job.progress(status, None))
+        st.text(job.progress(status, 1e6))
+
+    at = AppTest.from_function(page, default_timeout=run_dirs.PATIENCE).run()
+    assert [line.value for line in at.text] == ["40% · Score every sample"] * 2
 
 
 @pytest.mark.job

@@ -70,7 +70,9 @@ FIGURES = {
         front=["random", "1"],
     ),
     "replay": lambda: evaluation_charts.replay({"random": [(0.0, 2.0, 0.3)]}, ["random"]),
-    "budgets": lambda: evaluation_charts.budgets({"random": [(5.0, 2.0, (1, 3))]}, ["random"]),
+    "budgets": lambda: evaluation_charts.budgets(
+        {"random": [(5.0, (2.0, (1, 3)), (0.1, None))]}, ["random"]
+    ),
     "differences": lambda: evaluation_charts.differences(
         ["1", "2"],
         [(-0.2, -0.3, -0.1, "better"), (0.0, -0.1, 0.1, "no difference seen")],

@@ -5,6 +5,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from grads.api import MAP, Categories, Filter, Run, load_pool
+from grads.selection import density
 from grads.selection import text_map as maps
 from grads.selection.text_map import text_map
 from grads.store.bundled import DEMO
@@ -56,9 +57,10 @@ def test_values_far_out_count_in_the_last_bin():
 
 def test_bars_are_as_many_as_the_values_can_fill():
     """A few different values have one each; more samples have finer ones, up to a bound."""
-    assert data.bins_of(np.array([1.0, 2.0, 2.0, 3.0])) == 3
-    assert data.bins_of(np.ones(9)) == 1
-    assert 10 <= data.bins_of(VALUES[:60]) < data.bins_of(VALUES) <= charts.BINS
+    assert density.number_of_bars(np.array([1.0, 2.0, 2.0, 3.0]), 1, 3) == 3
+    assert density.number_of_bars(np.ones(9), 0, 1) == 1
+    few, many = (density.number_of_bars(values, -3, 3) for values in (VALUES[:60], VALUES))
+    assert 10 <= few < many <= density.BARS
 
 
 def test_a_range_over_an_outermost_bar_holds_what_the_bar_counts():

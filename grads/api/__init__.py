@@ -47,6 +47,7 @@ from grads.api.runs import (
     create_probe,
     create_run,
     delete_run,
+    demo_heldout,
     is_launched,
     listed,
     load_pool,
@@ -129,11 +130,12 @@ from grads.selection.decisions import (
     why_in_words,
     with_decisions,
 )
+from grads.selection.density import number_of_bars
 from grads.selection.filters import Filter, outline
 from grads.selection.luck import Band
 from grads.selection.options import Bound, SelectionConfig, usual_draw
 from grads.selection.pool import SIGNALS, TOPIC, Categories, Pool
-from grads.selection.preview import Preview, coverage, emptied, overlap, preview
+from grads.selection.preview import Coverage, Preview, coverage, emptied, overlap, preview
 from grads.selection.reasons import reasons
 from grads.selection.record import Decision, SelectionRecord, read_record, read_selection
 from grads.selection.subsets import all_matching, select_samples
@@ -193,6 +195,7 @@ __all__ = [
     "Comparison",
     "ConfigError",
     "Correction",
+    "Coverage",
     "Criterion",
     "DataError",
     "Decision",
@@ -265,6 +268,7 @@ __all__ = [
     "decisions",
     "decisions_as",
     "delete_run",
+    "demo_heldout",
     "describe",
     "disagreements",
     "draft",
@@ -292,6 +296,7 @@ __all__ = [
     "model_place",
     "name_of",
     "name_topic",
+    "number_of_bars",
     "observe",
     "of_the_machine",
     "open_folder",

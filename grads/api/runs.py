@@ -19,7 +19,7 @@ from grads.evaluation import trials
 from grads.jobs import processes as jobs
 from grads.selection.pool import Pool
 from grads.store import pipeline
-from grads.store.bundled import DEMO
+from grads.store.bundled import BUNDLED, DEMO
 from grads.store.files import replacing
 from grads.store.folders import Evaluation, ProbeRequest, TokenRequest
 from grads.store.machine import processes, rank
@@ -305,6 +305,14 @@ def place_demo(root: str | Path | None = None) -> None:
             f"the demo run cannot be put at {target} ({error}): give a --runs-dir that can be"
             " written to"
         ) from None
+
+
+def demo_heldout(run: Run) -> str | None:
+    """The held-out file beside the demo's data, for a run of them that has set none aside."""
+    data = (BUNDLED / str(run.config_values().get("dataset"))).resolve()
+    if run.read_manifest().counts.heldout or data != (DEMO / "medical_qa.jsonl").resolve():
+        return None
+    return str((DEMO / "medical_qa_heldout.jsonl").relative_to(BUNDLED))
 
 
 def bench(out: Path, dataset: str | None = None) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from grads.report.markup import text, told
+from grads.selection.density import number_of_bars
 from grads.selection.preview import Coverage
 from grads.text import Sentence
 
-WIDTH, BINS = 860, 50
+WIDTH = 860
 LEFT, RIGHT, NAMES = 46, 24, 260  # pixels beside the axis, and for the names of rows
 HEIGHT, ROW = 260, 22
 HATCH = (
@@ -28,7 +29,8 @@ def distribution(values: np.ndarray, kept: np.ndarray | None, label: str) -> str
     """
     low, high = (float(end) for end in np.nanquantile(values, [0.001, 0.999]))
     high = high if high > low else low + 1.0
-    edges = np.linspace(low, high, BINS + 1)
+    bars = number_of_bars(values, low, high)
+    edges = np.linspace(low, high, bars + 1)
     parts = {Sentence("all"): ("var(--neutral)", np.ones(len(values), bool))}
     if kept is not None:
         parts = {
@@ -40,8 +42,8 @@ def distribution(values: np.ndarray, kept: np.ndarray | None, label: str) -> str
         for name, (_, member) in parts.items()
     }
     most = max(int(np.sum(list(counts.values()), axis=0).max()), 1)
-    width, base, room = (WIDTH - LEFT - RIGHT) / BINS, HEIGHT - 48, HEIGHT - 84
-    drawn, floor = [HATCH if kept is not None else ""], np.zeros(BINS)
+    width, base, room = (WIDTH - LEFT - RIGHT) / bars, HEIGHT - 48, HEIGHT - 84
+    drawn, floor = [HATCH if kept is not None else ""], np.zeros(bars)
     for place, (name, (colour, _)) in enumerate(parts.items()):
         for i, count in enumerate(counts[name].tolist()):
             tall = room * count / most

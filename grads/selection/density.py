@@ -13,6 +13,7 @@ from scipy.ndimage import convolve1d
 CELLS_PER_BANDWIDTH = {1: 8, 2: 6}
 MAX_CELLS = {1: 2**18, 2: 2**11}  # along one axis
 REACH = 5.0  # bandwidths after which a kernel counts as zero
+BARS = 60  # at most, of a picture
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,15 @@ def whiten(points: np.ndarray) -> np.ndarray:
     values = np.maximum(values, 1e-4 * max(values.max(), 1e-12))
     result: np.ndarray = (points - np.median(points, axis=0)) @ vectors / np.sqrt(values)
     return result
+
+
+def number_of_bars(values: np.ndarray, low: float, high: float) -> int:
+    """How many bars from `low` to `high` show values (n,): by Freedman and Diaconis (1981), from
+    10 to 60; fewer values than that get one each."""
+    finite = values[np.isfinite(values)]
+    different = len(np.unique(finite))
+    if different <= 10:
+        return max(different, 1)
+    quarter, three = np.quantile(finite, [0.25, 0.75])
+    width = 2 * (three - quarter) * len(finite) ** (-1 / 3)
+    return int(np.clip((high - low) / width if width > 0 else BARS, 10, BARS))

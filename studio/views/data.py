@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from grads.api import Categories
+from grads.api import Categories, number_of_bars
 from studio import charts
 from studio.language import mark, say
 
@@ -98,7 +98,7 @@ def _groups(samples: Samples) -> tuple[list[dict[str, str]], np.ndarray]:
 def _colour(name: str, number: int) -> str:
     """Of a group; kept and set aside have theirs everywhere, in any language."""
     fates = {say("kept"): ACCENT, say("set aside"): MUTED}
-    return fates.get(name) or charts.group_style(name, number)[0]
+    return fates.get(name) or charts.group_colour(name, number)
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def distribution(
     what may be kept and hides no point. `opened` is a position to mark.
     """
     low, high = charts.spread(values)
-    bins = bins_of(values)
+    bins = number_of_bars(values, low, high)
     edges = np.linspace(low, high, bins + 1)
     inside, shown, kept = np.clip(values, low, high), samples.shown, samples.kept
     parts = [(say("examples"), shown, MUTED, True, False)]
@@ -268,24 +268,11 @@ def brushed_range(values: np.ndarray, low: float, high: float) -> tuple[float, f
     """
     low, high = min(low, high), max(low, high)
     first, last = charts.spread(values)
-    half = (last - first) / bins_of(values) / 2
+    half = (last - first) / number_of_bars(values, first, last) / 2
     least, most = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 1e-9 * max(abs(least), abs(most))  # ranges travel with ten digits
     low = least - margin if low <= first + half else low
     return low, most + margin if high >= last - half else high
-
-
-def bins_of(values: np.ndarray) -> int:
-    """How many bars a column gets: by Freedman and Diaconis (1981), from 10 to 60; fewer values
-    than that get one each."""
-    low, high = charts.spread(values)
-    finite = values[np.isfinite(values)]
-    different = len(np.unique(finite))
-    if different <= 10:
-        return max(different, 1)
-    quarter, three = np.quantile(finite, [0.25, 0.75])
-    width = 2 * (three - quarter) * len(finite) ** (-1 / 3)
-    return int(np.clip((high - low) / width if width > 0 else charts.BINS, 10, charts.BINS))
 
 
 def _density(
