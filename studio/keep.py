@@ -1,5 +1,6 @@
 """What stays of a choice: decisions by people, saved selections, comparisons, exported files."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.api import FORMATS, WEIGHTS, Decision, Pool, Preview, Run, overlap
+from grads.api import FORMATS, WEIGHTS, Decision, Pool, Run, SelectionConfig, overlap
 from studio import frame, url, words
 from studio.language import mark, say, told
 
@@ -123,14 +124,18 @@ def decided(run: Run) -> None:
         )
 
 
-def save(pool: Pool, shown: Preview) -> None:
-    """Save the choice under a name."""
-    name = st.text_input(say("Save as"), key="name", placeholder=say("a name, such as first-try"))
+def save(
+    pool: Pool, options: Callable[[], SelectionConfig], count: int, *, key: str = "name"
+) -> None:
+    """Save under a name what these options make; the field's `key` is its own on a page."""
+    name = st.text_input(
+        say("Save as a selection"), key=key, placeholder=say("a name, such as first-try")
+    )
     if name in pool.run.selection_names():
         called = words.literal(name)
         st.caption(say("{name} is saved already and would be replaced.", name=called))
     if not st.button(
-        say("Save these {count:,}", count=shown.count),
+        say("Save these {count:,}", count=count),
         type="primary",
         icon=":material/save:",
         disabled=not name,
@@ -138,7 +143,7 @@ def save(pool: Pool, shown: Preview) -> None:
     ):
         return
     with frame.telling():
-        record = api.select_samples(pool.run, name, shown.options, pool)
+        record = api.select_samples(pool.run, name, options(), pool)
         st.session_state["saved"] = name
         count, called = record.samples.kept, words.literal(name)
         st.toast(say("Saved {count:,} examples as {name}", count=count, name=called))

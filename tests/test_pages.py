@@ -1709,6 +1709,15 @@ def test_all_that_is_filtered_is_saved_as_a_selection_without_what_people_veto(
     assert kept_ids(run, "mine") == [sample for sample in found if sample != found[1]]
 
 
+@pytest.mark.parametrize(("page", "key"), [("Select", "name"), ("Explore", "bulk-name")])
+def test_a_page_says_before_it_replaces_a_selection(run, page, key):
+    at = open_page(page, run="demo")
+    at.text_input(key=key).set_value("new").run()
+    assert "would be replaced" not in everything(at)
+    at.text_input(key=key).set_value("grads-10").run()
+    assert "grads\\-10 is saved already and would be replaced." in everything(at)
+
+
 def test_what_fails_in_a_callback_goes_to_the_log(root, monkeypatch):
     """Streamlit itself catches it, before any page: the trace is kept, and none is shown."""
     demo_run(root, "finished")
