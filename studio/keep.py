@@ -150,9 +150,16 @@ def save(
         st.rerun()
 
 
-def marked(run: Run, name: str) -> str:
-    """A saved selection's name, marked where people have decided otherwise since."""
-    return say("{name} (stale)", name=name) if api.stale(run, name) else name
+def newest(run: Run) -> str | None:
+    """The selection that was saved last."""
+    return max(run.selection_names(), key=run.selection_saved, default=None)
+
+
+def marked(run: Run) -> Callable[[str], str]:
+    """How this run's saved selections are called wherever they are named: those that people have
+    decided otherwise about since are marked."""
+    stale = api.stale_names(run)
+    return lambda name: say("{name} (stale)", name=name) if name in stale else name
 
 
 def warn_of_stale(run: Run, names: list[str]) -> None:
@@ -182,7 +189,7 @@ def export(run: Run) -> None:
         say("Saved selection"),
         names,
         index=names.index(first) if first in names else 0,
-        format_func=lambda name: marked(run, name),
+        format_func=marked(run),
     )
     warn_of_stale(run, [name])
     form = st.selectbox(
@@ -241,8 +248,12 @@ def compare(pool: Pool) -> None:
         st.caption(say("Two saved selections can be compared here."))
         return
     left, right = st.columns(2)
-    one = url.choose(left.selectbox, say("First"), names, "first")
-    two = url.choose(right.selectbox, say("Second"), names, "second", default=names[1])
+    called = marked(pool.run)
+    one = url.choose(left.selectbox, say("First"), names, "first", format_func=called)
+    two = url.choose(
+        right.selectbox, say("Second"), names, "second", default=names[1], format_func=called
+    )
+    warn_of_stale(pool.run, sorted({one, two}))
     if one == two:
         st.caption(say("The same selection."))
         return

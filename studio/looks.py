@@ -79,6 +79,7 @@ def controls(pool: Pool, shown: Preview | None) -> Look:
             "selection",
             index=None,
             placeholder=say("as set now"),
+            format_func=keep.marked(run),
         )
         kept = pool.kept(selection) if selection else None if shown is None else shown.kept
         colours = filters.colours(pool, kept)

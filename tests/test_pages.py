@@ -42,8 +42,10 @@ from run_dirs import (
     set_source_columns,
     set_state,
 )
+from typer.testing import CliRunner
 
 from grads import api
+from grads.__main__ import app
 from grads.errors import RunError
 from grads.export.write import FORMATS
 from grads.jobs import processes as jobs
@@ -1176,8 +1178,50 @@ def test_a_selection_that_decisions_contradict_is_marked(run):
     at = open_page("Evaluate", run="demo")
     at.multiselect(key="tested").set_value(["grads-10"]).run()
     assert told in messages(at)
+    at = open_page("Select", run="demo", first="grads-10", second="random-10")
+    assert told in messages(at)
     api.decide(run, sample, "clear")
     assert "stale" not in messages(open_page("Select", base="grads-10"))
+
+
+def test_a_selection_that_decisions_contradict_is_marked_wherever_it_is_named(run):
+    """In every box of selections, and where the list of runs counts them."""
+    api.decide(run, int(kept_ids(run, "grads-10")[0]), "exclude")
+    ways = [
+        ("Explore", {}, {"Kept and set aside", "Entering, against", "Selection"}),
+        ("Select", {}, {"Entering, against", "Saved selection", "First", "Second", "Selection"}),
+        ("Review", {"queue": "borderline"}, {"Saved selection"}),
+    ]
+    for page, more, labels in ways:
+        at = open_page(page, run="demo", **more)
+        for label in labels:
+            (box,) = [box for box in at.selectbox if box.label == label]
+            assert "grads-10 (stale)" in box.options, (page, label)
+            assert "grads-10" not in box.options, (page, label)
+    (summary,) = api.summaries()
+    assert f"({len(summary.stale)} stale)" in everything(open_page("Start")).replace("\\", "")
+    count = f"{len(summary.selections)} ({len(summary.stale)} stale)"
+    listed = CliRunner().invoke(app, ["list"], env={"COLUMNS": "200"})
+    assert "grads-10" in summary.stale
+    assert count in listed.stdout
+
+
+def test_a_damaged_selection_is_no_reason_to_leave_its_run_out(run):
+    """Where selections are named alone."""
+    api.decide(run, 0, "exclude")
+    run.selection_file("grads-10").with_suffix(".parquet").write_bytes(b"")
+    (summary,) = api.summaries()
+    assert "grads-10" in summary.selections
+    assert "grads-10" not in summary.stale
+    assert headline(open_page("Explore", base="random-10")).startswith("What the model finds in")
+
+
+def test_the_selection_saved_last_is_what_a_choice_is_held_against(run):
+    for number, name in enumerate(run.selection_names()):
+        os.utime(run.selection_file(name), (1e9 + number % 2, 1e9 + number % 2))
+    at = open_page("Select")
+    (box,) = [box for box in at.selectbox if box.label == "Entering, against"]
+    assert box.value == run.selection_names()[1]
 
 
 def test_a_person_excludes_an_example_and_takes_it_back(run, pool):
