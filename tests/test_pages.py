@@ -1224,6 +1224,35 @@ def test_the_selection_saved_last_is_what_a_choice_is_held_against(run):
     assert box.value == run.selection_names()[1]
 
 
+def test_the_open_example_is_marked_in_the_list_and_nothing_else_is(run, pool):
+    """Wherever it was opened; a filter moves the rows under the mark."""
+
+    def marked(at) -> list[int]:
+        (table,) = [one for one in at.dataframe if "question" in one.value.columns]
+        if not table.proto.selection_state:
+            return []
+        rows = json.loads(table.proto.selection_state)["selection"]["rows"]
+        return table.value["row"].iloc[rows].tolist()
+
+    loss = pool.numbers["loss"]
+    top = pool.scores.sample_id[pool.ordered("signal", np.ones(len(pool), bool))].tolist()
+    at = open_page("Explore", run="demo", sort="signal", sample=str(top[3]))
+    assert marked(at) == [top[3]]
+    shift = loss[pool.positions(np.array(top[:1]))][0]
+    at = open_page("Explore", sort="signal", sample=str(top[3]), within=f"loss:{shift + 1e-4}:99")
+    assert marked(at) == ([top[3]] if loss[pool.positions([top[3]])][0] > shift else [])
+    at = open_page("Explore", run="demo", sort="signal", sample=str(top[3]))
+    press(at, "Close")
+    assert marked(at) == []
+
+
+def test_the_legend_names_the_selection_that_the_views_show(run):
+    """Where it is not the choice that headline and numbers are of."""
+    named = "Views show the selection random-10:"
+    assert named in everything(open_page("Select", run="demo", selection="random-10"))
+    assert "Views show the selection" not in everything(open_page("Select", run="demo"))
+
+
 def test_a_person_excludes_an_example_and_takes_it_back(run, pool):
     before = pool.select(SelectionConfig(ratio=0.1)).kept
     sample = int(pool.scores.sample_id[np.argmax(before)])

@@ -96,7 +96,7 @@ class Views {
     if (kept) parts.push(kept[i] ? words.kept : words.aside);
     const name = this.data.groups[group[i]].name;
     if (!kept || (name !== words.kept && name !== words.aside)) parts.push(name);
-    return text && text[i] ? [parts.join(" · "), text[i]] : [parts.join(" · ")];
+    return text[i] ? [parts.join(" · "), text[i]] : [parts.join(" · ")];
   }
 }
 
