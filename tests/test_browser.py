@@ -420,6 +420,59 @@ def test_a_brushed_range_is_excluded_together_and_taken_back(page, server):
     assert api.decisions(run) == {}
 
 
+DRAWN = """
+window.drawn = { names: new Set(), dim: { fill: 0, stroke: 0 } };
+const pen = CanvasRenderingContext2D.prototype;
+for (const kind of ["fill", "stroke", "fillText"]) {
+  const does = pen[kind];
+  pen[kind] = function (...given) {
+    if (kind === "fillText") window.drawn.names.add(given[0]);
+    else if (Math.abs(this.globalAlpha - 0.16) < 1e-6) window.drawn.dim[kind] += 1;
+    return does.apply(this, given);
+  };
+}
+"""
+
+
+def test_kept_topics_are_named_and_dimmed_points_stay_rings_or_filled(page, server):
+    page.add_init_script(DRAWN)
+    page.goto(f"{server.url}/Select?run=demo&search=insulin")
+    settle(page)
+    page.wait_for_function("window.drawn.dim.stroke > 0")
+    drawn = page.evaluate("({ ...window.drawn, names: [...window.drawn.names] })")
+    assert drawn["dim"]["stroke"] > drawn["dim"]["fill"] > 0, "a tenth is kept"
+    pool = api.load_pool(Run.open(server.runs / "demo"))
+    kept = api.preview(pool, api.SelectionConfig(ratio=0.1)).kept
+    topics = np.unique(pool.cluster[kept])
+    named = [
+        topic
+        for topic in topics
+        if any(name.startswith(pool.cluster_names()[topic]) for name in drawn["names"])
+    ]
+    assert len(named) > 5, (len(named), len(topics))
+
+
+def test_a_finger_drags_a_threshold_from_the_end_of_the_axis(browser, server):
+    with tab(browser, has_touch=True) as page:
+        page.goto(f"{server.url}/Explore?run=demo")
+        settle(page)
+        area = view(page, "distribution")
+        area.scroll_into_view_if_needed()
+        box = area.bounding_box()
+        y, width = box["y"] + box["height"] / 2, box["width"] - 56
+        touch = page.context.new_cdp_session(page)
+        for kind, along in (("touchStart", 0), ("touchMove", 0.1), ("touchMove", 0.4)):
+            points = [{"x": box["x"] + 44 + along * width, "y": y}]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.wait_for_url(re.compile("within="))
+        (bound,) = within(page)
+        signal = api.load_pool(Run.open(server.runs / "demo")).numbers["signal"]
+        low, high = charts.spread(signal)
+        assert bound.low == pytest.approx(low + 0.4 * (high - low), abs=0.02 * (high - low))
+        assert bound.high >= signal.max()
+
+
 def test_points_are_gone_through_and_opened_by_keys(page, server):
     page.goto(f"{server.url}/Select?run=demo")
     settle(page)
