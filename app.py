@@ -19,6 +19,10 @@ def recent(summary: api.RunSummary) -> None:
     usable = summary.counts.get("usable")
     size = words.count(usable, "example") if usable else say("not read yet")
     chosen = words.count(len(summary.selections), "saved selection")
+    if summary.stale:
+        chosen = say(
+            "{selections} ({number:,} stale)", selections=chosen, number=len(summary.stale)
+        )
     what.markdown(words.literal(f"{Path(summary.dataset).name}, {size}, {chosen}"))
     told = [about.made(summary.made), say("model {name}", name=summary.model)]
     told += [say("folder {name}", name=summary.id)] if summary.title else []

@@ -14,7 +14,7 @@ def aside(pool: Pool, shown: Preview | None, wanted: Filter, matching: np.ndarra
         say("What a setting picks is shown here; whether it helps, only the page Evaluate tells.")
     )
     if shown is not None:
-        keep.save(pool, shown)
+        keep.save(pool, lambda: shown.options, shown.count)
     with st.expander(say("Examples of what I want, and of what must stay")):
         probes.offer(pool)
     keep.decided(pool.run)

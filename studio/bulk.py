@@ -5,7 +5,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import Filter, Pool, Run
-from studio import frame, words
+from studio import frame, keep, words
 from studio.language import mark, say
 
 MOST = 10_000  # decisions at once; more are a range or a topic of a selection
@@ -41,25 +41,7 @@ def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
                 "People decide about {most:,} examples at most at once: filter further.", most=MOST
             )
             st.caption(most)
-        called = st.text_input(
-            say("Save as a selection"), key="bulk-name", placeholder=say("a name")
-        )
-        if st.button(
-            say("Save these {count:,}", count=len(ids)),
-            icon=":material/save:",
-            disabled=not called,
-            width="stretch",
-        ):
-            with frame.telling():
-                record = api.select_samples(run, called, api.all_matching(pool, wanted), pool)
-                st.success(
-                    say(
-                        "Saved {count:,} examples as {name}.",
-                        count=record.samples.kept,
-                        name=words.literal(called),
-                    ),
-                    icon=":material/check_circle:",
-                )
+        keep.save(pool, lambda: api.all_matching(pool, wanted), len(ids), key="bulk-name")
 
 
 def _decide(run: Run, ids: list[int], decision: str, why: str, *, reviewer: str) -> None:

@@ -182,7 +182,14 @@ def lists(pool: Pool, shown: Preview | None, matching: np.ndarray, *, first: str
     if shown is not None:
         found |= {"kept": shown.kept, "aside": ~shown.kept}
         if names:
-            base = url.choose(controls[3].selectbox, say("Entering, against"), names, "base")
+            base = url.choose(
+                controls[3].selectbox,
+                say("Entering, against"),
+                names,
+                "base",
+                default=keep.newest(pool.run),
+                format_func=keep.marked(pool.run),
+            )
             saved = pool.kept(base)
             found |= {"entering": shown.kept & ~saved, "leaving": saved & ~shown.kept}
         found["decided"] = np.isin(pool.scores.sample_id, sorted(shown.options.by_hand))

@@ -1,5 +1,6 @@
 """What stays of a choice: decisions by people, saved selections, comparisons, exported files."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from grads import api
-from grads.api import FORMATS, WEIGHTS, Decision, Pool, Preview, Run, overlap
+from grads.api import FORMATS, WEIGHTS, Decision, Pool, Run, SelectionConfig, overlap
 from studio import frame, url, words
 from studio.language import mark, say, told
 
@@ -123,14 +124,18 @@ def decided(run: Run) -> None:
         )
 
 
-def save(pool: Pool, shown: Preview) -> None:
-    """Save the choice under a name."""
-    name = st.text_input(say("Save as"), key="name", placeholder=say("a name, such as first-try"))
+def save(
+    pool: Pool, options: Callable[[], SelectionConfig], count: int, *, key: str = "name"
+) -> None:
+    """Save under a name what these options make; the field's `key` is its own on a page."""
+    name = st.text_input(
+        say("Save as a selection"), key=key, placeholder=say("a name, such as first-try")
+    )
     if name in pool.run.selection_names():
         called = words.literal(name)
         st.caption(say("{name} is saved already and would be replaced.", name=called))
     if not st.button(
-        say("Save these {count:,}", count=shown.count),
+        say("Save these {count:,}", count=count),
         type="primary",
         icon=":material/save:",
         disabled=not name,
@@ -138,16 +143,23 @@ def save(pool: Pool, shown: Preview) -> None:
     ):
         return
     with frame.telling():
-        record = api.select_samples(pool.run, name, shown.options, pool)
+        record = api.select_samples(pool.run, name, options(), pool)
         st.session_state["saved"] = name
         count, called = record.samples.kept, words.literal(name)
         st.toast(say("Saved {count:,} examples as {name}", count=count, name=called))
         st.rerun()
 
 
-def marked(run: Run, name: str) -> str:
-    """A saved selection's name, marked where people have decided otherwise since."""
-    return say("{name} (stale)", name=name) if api.stale(run, name) else name
+def newest(run: Run) -> str | None:
+    """The selection that was saved last."""
+    return max(run.selection_names(), key=run.selection_saved, default=None)
+
+
+def marked(run: Run) -> Callable[[str], str]:
+    """How this run's saved selections are called wherever they are named: those that people have
+    decided otherwise about since are marked."""
+    stale = api.stale_names(run)
+    return lambda name: say("{name} (stale)", name=name) if name in stale else name
 
 
 def warn_of_stale(run: Run, names: list[str]) -> None:
@@ -177,7 +189,7 @@ def export(run: Run) -> None:
         say("Saved selection"),
         names,
         index=names.index(first) if first in names else 0,
-        format_func=lambda name: marked(run, name),
+        format_func=marked(run),
     )
     warn_of_stale(run, [name])
     form = st.selectbox(
@@ -236,8 +248,12 @@ def compare(pool: Pool) -> None:
         st.caption(say("Two saved selections can be compared here."))
         return
     left, right = st.columns(2)
-    one = url.choose(left.selectbox, say("First"), names, "first")
-    two = url.choose(right.selectbox, say("Second"), names, "second", default=names[1])
+    called = marked(pool.run)
+    one = url.choose(left.selectbox, say("First"), names, "first", format_func=called)
+    two = url.choose(
+        right.selectbox, say("Second"), names, "second", default=names[1], format_func=called
+    )
+    warn_of_stale(pool.run, sorted({one, two}))
     if one == two:
         st.caption(say("The same selection."))
         return

@@ -105,6 +105,7 @@ def _show(
         columns[head] = [v if isinstance(v, bool | int | float | None) else str(v) for v in values]
         heads[head] = name
     state = f"{key}-{url.get('sort')}-{url.get('up')}-{url.get('page')}"
+    rows = _mark_open(state, ids)
 
     def chosen() -> None:
         picked = st.session_state[state].selection
@@ -112,6 +113,8 @@ def _show(
             _sort_by(heads.get(picked.columns[0], picked.columns[0]), pool, ranks)
         elif picked.rows:
             reader.open_sample(ids[picked.rows[0]])
+        elif rows:  # the mark was taken off
+            url.put("sample")
 
     with st.container(key=key):
         st.dataframe(
@@ -124,6 +127,18 @@ def _show(
             alt=say("Examples; choose a row to read it, a heading to sort all by it"),
             column_config=_config(ranks, told),
         )
+
+
+def _mark_open(state: str, ids: list[int]) -> list[int]:
+    """Mark the row of the open example in a table, and no other; the rows that are marked.
+
+    The rows change under a mark with every filter, and an example is opened elsewhere too.
+    """
+    rows = [place for place, sample in enumerate(ids) if sample == reader.chosen_sample()]
+    before = st.session_state.get(state)
+    if (before["selection"]["rows"] if before else []) != rows:
+        st.session_state[state] = {"selection": {"rows": rows, "columns": []}}
+    return rows
 
 
 def _sort_by(name: str, pool: Pool, ranks: dict[str, np.ndarray]) -> None:

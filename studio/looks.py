@@ -22,7 +22,6 @@ PICTURES = {
 }
 DEFAULTS = {"column": "signal", "x": "embed_signal", "y": "head_signal"}
 MOST_KEPT = 16  # of what a pool's views are drawn from
-MOST_READ = 20_000  # samples of a pool whose first words go to the browser with their points
 
 
 _of_pool: WeakKeyDictionary[Pool, dict[tuple[str, ...], Any]] = WeakKeyDictionary()
@@ -79,27 +78,35 @@ def controls(pool: Pool, shown: Preview | None) -> Look:
             "selection",
             index=None,
             placeholder=say("as set now"),
+            format_func=keep.marked(run),
         )
         kept = pool.kept(selection) if selection else None if shown is None else shown.kept
         colours = filters.colours(pool, kept)
         by = url.choose(st.selectbox, say("Colour"), colours, "colour", format_func=filters.called)
     look = Look.by(pool, by, kept, **chosen)
     with row:
-        _legend(look.samples(pool, np.ones(len(pool), bool)), of_fate=by == filters.FATE)
+        _legend(
+            look.samples(pool, np.ones(len(pool), bool)),
+            of_fate=by == filters.FATE,
+            by=keep.marked(run)(selection) if selection else None,
+        )
     if selection:
         keep.warn_of_stale(run, [selection])
     return look
 
 
-def _legend(samples: data.Samples, *, of_fate: bool) -> None:
+def _legend(samples: data.Samples, *, of_fate: bool, by: str | None) -> None:
+    """What the marks mean, and the saved selection that they are `by`, if not by the choice."""
     marks = [(name, colour, "full") for name, colour in data.legend(samples)]
     if samples.kept is not None:
         aside = say("set aside")
         ring = (aside, data.MUTED, "ring")
         marks = [ring if name == aside else (name, colour, kind) for name, colour, kind in marks]
         marks += [] if of_fate else [(say("set aside: a ring"), data.MUTED, "ring")]
+    named = "" if by is None else say("Views show the selection {name}:", name=by)
     st.html(
-        "".join(
+        escape(named)
+        + "".join(
             f'<span class="key"><i class="{kind}" style="--colour:{colour}"></i>'
             f"{escape(name)}</span>"
             for name, colour, kind in marks
@@ -184,7 +191,7 @@ def views_of(
             opened=opened,
         )
     )
-    return data.page(samples, drawn, _texts(pool, drawn), found)
+    return data.page(samples, drawn, pool.first_words(drawn), found)
 
 
 def _along(pool: Pool, pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
@@ -195,13 +202,6 @@ def _along(pool: Pool, pair: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
 def _plane(pool: Pool, pair: tuple[str, str]) -> data.Plane:
     found: data.Plane = _once(pool, ("plane", *pair), lambda: data.Plane.of(*_along(pool, pair)))
     return found
-
-
-def _texts(pool: Pool, drawn: np.ndarray) -> list[str] | None:
-    if len(pool) > MOST_READ:
-        return None
-    first = pool.first_words
-    return [first[i] for i in drawn]
 
 
 def draw(pool: Pool, look: Look, wanted: Filter, matching: np.ndarray, *, chooses: bool) -> None:

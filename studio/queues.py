@@ -3,7 +3,7 @@
 from typing import Any
 
 from grads.api import QUEUES, Pool, QueueConfig
-from studio import url
+from studio import keep, url
 from studio.language import mark, say, told
 
 NAMES = {
@@ -59,7 +59,14 @@ def _of(kind: str, pool: Pool, place: Any) -> dict[str, Any]:
         return {"topic": topic}
     if kind == "borderline":
         saved = pool.run.selection_names()
-        name = url.choose(place.selectbox, say("Saved selection"), saved, "edge", on_change=restart)
+        name = url.choose(
+            place.selectbox,
+            say("Saved selection"),
+            saved,
+            "edge",
+            format_func=keep.marked(pool.run),
+            on_change=restart,
+        )
         return {"selection": name}
     if kind == "random":
         return {

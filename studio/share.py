@@ -1,5 +1,6 @@
 """What leaves a page: its link, the command line that repeats it, and a report to send on."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import Filter, GradsError, Pool, Run, SelectionConfig
-from studio import frame, language, url, words
+from studio import frame, keep, language, url, words
 from studio.language import mark, say
 
 UNNAMED = "mine"  # the name of a selection that has none yet
@@ -49,12 +50,7 @@ def selected(place: Any, run: Run, chosen: SelectionConfig | None) -> None:
     else:
         command = api.select_command(run, chosen, name)
         says = say("The command that saves this choice; it follows what people have decided:")
-    offer(place, run, command, says, selection=_newest(run))
-
-
-def _newest(run: Run) -> str | None:
-    """The selection that was saved last."""
-    return max(run.selection_names(), key=run.selection_saved, default=None)
+    offer(place, run, command, says, selection=keep.newest(run))
 
 
 def explored(place: Any, pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
@@ -68,7 +64,7 @@ def explored(place: Any, pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
             command = api.select_command(pool.run, options, UNNAMED)
             examples = words.count(count, "example")
             says = say("The command that keeps all {examples} shown:", examples=examples)
-    offer(place, pool.run, command, says, selection=_newest(pool.run))
+    offer(place, pool.run, command, says, selection=keep.newest(pool.run))
 
 
 def evaluated(place: Any, run: Run, name: str) -> None:
@@ -90,7 +86,7 @@ def _report(run: Run, selection: str | None, evaluation: str | None) -> None:
         )
     )
     names, measured = run.selection_names(), [one.name for one in api.evaluations(run)]
-    chosen = _one_of(mark("Selection"), names, selection, run)
+    chosen = _one_of(mark("Selection"), names, selection, run, called=keep.marked(run))
     tested = _one_of(mark("Evaluation"), measured, evaluation, run)
     with frame.telling():
         st.download_button(
@@ -109,12 +105,20 @@ def _made(run: Run, selection: str | None, evaluation: str | None, spoken: str) 
         return api.report(run, selection, evaluation, tell=language.told)
 
 
-def _one_of(label: str, names: list[str], first: str | None, run: Run) -> str | None:
+def _one_of(
+    label: str,
+    names: list[str],
+    first: str | None,
+    run: Run,
+    *,
+    called: Callable[[str], str] = str,
+) -> str | None:
     """One of these or none; at first the one that the page shows."""
     return st.selectbox(
         say(label),
         names,
         index=names.index(first) if first in names else None,
         placeholder=say("none"),
+        format_func=called,
         key=f"report-{label}-{run.id}-{first}",
     )

@@ -102,7 +102,7 @@ def _selections(run: Run) -> dict[str, Any] | None:
         names,
         default=names[:1],
         key="tested",
-        format_func=lambda name: keep.marked(run, name),
+        format_func=keep.marked(run),
     )
     keep.warn_of_stale(run, chosen)
     arms = st.multiselect(

@@ -65,6 +65,8 @@ def make(path: Path, rows: int, clusters: int = 24, texts: bool = True) -> Run:
     features = rng.normal(0, 1, (rows, 64 if texts else 1)).astype(np.float32)
     cluster = rng.integers(0, clusters, rows).astype(np.int32)
     alike = rng.random(rows) < 0.05  # samples that have near-duplicates, one each on average
+    middles = rng.uniform(-0.8, 0.8, (clusters, 2))
+    places = (middles[cluster] + rng.normal(0, 0.06, (rows, 2))).clip(-1, 1).astype(np.float32)
     write_table(
         run.features_file,
         pa.table(
@@ -75,6 +77,8 @@ def make(path: Path, rows: int, clusters: int = 24, texts: bool = True) -> Run:
                 ),
                 "cluster": cluster,
                 "duplicate_group": np.where(alike, rng.integers(0, rows // 40 + 1, rows), -1),
+                "map_x": places[:, 0],
+                "map_y": places[:, 1],
             }
         ),
     )

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 import chain
 import large_run
+import numpy as np
 import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -26,6 +27,8 @@ from grads.selection.filters import Filter
 from grads.selection.options import Bound
 from grads.store.folders import Checker, Draft, Evaluation
 from grads.store.runs import ACTIVE, Run, list_runs
+from studio import charts
+from studio.views import data
 
 DEMO = chain.ROOT / "assets" / "demo" / "run"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -335,6 +338,139 @@ def test_a_shape_on_the_map_narrows_all_views_and_is_taken_off(page, server):
     view(page, "map").focus()
     page.keyboard.press("Escape")
     expect(headline(page)).to_have_text("What the model finds in 300 examples")
+
+
+def marked_row(page):
+    """The number in the row of the list that is marked."""
+    row = page.locator(".st-key-list table [role=row][aria-selected=true]")
+    return row.locator("[role=gridcell]").first
+
+
+def test_the_mark_of_the_list_follows_the_open_example(page, server):
+    """Opened by its number, then as another row; taken off, the example is closed."""
+    pool = api.load_pool(Run.open(server.runs / "demo"))
+    order = pool.ordered("signal", np.ones(len(pool), bool))
+    first, third = pool.scores.sample_id[order[[0, 2]]].tolist()
+    page.goto(f"{server.url}/Explore?run=demo&sort=signal&sample={third}")
+    settle(page)
+    expect(marked_row(page)).to_have_text(str(third))
+    table = page.locator(".st-key-list canvas").first
+    table.scroll_into_view_if_needed()
+    table.click(position={"x": 18, "y": 55}, force=True)
+    expect(page.get_by_text(f"Example in row {first}")).to_be_visible()
+    settle(page)
+    expect(marked_row(page)).to_have_text(str(first))
+    table.click(position={"x": 18, "y": 55}, force=True)
+    expect(page.get_by_text("Choose a point or a row to read it here.")).to_be_visible()
+    settle(page)
+    page.get_by_label("Open row").fill(str(third))
+    page.get_by_label("Open row").press("Enter")
+    expect(marked_row(page)).to_have_text(str(third))
+
+
+def test_a_point_tells_its_text_and_opens_by_a_click_and_a_bar_its_nearest(page, server):
+    run = Run.open(server.runs / "demo")
+    pool = api.load_pool(run)
+    page.goto(f"{server.url}/Explore?run=demo")
+    settle(page)
+    view(page, "map").focus()
+    page.keyboard.press("ArrowRight")  # a point whose place the page tells
+    tip = page.locator(".st-key-views .tip")
+    row = int(re.search(r"row (\d+)", tip.inner_text()).group(1))
+    (text,) = pool.first_words(pool.positions(np.array([row])))
+    across, up = data.Plane.of(*pool.map.values()).place(
+        [float(m[pool.positions([row])][0]) for m in pool.map.values()]
+    )
+    box = view(page, "map").bounding_box()
+    page.keyboard.press("Tab")
+    place = (6 + across * (box["width"] - 12), 6 + (1 - up) * (box["height"] - 12))
+    page.mouse.move(box["x"] + place[0], box["y"] + place[1])
+    expect(tip).to_contain_text(f"row {row}")
+    expect(tip).to_contain_text(text[:60])
+    view(page, "map").click(position={"x": place[0], "y": place[1]})
+    expect(page.get_by_text(f"Example in row {row}")).to_be_visible()
+    settle(page)
+    box = view(page, "distribution").bounding_box()
+    view(page, "distribution").click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    page.wait_for_url(lambda url: f"sample={row}" not in url and "sample=" in url)
+    opened = int(re.search(r"sample=(\d+)", page.url).group(1))
+    low, high = charts.spread(pool.numbers["signal"])
+    middle = low + (box["width"] / 2 - 44) / (box["width"] - 56) * (high - low)
+    far = np.abs(pool.numbers["signal"] - middle)
+    assert far[pool.positions([opened])][0] <= far.min() + 0.02 * (high - low)
+
+
+def test_a_brushed_range_is_excluded_together_and_taken_back(page, server):
+    run = Run.open(server.runs / "demo")
+    page.goto(f"{server.url}/Explore?run=demo")
+    settle(page)
+    drag(page, "distribution", (0.8, 0.5), (0.95, 0.5))
+    page.wait_for_url(re.compile("within="))
+    settle(page)
+    pool = api.load_pool(run)
+    shown = pool.scores.sample_id[pool.matching(Filter(bounds=within(page)))].tolist()
+    assert 0 < len(shown) < 100
+    page.get_by_text(re.compile("Do something with all")).click()
+    page.get_by_role("button", name="Exclude all of them").click()
+    expect(page.get_by_text("will be never kept")).to_be_visible()
+    made = api.decisions(run)
+    assert {one: made[one].decision for one in made} == dict.fromkeys(shown, "exclude")
+    page.locator(".st-key-bulk-undo button").click()
+    expect(page.get_by_text("will be never kept")).to_be_hidden()
+    assert api.decisions(run) == {}
+
+
+DRAWN = """
+window.drawn = { names: new Set(), dim: { fill: 0, stroke: 0 } };
+const pen = CanvasRenderingContext2D.prototype;
+for (const kind of ["fill", "stroke", "fillText"]) {
+  const does = pen[kind];
+  pen[kind] = function (...given) {
+    if (kind === "fillText") window.drawn.names.add(given[0]);
+    else if (Math.abs(this.globalAlpha - 0.16) < 1e-6) window.drawn.dim[kind] += 1;
+    return does.apply(this, given);
+  };
+}
+"""
+
+
+def test_kept_topics_are_named_and_dimmed_points_stay_rings_or_filled(page, server):
+    page.add_init_script(DRAWN)
+    page.goto(f"{server.url}/Select?run=demo&search=insulin")
+    settle(page)
+    page.wait_for_function("window.drawn.dim.stroke > 0")
+    drawn = page.evaluate("({ ...window.drawn, names: [...window.drawn.names] })")
+    assert drawn["dim"]["stroke"] > drawn["dim"]["fill"] > 0, "a tenth is kept"
+    pool = api.load_pool(Run.open(server.runs / "demo"))
+    kept = api.preview(pool, api.SelectionConfig(ratio=0.1)).kept
+    topics = np.unique(pool.cluster[kept])
+    named = [
+        topic
+        for topic in topics
+        if any(name.startswith(pool.cluster_names()[topic]) for name in drawn["names"])
+    ]
+    assert len(named) > 5, (len(named), len(topics))
+
+
+def test_a_finger_drags_a_threshold_from_the_end_of_the_axis(browser, server):
+    with tab(browser, has_touch=True) as page:
+        page.goto(f"{server.url}/Explore?run=demo")
+        settle(page)
+        area = view(page, "distribution")
+        area.scroll_into_view_if_needed()
+        box = area.bounding_box()
+        y, width = box["y"] + box["height"] / 2, box["width"] - 56
+        touch = page.context.new_cdp_session(page)
+        for kind, along in (("touchStart", 0), ("touchMove", 0.1), ("touchMove", 0.4)):
+            points = [{"x": box["x"] + 44 + along * width, "y": y}]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.wait_for_url(re.compile("within="))
+        (bound,) = within(page)
+        signal = api.load_pool(Run.open(server.runs / "demo")).numbers["signal"]
+        low, high = charts.spread(signal)
+        assert bound.low == pytest.approx(low + 0.4 * (high - low), abs=0.02 * (high - low))
+        assert bound.high >= signal.max()
 
 
 def test_points_are_gone_through_and_opened_by_keys(page, server):

@@ -43,8 +43,10 @@ from run_dirs import (
     set_state,
 )
 from streamlit.testing.v1 import AppTest
+from typer.testing import CliRunner
 
 from grads import api
+from grads.__main__ import app
 from grads.errors import RunError
 from grads.export.write import FORMATS
 from grads.jobs import processes as jobs
@@ -1177,8 +1179,79 @@ def test_a_selection_that_decisions_contradict_is_marked(run):
     at = open_page("Evaluate", run="demo")
     at.multiselect(key="tested").set_value(["grads-10"]).run()
     assert told in messages(at)
+    at = open_page("Select", run="demo", first="grads-10", second="random-10")
+    assert told in messages(at)
     api.decide(run, sample, "clear")
     assert "stale" not in messages(open_page("Select", base="grads-10"))
+
+
+def test_a_selection_that_decisions_contradict_is_marked_wherever_it_is_named(run):
+    """In every box of selections, and where the list of runs counts them."""
+    api.decide(run, int(kept_ids(run, "grads-10")[0]), "exclude")
+    ways = [
+        ("Explore", {}, {"Kept and set aside", "Entering, against", "Selection"}),
+        ("Select", {}, {"Entering, against", "Saved selection", "First", "Second", "Selection"}),
+        ("Review", {"queue": "borderline"}, {"Saved selection"}),
+    ]
+    for page, more, labels in ways:
+        at = open_page(page, run="demo", **more)
+        for label in labels:
+            (box,) = [box for box in at.selectbox if box.label == label]
+            assert "grads-10 (stale)" in box.options, (page, label)
+            assert "grads-10" not in box.options, (page, label)
+    (summary,) = api.summaries()
+    assert f"({len(summary.stale)} stale)" in everything(open_page("Start")).replace("\\", "")
+    count = f"{len(summary.selections)} ({len(summary.stale)} stale)"
+    listed = CliRunner().invoke(app, ["list"], env={"COLUMNS": "200"})
+    assert "grads-10" in summary.stale
+    assert count in listed.stdout
+
+
+def test_a_damaged_selection_is_no_reason_to_leave_its_run_out(run):
+    """Where selections are named alone."""
+    api.decide(run, 0, "exclude")
+    run.selection_file("grads-10").with_suffix(".parquet").write_bytes(b"")
+    (summary,) = api.summaries()
+    assert "grads-10" in summary.selections
+    assert "grads-10" not in summary.stale
+    assert headline(open_page("Explore", base="random-10")).startswith("What the model finds in")
+
+
+def test_the_selection_saved_last_is_what_a_choice_is_held_against(run):
+    for number, name in enumerate(run.selection_names()):
+        os.utime(run.selection_file(name), (1e9 + number % 2, 1e9 + number % 2))
+    at = open_page("Select")
+    (box,) = [box for box in at.selectbox if box.label == "Entering, against"]
+    assert box.value == run.selection_names()[1]
+
+
+def test_the_open_example_is_marked_in_the_list_and_nothing_else_is(run, pool):
+    """Wherever it was opened; a filter moves the rows under the mark."""
+
+    def marked(at) -> list[int]:
+        (table,) = [one for one in at.dataframe if "question" in one.value.columns]
+        if not table.proto.selection_state:
+            return []
+        rows = json.loads(table.proto.selection_state)["selection"]["rows"]
+        return table.value["row"].iloc[rows].tolist()
+
+    loss = pool.numbers["loss"]
+    top = pool.scores.sample_id[pool.ordered("signal", np.ones(len(pool), bool))].tolist()
+    at = open_page("Explore", run="demo", sort="signal", sample=str(top[3]))
+    assert marked(at) == [top[3]]
+    shift = loss[pool.positions(np.array(top[:1]))][0]
+    at = open_page("Explore", sort="signal", sample=str(top[3]), within=f"loss:{shift + 1e-4}:99")
+    assert marked(at) == ([top[3]] if loss[pool.positions([top[3]])][0] > shift else [])
+    at = open_page("Explore", run="demo", sort="signal", sample=str(top[3]))
+    press(at, "Close")
+    assert marked(at) == []
+
+
+def test_the_legend_names_the_selection_that_the_views_show(run):
+    """Where it is not the choice that headline and numbers are of."""
+    named = "Views show the selection random-10:"
+    assert named in everything(open_page("Select", run="demo", selection="random-10"))
+    assert "Views show the selection" not in everything(open_page("Select", run="demo"))
 
 
 def test_a_person_excludes_an_example_and_takes_it_back(run, pool):
@@ -1771,6 +1844,15 @@ def test_all_that_is_filtered_is_saved_as_a_selection_without_what_people_veto(
     at.text_input(key="bulk-name").set_value("mine").run()
     press(at, "Save these")
     assert kept_ids(run, "mine") == [sample for sample in found if sample != found[1]]
+
+
+@pytest.mark.parametrize(("page", "key"), [("Select", "name"), ("Explore", "bulk-name")])
+def test_a_page_says_before_it_replaces_a_selection(run, page, key):
+    at = open_page(page, run="demo")
+    at.text_input(key=key).set_value("new").run()
+    assert "would be replaced" not in everything(at)
+    at.text_input(key=key).set_value("grads-10").run()
+    assert "grads\\-10 is saved already and would be replaced." in everything(at)
 
 
 def test_what_fails_in_a_callback_goes_to_the_log(root, monkeypatch):

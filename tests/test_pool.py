@@ -614,6 +614,20 @@ def test_a_veto_reaches_the_export_of_an_earlier_selection(run, kind):
         assert written == b"".join(rows[sample]["raw"] for sample in expected)
 
 
+def test_first_words_are_those_of_the_question_or_of_the_first_text(run):
+    pool = Pool(run)
+    everything = np.arange(len(pool))
+    samples = run.read_samples(pool.scores.sample_id.tolist())
+    wanted = []
+    for sample in pool.scores.sample_id.tolist():
+        turns = samples[sample]["turns"]
+        asked = [turn["content"] for turn in turns if turn["role"] == "user"]
+        first = (asked or [turn["content"] for turn in turns])[0]
+        wanted.append(" ".join(first[:160].split()))
+    assert pool.first_words(everything) == wanted
+    assert pool.first_words(everything[[7, 3]]) == [wanted[7], wanted[3]]
+
+
 def test_a_selection_saved_again_is_stale_no_more(run):
     veto, pin = vetoed_and_pinned(run)
     options = api.read_record(run, "grads-10").options

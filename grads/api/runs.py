@@ -17,6 +17,7 @@ from grads.config.run import RunConfig
 from grads.errors import ConfigError, RunError
 from grads.evaluation import trials
 from grads.jobs import processes as jobs
+from grads.selection.decisions import stale_names
 from grads.selection.pool import Pool
 from grads.store import pipeline
 from grads.store.bundled import BUNDLED, DEMO
@@ -45,6 +46,8 @@ class RunSummary:
     counts: dict[str, int]
     scored: bool
     selections: list[str]
+    stale: list[str]
+    """Of the selections those that do not follow what people have decided."""
     unreadable_decisions: list[int]
     """Lines of decisions.jsonl, counted from 1, that a broken-off write has left."""
 
@@ -135,6 +138,7 @@ def summary(run: Run) -> RunSummary:
         counts=run.read_manifest().counts.as_json(),
         scored=run.scores_file.exists(),
         selections=run.selection_names(),
+        stale=stale_names(run),
         unreadable_decisions=run.unreadable_decisions(),
     )
 

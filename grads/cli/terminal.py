@@ -146,6 +146,7 @@ def run_table(rows: list[api.RunSummary]) -> Table:
     for row in rows:
         usable = str(row.counts.get("usable", ""))
         count = str(len(row.selections) or "")
+        count += f" ({len(row.stale)} stale)" if row.stale else ""
         stage = "" if row.status.state == "finished" else row.status.stage
         data = Path(row.dataset).name
         made = f"{datetime.fromisoformat(row.made).astimezone():%Y-%m-%d %H:%M}"

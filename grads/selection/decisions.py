@@ -4,6 +4,7 @@ Several reviewers may decide about one sample: the last word of each counts.
 """
 
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, reduce
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from grads.errors import RunError
+from grads.errors import GradsError, RunError
 from grads.selection.options import SelectionConfig
 from grads.selection.record import Decision, SelectionRecord, kept_ids, read_record
 from grads.store.runs import Run
@@ -207,6 +208,15 @@ def stale(run: Run, name: str) -> list[Decision]:
         return []
     stamp = (run.selection_saved(name), run.decisions_file.stat().st_mtime_ns)
     return list(_stale(run.path, name, stamp))
+
+
+def stale_names(run: Run) -> list[str]:
+    """The saved selections that are stale; of one that is damaged, reading it tells."""
+    found = []
+    for name in run.selection_names():
+        with suppress(GradsError):
+            found += [name] if stale(run, name) else []
+    return found
 
 
 @lru_cache(maxsize=256)  # a page asks for every selection at each redraw

@@ -278,16 +278,29 @@ class Pool:
         """(n,) a column of numbers or of the map."""
         return self.map[column] if column in self.map else self.numbers[column]
 
-    @cached_property
-    def first_words(self) -> list[str]:
+    def first_words(self, positions: np.ndarray) -> list[str]:
         """The beginning of each sample's question, or of its text, as one line."""
-        found: dict[int, str] = {}
+        return [" ".join(text.split()) for text in self._beginnings.take(positions).to_pylist()]
+
+    @cached_property
+    def _beginnings(self) -> pa.Array:
+        """(n,) the first characters of each sample's first question, or of its first text."""
+        ids, texts = [], []
         for batch in open_table(self.run.samples_file).iter_batches(columns=["sample_id", "turns"]):
-            for row in batch.to_pylist():
-                asked = [turn["content"] for turn in row["turns"] if turn["role"] == "user"]
-                asked += [turn["content"] for turn in row["turns"]]
-                found[row["sample_id"]] = " ".join(asked[0][:FIRST_WORDS].split()) if asked else ""
-        return [found.get(sample, "") for sample in self.scores.sample_id.tolist()]
+            turns = pc.list_flatten(batch["turns"])
+            row = pc.list_parent_indices(batch["turns"]).to_numpy()
+            asked = pc.equal(pc.struct_field(turns, "role"), "user").to_numpy(zero_copy_only=False)
+            order = np.lexsort((~asked, row))  # by row, what is asked first
+            rows, first = np.unique(row[order], return_index=True)
+            said = pc.struct_field(turns, "content").take(order[first])
+            ids.append(batch["sample_id"].to_numpy()[rows])
+            texts.append(pc.utf8_slice_codeunits(said.cast(pa.large_string()), 0, FIRST_WORDS))
+        known, found = np.concatenate(ids), pa.chunked_array(texts).combine_chunks()
+        order = np.argsort(known)
+        place = np.searchsorted(known[order], self.scores.sample_id)
+        place = order[np.minimum(place, len(known) - 1)]
+        there = known[place] == self.scores.sample_id  # a sample without turns has no text
+        return pc.fill_null(found.take(pa.array(place, mask=~there)), "")
 
     @cached_property
     def _squares(self) -> np.ndarray:

@@ -48,7 +48,7 @@ class Samples:
 
 
 def page(
-    samples: Samples, drawn: np.ndarray, texts: Sequence[str] | None, views: list[dict[str, Any]]
+    samples: Samples, drawn: np.ndarray, texts: Sequence[str], views: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Everything for the browser; `drawn` (m,) are positions, `texts` (m,) their first words."""
     groups, code = _groups(samples)
@@ -58,7 +58,7 @@ def page(
             "shown": samples.shown[drawn].tolist(),
             "kept": None if samples.kept is None else samples.kept[drawn].tolist(),
             "group": code[drawn].tolist(),
-            "text": None if texts is None else list(texts),
+            "text": list(texts),
         },
         "groups": groups,
         "accent": ACCENT,

@@ -12,6 +12,7 @@ const AROUND = { left: 44, right: 12, top: 10, bottom: 34 }; // pixels around ax
 const BARE = { left: 6, right: 6, top: 6, bottom: 6 }; // around a map, which has none
 const REACH = 9; // pixels from which a pointer finds a point or an end of a range
 const DRAGGED = 4; // pixels that make a press a drag
+const WHOLE = [0, 1]; // an axis from end to end
 const STEP = 0.01; // of the axis, that an arrow key moves an end of a range
 
 const mounted = new WeakMap();
@@ -96,7 +97,7 @@ class Views {
     if (kept) parts.push(kept[i] ? words.kept : words.aside);
     const name = this.data.groups[group[i]].name;
     if (!kept || (name !== words.kept && name !== words.aside)) parts.push(name);
-    return text && text[i] ? [parts.join(" · "), text[i]] : [parts.join(" · ")];
+    return text[i] ? [parts.join(" · "), text[i]] : [parts.join(" · ")];
   }
 }
 
@@ -165,7 +166,8 @@ class View {
   press(event) {
     if (event.button !== 0) return;
     this.tapped = this.place(event);
-    if (event.pointerType === "touch") return; // a finger scrolls and taps
+    // A finger scrolls and taps, and drags what can be gripped.
+    if (event.pointerType === "touch" && !this.grips(this.tapped)) return;
     this.canvas.setPointerCapture(event.pointerId);
     this.start = this.place(event);
     this.dragged = false;
@@ -195,6 +197,7 @@ class View {
     this.views.draw();
   }
 
+  grips() { return false; }
   clear() { this.views.send({ do: "clear", view: this.name }); }
   blur() {}
 
@@ -243,15 +246,16 @@ class Scatter extends View {
     if (!this.data.bare) this.axes(pen);
     if (this.data.density) this.background(pen);
     const { points, groups } = views.data;
+    const full = (i) => !points.kept || points.kept[i]; // what is set aside is a ring
     const passing = [];
     for (let i = 0; i < this.at.length; i++) {
       if (views.passes(i)) passing.push(i);
-      else this.dot(pen, i, { alpha: 0.16, colour: views.data.neutral });
+      else this.dot(pen, i, { alpha: 0.16, colour: views.data.neutral, full: full(i) });
     }
-    // What is kept lies on top, filled; what is set aside is a ring.
+    // What is kept lies on top.
     const order = points.kept ? passing.sort((a, b) => points.kept[a] - points.kept[b]) : passing;
     for (const i of order) {
-      this.dot(pen, i, { alpha: 0.85, colour: groups[points.group[i]].colour, full: !points.kept || points.kept[i] });
+      this.dot(pen, i, { alpha: 0.85, colour: groups[points.group[i]].colour, full: full(i) });
     }
     if (this.data.names) this.labels(pen);
     const shape = this.drawn || this.data.shape;
@@ -277,7 +281,7 @@ class Scatter extends View {
     pen.restore();
   }
 
-  dot(pen, i, { alpha, colour, full = true }) {
+  dot(pen, i, { alpha, colour, full }) {
     const [u, v] = this.at[i];
     const radius = this.at.length > 1500 ? 2.4 : 3.4;
     pen.globalAlpha = alpha;
@@ -302,7 +306,8 @@ class Scatter extends View {
     pen.stroke();
   }
 
-  // Names of topics on the map, and how many each keeps, where they do not cover one another.
+  // Names of topics on the map, and how many each keeps: those that are kept from first, beside
+  // their places, with a line to them, where they would cover one another.
   labels(pen) {
     const { ink, paper, font } = this.views;
     pen.font = `600 12px ${font}`;
@@ -311,21 +316,38 @@ class Scatter extends View {
     pen.lineWidth = 3;
     pen.lineJoin = "round";
     const taken = [];
-    for (const { name, told, none, at } of this.data.names) {
+    for (const { name, told, none, at } of [...this.data.names].sort((a, b) => a.none - b.none)) {
       const text = name + told;
       const half = pen.measureText(text).width / 2;
       const x = Math.min(Math.max(this.px(at[0]), this.left + half), this.left + this.wide - half);
-      const y = this.py(at[1]);
-      if (taken.some((t) => Math.abs(t.x - x) < t.half + half + 6 && Math.abs(t.y - y) < 16)) continue;
-      if (2 * half > this.wide) continue;
+      const own = this.py(at[1]);
+      const free = (y) =>
+        Math.abs(y - this.top - this.high / 2) < this.high / 2 - 8 &&
+        !taken.some((t) => Math.abs(t.x - x) < t.half + half + 6 && Math.abs(t.y - y) < 16);
+      const y = (none ? [own] : [0, -17, 17, -34, 34, -51, 51].map((by) => own + by)).find(free);
+      if (y == null || 2 * half > this.wide) continue;
       taken.push({ x, y, half });
-      pen.strokeStyle = paper;
-      pen.fillStyle = ink;
       pen.globalAlpha = none ? 0.5 : 0.9; // a topic of which nothing is kept stands back
+      pen.strokeStyle = pen.fillStyle = ink;
+      if (y !== own) this.leader(pen, [this.px(at[0]), own], [x, y + (y < own ? 7 : -7)]);
+      pen.strokeStyle = paper;
       pen.strokeText(text, x, y);
       pen.fillText(text, x, y);
     }
     pen.globalAlpha = 1;
+  }
+
+  leader(pen, from, to) {
+    pen.save();
+    pen.lineWidth = 1;
+    pen.beginPath();
+    pen.moveTo(...from);
+    pen.lineTo(...to);
+    pen.stroke();
+    pen.beginPath();
+    pen.arc(...from, 2, 0, 2 * Math.PI);
+    pen.fill();
+    pen.restore();
   }
 
   outline(pen, shape) {
@@ -456,7 +478,10 @@ class Distribution extends View {
     pen.globalAlpha = 1;
     this.axes(pen);
     if (this.data.open != null) this.line(pen, this.data.open, this.views.ink, [2, 2]);
-    if (!ends) return;
+    if (!ends) {
+      for (const end of WHOLE) this.line(pen, end, this.views.data.accent, []);
+      return;
+    }
     pen.fillStyle = this.views.data.accent;
     pen.globalAlpha = 0.08;
     pen.fillRect(this.px(ends[0]), this.top, this.wide * (ends[1] - ends[0]), this.high);
@@ -484,16 +509,20 @@ class Distribution extends View {
     pen.setLineDash([]);
   }
 
+  // Where the lines stand that are dragged: at the ends of the axis until a range is drawn.
+  ends() { return this.data.range || WHOLE; }
+
+  grips([x]) { return this.end(x) != null; }
+
   end(x) {
-    if (!this.data.range) return null;
-    const far = this.data.range.map((end) => Math.abs(this.px(end) - x));
+    const far = this.ends().map((end) => Math.abs(this.px(end) - x));
     const k = far[0] < far[1] ? 0 : 1;
     return far[k] <= REACH ? k : null;
   }
 
   began([x]) {
     this.held = this.end(x);
-    this.from = this.held == null ? this.ux(x) : this.data.range[1 - this.held];
+    this.from = this.held == null ? this.ux(x) : this.ends()[1 - this.held];
   }
 
   drag([x]) {
@@ -511,6 +540,11 @@ class Distribution extends View {
 
   dropped() { this.report(); }
 
+  drop() {
+    this.range = this.held = null;
+    super.drop();
+  }
+
   report() {
     const [x0, x1] = this.data.across;
     const [low, high] = this.range.map((u) => x0 + u * (x1 - x0));
@@ -522,7 +556,7 @@ class Distribution extends View {
     const { bars, across } = this.data;
     this.canvas.style.cursor = end == null ? "crosshair" : "ew-resize";
     const u = this.ux(x);
-    if (end != null || u < 0 || u >= 1) return this.tell(0, 0, null);
+    if ((end != null && this.data.range) || u < 0 || u >= 1) return this.tell(0, 0, null);
     const count = bars[0].counts.length;
     const k = Math.floor(u * count);
     const from = across[0] + (k / count) * (across[1] - across[0]);
@@ -536,7 +570,7 @@ class Distribution extends View {
   }
 
   click([x]) {
-    if (this.end(x) != null) return;
+    if (this.data.range && this.end(x) != null) return;
     const [x0, x1] = this.data.across;
     this.views.send({ do: "nearest", view: this.name, value: x0 + this.ux(x) * (x1 - x0) });
   }
@@ -552,7 +586,7 @@ class Distribution extends View {
     }
     if (!way) return;
     event.preventDefault();
-    const ends = [...(this.range || this.data.range || [0, 1])];
+    const ends = [...(this.range || this.ends())];
     this.held ??= 0;
     ends[this.held] += way * STEP;
     this.set(ends);
