@@ -19,6 +19,7 @@ from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.jobs import disk
 from grads.jobs import processes as jobs
+from grads.selection.options import SelectionConfig
 from grads.store import files, runs
 from grads.store.files import replacing, write_json, write_table
 from grads.store.lines import append_line, read_lines
@@ -126,6 +127,43 @@ def test_drafts_of_killed_writers_are_removed_and_no_others(run, monkeypatch):
     files.remove_drafts(run.path)
     left = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*")}
     assert left == {*stay, "scores"}
+
+
+@pytest.mark.parametrize("name", ["report[1].html", "packet.html", "out.jsonl"])
+def test_what_a_killed_writer_left_goes_with_the_next_write_of_the_same(tmp_path, name):
+    """Beside a place that a user gives only that goes: files of others may have such names."""
+    mark, dead, living = files._machine_mark(), dead_pid(), os.getppid()
+    left = tmp_path / f".{name}.{mark}.{dead}.01234567"
+    stay = [
+        tmp_path / f".{name}.{mark}.{living}.01234567",
+        tmp_path / f".another.{mark}.{dead}.01234567",
+        tmp_path / f".{name}.lock",
+    ]
+    for path in (left, *stay):
+        path.touch()
+    with replacing(tmp_path / name) as draft:
+        draft.touch()
+    assert set(tmp_path.iterdir()) == {tmp_path / name, *stay}
+
+
+def test_what_killed_writers_left_in_a_finished_run_goes_with_the_next_write(tmp_path, monkeypatch):
+    """A selection, an export or an upload that was killed, whatever name the next one has."""
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
+    run = demo_run(tmp_path)
+    mark, dead = files._machine_mark(), dead_pid()
+    left = [
+        run.selections / f".killed.parquet.{mark}.{dead}.01234567",
+        run.exports / f".killed-jsonl.{mark}.{dead}.01234567" / "killed.jsonl",
+        tmp_path / ".uploads" / "0123456789ab" / f".killed.csv.{mark}.{dead}.01234567",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    api.select_samples(run, "next", SelectionConfig(count=5))
+    api.export_selection(run, "next", "jsonl", tmp_path / "out.jsonl")
+    api.save_upload("next.csv", b"a,b\n1,2\n")
+    assert [path for path in left if path.exists()] == []
+    assert not left[1].parent.exists()
 
 
 def test_a_draft_is_known_by_its_name(tmp_path):

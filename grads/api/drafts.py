@@ -21,7 +21,7 @@ from grads.data.tables import is_saved
 from grads.errors import DataError, GradsError, ModelError
 from grads.jobs import processes as jobs
 from grads.jobs.identity import begun
-from grads.store.files import replacing
+from grads.store.files import remove_drafts, replacing
 from grads.store.folders import DRAFTS, Checker, Draft
 from grads.store.runs import ACTIVE, Run, runs_root
 
@@ -88,8 +88,10 @@ def save_upload(name: str, content: bytes, root: str | None = None) -> str:
     """Keep an uploaded file under the runs root, once for the same content; its path."""
     digest = hashlib.sha256(content).hexdigest()[:12]
     tame = re.sub(r"[^\w.-]+", "_", Path(name).name).strip(".")[-100:]
-    path = runs_root(root) / ".uploads" / digest / (tame or "data")
+    uploads = runs_root(root) / ".uploads"
+    path = uploads / digest / (tame or "data")
     if not path.exists():
+        remove_drafts(uploads)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft:
             draft.write_bytes(content)
