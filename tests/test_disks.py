@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from grads import api
 from grads.__main__ import app
+from grads.api import drafts
 from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.jobs import disk
@@ -164,6 +165,30 @@ def test_what_killed_writers_left_in_a_finished_run_goes_with_the_next_write(tmp
     api.save_upload("next.csv", b"a,b\n1,2\n")
     assert [path for path in left if path.exists()] == []
     assert not left[1].parent.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
+def test_an_upload_that_cannot_be_kept_is_told_in_words(tmp_path, monkeypatch, number):
+    """It is kept before the page is drawn: out of the page's own guard."""
+
+    @contextmanager
+    def refused(path):
+        raise OSError(number, os.strerror(number), str(path))
+        yield
+
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
+    at = open_page("Data")
+    (field,) = at.get("file_uploader")
+    file = ("mine.jsonl", b"{}\n", "application/json")
+    with monkeypatch.context() as full:
+        full.setattr(drafts, "replacing", refused)
+        field.set_value([file]).run()
+    assert not at.exception
+    assert "mine.jsonl cannot be kept: " in messages(at).replace("\\", "")
+    assert os.strerror(number).lower() in messages(at).lower()
+    (field,) = at.get("file_uploader")
+    field.set_value([("other.jsonl", b"{}\n", "application/json")]).run()
+    assert "cannot be kept" not in messages(at)
 
 
 def test_a_draft_is_known_by_its_name(tmp_path):

@@ -18,7 +18,7 @@ from grads.data.layouts import recognise_in
 from grads.data.places import data_files
 from grads.data.sources import read_source
 from grads.data.tables import is_saved
-from grads.errors import DataError, GradsError, ModelError
+from grads.errors import DataError, GradsError, ModelError, of_the_machine
 from grads.jobs import processes as jobs
 from grads.jobs.identity import begun
 from grads.store.files import remove_drafts, replacing
@@ -27,6 +27,7 @@ from grads.store.runs import ACTIVE, Run, runs_root
 
 FIRST_ROWS = 200  # rows that tell the layout
 AT_ONCE_BYTES = 32 * 2**20  # a file up to this size is looked at while a person waits
+UPLOAD_BYTES = 200 * 2**20  # as .streamlit/config.toml says it to the browser
 KEPT_S = 86_400.0  # seconds that a draft stays after the last change in its folder
 
 
@@ -85,16 +86,28 @@ def _held(text: str, kind: type[GradsError], other_way: str = "") -> str:
 
 
 def save_upload(name: str, content: bytes, root: str | None = None) -> str:
-    """Keep an uploaded file under the runs root, once for the same content; its path."""
+    """Keep an uploaded file under the runs root, once for the same content; its path.
+
+    Raises DataError where it is too large, or cannot be kept.
+    """
+    if len(content) > UPLOAD_BYTES:
+        raise DataError(
+            f"{name} has {len(content) / 2**20:,.1f} MB, and an upload at most"
+            f" {UPLOAD_BYTES / 2**20:,.0f}: put it into a folder that this dashboard may read, and"
+            " give its path"
+        )
     digest = hashlib.sha256(content).hexdigest()[:12]
     tame = re.sub(r"[^\w.-]+", "_", Path(name).name).strip(".")[-100:]
     uploads = runs_root(root) / ".uploads"
     path = uploads / digest / (tame or "data")
-    if not path.exists():
-        remove_drafts(uploads)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft:
-            draft.write_bytes(content)
+    try:
+        if not path.exists():
+            remove_drafts(uploads)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as draft:
+                draft.write_bytes(content)
+    except OSError as error:
+        raise DataError(f"{name} cannot be kept: {of_the_machine(error) or error}") from None
     return str(path)
 
 
