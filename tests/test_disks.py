@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import sys
 import time
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from grads import api
 from grads.__main__ import app
 from grads.api import drafts
+from grads.cli.commands import main
 from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.jobs import disk
@@ -197,6 +199,17 @@ def test_a_draft_is_known_by_its_name(tmp_path):
         found = files.DRAFT.fullmatch(draft.name)
     assert found["machine"] == files._machine_mark()
     assert int(found["pid"]) == os.getpid()
+
+
+def test_a_file_where_a_folder_is_needed_is_told_in_a_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "run", tmp_path / "file"):
+        line = ["grads", "run", "--dataset", "data.jsonl", "--run-dir", str(place)]
+        monkeypatch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        assert "a file lies where a folder is needed" in capsys.readouterr().err
 
 
 # -- what a disk did

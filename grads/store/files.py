@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import DTypeLike
 
 from grads.config.base import is_name
-from grads.errors import RunError, is_out_of_memory
+from grads.errors import RunError, is_out_of_memory, of_the_machine
 from grads.store.machine import machine
 
 # Rows of a Parquet file's groups: one sample is found fast in small ones, all samples in large.
@@ -63,6 +63,20 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.replace(path)
     finally:
         _remove(draft)
+
+
+def write_out(path: Path, content: str | bytes) -> None:
+    """Write a file at a place that a user gives, whose folder is made; an old one is replaced.
+
+    Raises RunError where it cannot be written.
+    """
+    path = path.expanduser().absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft:
+            draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {of_the_machine(error) or error}") from None
 
 
 def remove_drafts(folder: Path) -> None:
