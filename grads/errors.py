@@ -22,6 +22,7 @@ REFUSALS = {  # of the system, by its number: what to do
     errno.EROFS: "give a place that can be written to",
     errno.EACCES: PERMIT,
     errno.EPERM: PERMIT,
+    errno.ENOTDIR: "a file lies where a folder is needed: give another place",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.EMFILE: "close other programs, or allow more open files",
 }

@@ -4,13 +4,14 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Run, RunConfig, RunCost
-from studio import job, words
+from studio import job, wanted, words
 from studio.language import say
 
 
 def price(settings: RunConfig, data: Run) -> None:
     """The estimate of these settings: a rough one at once, a measured one on demand."""
     draft = api.draft(settings, "cost")
+    wanted.want("cost", draft)
     status = api.observe(draft)
     if draft.estimate_file.exists():
         st.markdown(sentence(draft.read_estimate()))

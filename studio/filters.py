@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -74,9 +75,10 @@ def _read(text: str) -> Shape | None:
     try:
         x, y, *ends = json.loads(text)
         corners = tuple((float(a), float(b)) for a, b in zip(ends[::2], ends[1::2], strict=True))
-    except (ValueError, TypeError):  # no JSON, or no numbers
+    except (ValueError, TypeError, OverflowError, RecursionError):  # no JSON, or no numbers
         return None
-    return (str(x), str(y), corners) if len(corners) > 2 else None
+    there = all(isfinite(end) for corner in corners for end in corner)
+    return (str(x), str(y), corners) if len(corners) > 2 and there else None
 
 
 def set_shape(x: str, y: str, corners: tuple[tuple[float, float], ...]) -> None:

@@ -7,7 +7,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import DataError, Draft, LayoutError, Manifest, RunConfig
-from studio import job, reader, setup, words
+from studio import job, reader, setup, wanted, words
 from studio.language import mark, say
 
 SHOWN = 500  # refused rows on the page; more would make it slow
@@ -61,13 +61,9 @@ def first_rows(settings: RunConfig) -> None:
 
 
 def check(settings: RunConfig) -> Draft:
-    """The look at these data; one that this page has asked for before and nobody sees any more is
-    given up."""
+    """The look at these data, which this session waits for instead of the one before."""
     draft = api.check(settings, "data")
-    before = st.session_state.get("looking")
-    if before is not None and before.path != draft.path:
-        api.give_up(before)
-    st.session_state["looking"] = draft
+    wanted.want("data", draft)
     return draft
 
 

@@ -48,7 +48,7 @@ def table(
     else:
         order = pool.ordered(by, member, not lowest)
     pages = max(-(-len(order) // ROWS), 1)
-    if int(url.get("page") or 1) > pages:
+    if (url.number("page") or 1) > pages:
         url.put("page")
     page = url.whole_number(
         place.number_input,

@@ -61,8 +61,7 @@ def tokens(pieces: list[str], trained: list[bool], heat: np.ndarray | None = Non
 
 def chosen_sample() -> int | None:
     """The sample that the URL opens."""
-    text = url.get("sample")
-    return int(text) if text.isdecimal() else None
+    return url.number("sample")
 
 
 def open_sample(sample_id: int) -> None:

@@ -70,9 +70,9 @@ def _forget_reviewer() -> None:
 def opened(run: Run, config: QueueConfig, reviewer: str) -> Review:
     """The queue at the entry of the address, or at the first that its reviewer has not decided."""
     whole = Review(run, config, api.review_queue(run, config), reviewer)
-    text, last = url.get(queues.PLACE), len(whole.entries)
-    if text.isdecimal():
-        at = min(max(int(text), 1), last + 1) - 1
+    place, last = url.number(queues.PLACE), len(whole.entries)
+    if place is not None:
+        at = min(max(place, 1), last + 1) - 1
     elif not reviewer:
         return whole
     else:

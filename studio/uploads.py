@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 
 from grads import api
+from grads.api import GradsError
 from studio import words
 from studio.language import say
 
@@ -16,13 +17,18 @@ def offer(place: Any, label: str, field: str, several: bool = False, **more: Any
 
     Of `several` files, semicolons stand between the paths.
     """
-    key, refused = f"{field}-upload", f"{field}-refused"
+    key, refused, lost = (f"{field}-{what}" for what in ("upload", "refused", "lost"))
 
     def keep() -> None:
         found = st.session_state[key]
         files: list[Any] = found if isinstance(found, list) else [found] if found else []
         files, st.session_state[refused] = _usable(files)
-        paths = [api.save_upload(file.name, file.getvalue()) for file in files]
+        st.session_state[lost] = ""
+        try:
+            paths = [api.save_upload(file.name, file.getvalue()) for file in files]
+        except GradsError as error:
+            st.session_state[lost] = str(error)
+            return
         if paths:
             st.session_state[field] = "; ".join(paths)
 
@@ -30,6 +36,8 @@ def offer(place: Any, label: str, field: str, several: bool = False, **more: Any
     place.file_uploader(label, key=key, on_change=keep, accept_multiple_files=several, **more)
     if wrong := st.session_state.get(refused):
         place.error(_told(wrong), icon=":material/error:")
+    if why := st.session_state.get(lost):
+        place.error(words.error(why), icon=":material/error:")
 
 
 def _usable(files: list[Any]) -> tuple[list[Any], list[str]]:

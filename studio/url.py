@@ -15,6 +15,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import RerunException, StopException, get_script_run_ctx
 
 HELD = "address"  # the key in the session
+DIGITS = 20  # of a number in an address: one of more names nothing
 # What names something of one run: it goes when another run is chosen.
 OF_A_RUN = (
     *("sample", "within", "shape", "search", "topics", "only", "selection", "sort", "up", "page"),
@@ -127,6 +128,12 @@ def link() -> str:
 def get(name: str, default: str = "") -> str:
     """What is held under a name; of several, the last."""
     return (_held().texts.get(name) or [default])[-1]
+
+
+def number(name: str) -> int | None:
+    """The whole number from 0 on that is held under a name; None for what is none."""
+    text = get(name)
+    return int(text) if text.isdecimal() and len(text) <= DIGITS else None
 
 
 def get_all(name: str) -> list[str]:

@@ -104,7 +104,7 @@ def kept_ids(run: Run, name: str) -> list[int]:
 # -- pages
 
 
-def open_page(page: str, **parameters: str | list[str]) -> AppTest:
+def open_page(page: str, /, **parameters: str | list[str]) -> AppTest:
     """A page drawn in a fresh session, under a link with these parameters."""
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
     if page != "Start":

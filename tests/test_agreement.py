@@ -260,7 +260,7 @@ def test_the_picture_stands_alone(three, tmp_path):
     assert "plotly.js v" in text, "the library is in it: no connection is needed"
     wrong = CliRunner().invoke(app, ["agree", first, second, "--picture", "signal.png"])
     assert isinstance(wrong.exception, ConfigError)
-    nowhere = str(tmp_path / "none" / "a.html")
+    nowhere = str(file / "a.html")
     failed = CliRunner().invoke(app, ["agree", first, second, "--picture", nowhere])
     assert "could not be written" in str(failed.exception)
 

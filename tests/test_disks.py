@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import sys
 import time
 from contextlib import contextmanager
 
@@ -15,10 +16,13 @@ from typer.testing import CliRunner
 
 from grads import api
 from grads.__main__ import app
+from grads.api import drafts
+from grads.cli.commands import main
 from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.jobs import disk
 from grads.jobs import processes as jobs
+from grads.selection.options import SelectionConfig
 from grads.store import files, runs
 from grads.store.files import replacing, write_json, write_table
 from grads.store.lines import append_line, read_lines
@@ -128,12 +132,84 @@ def test_drafts_of_killed_writers_are_removed_and_no_others(run, monkeypatch):
     assert left == {*stay, "scores"}
 
 
+@pytest.mark.parametrize("name", ["report[1].html", "packet.html", "out.jsonl"])
+def test_what_a_killed_writer_left_goes_with_the_next_write_of_the_same(tmp_path, name):
+    """Beside a place that a user gives only that goes: files of others may have such names."""
+    mark, dead, living = files._machine_mark(), dead_pid(), os.getppid()
+    left = tmp_path / f".{name}.{mark}.{dead}.01234567"
+    stay = [
+        tmp_path / f".{name}.{mark}.{living}.01234567",
+        tmp_path / f".another.{mark}.{dead}.01234567",
+        tmp_path / f".{name}.lock",
+    ]
+    for path in (left, *stay):
+        path.touch()
+    with replacing(tmp_path / name) as draft:
+        draft.touch()
+    assert set(tmp_path.iterdir()) == {tmp_path / name, *stay}
+
+
+def test_what_killed_writers_left_in_a_finished_run_goes_with_the_next_write(tmp_path, monkeypatch):
+    """A selection, an export or an upload that was killed, whatever name the next one has."""
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
+    run = demo_run(tmp_path)
+    mark, dead = files._machine_mark(), dead_pid()
+    left = [
+        run.selections / f".killed.parquet.{mark}.{dead}.01234567",
+        run.exports / f".killed-jsonl.{mark}.{dead}.01234567" / "killed.jsonl",
+        tmp_path / ".uploads" / "0123456789ab" / f".killed.csv.{mark}.{dead}.01234567",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    api.select_samples(run, "next", SelectionConfig(count=5))
+    api.export_selection(run, "next", "jsonl", tmp_path / "out.jsonl")
+    api.save_upload("next.csv", b"a,b\n1,2\n")
+    assert [path for path in left if path.exists()] == []
+    assert not left[1].parent.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
+def test_an_upload_that_cannot_be_kept_is_told_in_words(tmp_path, monkeypatch, number):
+    """It is kept before the page is drawn: out of the page's own guard."""
+
+    @contextmanager
+    def refused(path):
+        raise OSError(number, os.strerror(number), str(path))
+        yield
+
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
+    at = open_page("Data")
+    (field,) = at.get("file_uploader")
+    file = ("mine.jsonl", b"{}\n", "application/json")
+    with monkeypatch.context() as full:
+        full.setattr(drafts, "replacing", refused)
+        field.set_value([file]).run()
+    assert not at.exception
+    assert "mine.jsonl cannot be kept: " in messages(at).replace("\\", "")
+    assert os.strerror(number).lower() in messages(at).lower()
+    (field,) = at.get("file_uploader")
+    field.set_value([("other.jsonl", b"{}\n", "application/json")]).run()
+    assert "cannot be kept" not in messages(at)
+
+
 def test_a_draft_is_known_by_its_name(tmp_path):
     with replacing(tmp_path / "scores.parquet") as draft:
         draft.touch()
         found = files.DRAFT.fullmatch(draft.name)
     assert found["machine"] == files._machine_mark()
     assert int(found["pid"]) == os.getpid()
+
+
+def test_a_file_where_a_folder_is_needed_is_told_in_a_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "run", tmp_path / "file"):
+        line = ["grads", "run", "--dataset", "data.jsonl", "--run-dir", str(place)]
+        monkeypatch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        assert "a file lies where a folder is needed" in capsys.readouterr().err
 
 
 # -- what a disk did

@@ -18,6 +18,7 @@ from chain import PATIENCE, ROOT, config_for, save_tiny_model, write_data
 from run_dirs import demo_run
 
 from grads import api
+from grads.api import drafts
 from grads.cli.dashboard import allowed_hosts, free_port
 from grads.config.run import RunConfig
 from grads.data.sources import read_source
@@ -240,7 +241,16 @@ def test_an_upload_is_what_it_holds(allowed):
 
 def test_uploads_are_capped():
     settings = (ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8")
-    assert "maxUploadSize = 200" in settings
+    assert f"maxUploadSize = {drafts.UPLOAD_BYTES // 2**20}" in settings
+
+
+def test_a_too_large_upload_is_refused_in_words(tmp_path, monkeypatch):
+    """Whatever has let it through to here; nothing of it is kept."""
+    monkeypatch.setattr(drafts, "UPLOAD_BYTES", 2**20)
+    with pytest.raises(DataError, match=r"d\.jsonl has 1\.1 MB, and an upload at most 1: .* path"):
+        api.save_upload("d.jsonl", bytes(int(1.1 * 2**20)), str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    assert api.save_upload("d.jsonl", bytes(2**20), str(tmp_path))
 
 
 # -- the server

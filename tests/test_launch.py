@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from grads import api
 from grads.__main__ import app
-from grads.api import SCHEDULERS, ConfigError
+from grads.api import SCHEDULERS, ConfigError, RunError
 from grads.jobs.launch import Launch, job_name, quoted
 
 HOSTILE = [
@@ -282,6 +282,19 @@ def test_the_command_prints_or_writes(tmp_path):
     assert done.output == f"wrote {out}\n"
     assert out.read_text() == text
     assert json.loads(CliRunner().invoke(app, [*call, "--json"]).output)["script"] == text
+
+
+def test_the_folder_of_the_script_is_made_and_a_place_that_is_none_is_told(tmp_path):
+    config, wrong = str(settings(tmp_path)), tmp_path / "file" / "run.sbatch"
+    call = ["launch-script", "--config", config, "--run-dir", "/shared/a", "--scheduler", "slurm"]
+    out = tmp_path / "a" / "b" / "run.sbatch"
+    done = CliRunner().invoke(app, [*call, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert out.read_text() == made(Path(config), "slurm", "/shared/a")
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(app, [*call, "--out", str(wrong)])
+    assert isinstance(done.exception, RunError)
+    assert str(wrong) in str(done.exception)
 
 
 @pytest.mark.parametrize("text", HOSTILE)

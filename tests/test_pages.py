@@ -60,6 +60,7 @@ from grads.store.runs import ACTIVE, Run, Status, list_runs
 from studio import charts, evaluation_charts, filters, frame, verdict, words
 
 SCORED = ("finished", "clustering")  # the examples are scored
+MANY_DIGITS = "9" * 5_000  # more than Python reads as a number
 PERCENTS = (2.5, 5.0, 10.0, 25.0, 50.0)
 
 
@@ -579,9 +580,19 @@ def test_the_heat_of_a_sample_is_drawn(run, page):
         {"shape": '["nope","signal",0,0,1,1,0,1]'},
         {"shape": '["loss","signal",0,0,1]'},
         {"shape": '{"a":1}'},
+        {"shape": '["loss","signal",0,0,1,0,1,' + "9" * 400 + "]"},
+        {"shape": '["loss","signal",0,0,Infinity,0,0,1]'},
+        {"shape": '["loss","signal",0,0,NaN,0,0,1]'},
+        {"shape": "[" * 100_000},
         {"x": ""},
+        {"page": "abc"},
+        {"page": "1.5"},
+        {"page": "-1"},
+        {"page": "nan"},
+        {"page": MANY_DIGITS},
+        {"sample": MANY_DIGITS},
     ],
-    ids=str,
+    ids=lambda parameters: str(parameters)[:60],
 )
 def test_what_a_link_says_wrongly_is_ignored_or_told(run, parameters):
     """Told is what could have been meant so: a range of no example, an example that is not here."""
@@ -596,6 +607,13 @@ def test_what_a_link_says_wrongly_is_ignored_or_told(run, parameters):
     assert headline(at) == f"What the model finds in 300 examples{found}"
     assert not at.error
     assert told[value] in messages(at) if value in told else messages(at) == ""
+
+
+@pytest.mark.parametrize("value", ["abc", "1.5", "-1", "nan", MANY_DIGITS], ids=lambda v: v[:9])
+def test_a_place_in_the_queue_that_is_none_is_ignored(run, value):
+    at = open_page("Review", at=value, sample=value)
+    assert_sound(at)
+    assert headline(at) == headline(open_page("Review"))
 
 
 def test_a_sample_that_is_not_there_is_said(run):

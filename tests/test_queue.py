@@ -33,7 +33,7 @@ class Waiting(threading.Thread):
 
     def run(self):
         try:
-            with turns.turn(self.job):
+            with turns.turn(self.job, self.job.folder.root):
                 self.had.append(self.job.folder.id)
                 assert self.may_end.wait(PATIENCE)
         except Stopped:

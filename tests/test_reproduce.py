@@ -1,6 +1,7 @@
 """The same config, data and machine give the same scores, twice; what differs is told."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -68,6 +69,35 @@ def test_the_number_format_of_the_beginning_is_kept(tmp_path, monkeypatch, chose
     run.update_manifest(dtype=chosen)
     assert loading.number_format(run, "cpu") == getattr(torch, chosen)
     assert api.repetition(run.path).config().dtype == chosen
+
+
+def test_what_has_changed_since_is_named(tmp_path):
+    """Other data or another model under the same name; runs from before 0.5 tell no digests."""
+    run = demo_run(tmp_path)
+    again = demo_run(tmp_path, "demo-again")
+    source = run.read_manifest().source
+    for one in (run, again):
+        one.update_manifest(source=source.model_copy(update={"digest": "d"}), model_digest="m")
+    assert api.compared(run.path).notes == []
+    again.update_manifest(source=source.model_copy(update={"digest": "e"}), model_digest="n")
+    assert api.compared(run.path).notes == [
+        "its data set is another: 'e', then 'd'",
+        "its model is another: 'n', then 'm'",
+    ]
+    run.update_manifest(source=source.model_copy(update={"digest": None}), model_digest=None)
+    assert api.compared(run.path).notes == []
+
+
+def test_every_call_repeats_the_run(tmp_path):
+    """One that has finished is not taken for a new one; one that was stopped goes on."""
+    run = demo_run(tmp_path)
+    run.update_manifest(dtype="")
+    for name in ("demo-again", "demo-again-2", "demo-again-3"):
+        made = api.repetition(run.path)
+        assert made.id == name
+        assert api.repetition(run.path).path == made.path
+        shutil.copytree(run.path, made.path, dirs_exist_ok=True)
+        assert api.compared(run.path).second == str(made.path)
 
 
 def test_a_selection_is_chosen_again(tmp_path):

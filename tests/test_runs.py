@@ -151,12 +151,11 @@ def test_yaml_errors_name_the_line(tmp_path):
 def test_a_checker_that_died_at_a_look_is_followed_by_another(tmp_path, monkeypatch):
     """The look that it died at is not tried again; the ones after it find a warm process."""
     spawned = []
-    monkeypatch.setattr(drafts, "_warm", True)
     monkeypatch.setattr(drafts.jobs, "spawn", lambda folder, args: spawned.append(args))
     checker = Checker(tmp_path)
     for name in ("data-1", "data-2"):
         checker.ask(Draft(checker.path.parent / name))
     checker.write_status(Status(state="running", pid=dead_pid(), process_started=1.0))
-    assert drafts._checker_at_hand(tmp_path).path == checker.path
+    assert drafts._checker(tmp_path).path == checker.path
     assert len(spawned) == 1
     assert checker.waiting() == []

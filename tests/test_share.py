@@ -141,7 +141,7 @@ def test_the_queue_names_what_works_and_what_waits_in_order(
     set_state(late, "queued", **its)
     job = Job(late)
     job.status = late.read_status()
-    with turns._ticket(job):
+    with turns._ticket(job, job.folder.root):
         assert [(one.run.id, one.what, one.place) for one in api.queue()] == [
             ("demo", "the evaluation tenth", 0),
             ("late", "the run", 1),

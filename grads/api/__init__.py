@@ -143,6 +143,7 @@ from grads.selection.subsets import all_matching, select_samples
 from grads.store.bundled import APP
 from grads.store.columns import DURING, EXTRAS, MAP, SCORES, towards_column
 from grads.store.cost import RunCost
+from grads.store.files import write_out
 from grads.store.folders import (
     Draft,
     Evaluation,
@@ -353,6 +354,7 @@ __all__ = [
     "why_in_words",
     "with_decisions",
     "write_decisions",
+    "write_out",
     "write_packet",
     "write_report",
 ]

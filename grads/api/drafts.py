@@ -5,10 +5,12 @@ import os
 import re
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from filelock import FileLock
 
 from grads.config.base import DEMO_MODEL, is_path, members
 from grads.config.run import RunConfig
@@ -16,15 +18,16 @@ from grads.data.layouts import recognise_in
 from grads.data.places import data_files
 from grads.data.sources import read_source
 from grads.data.tables import is_saved
-from grads.errors import DataError, GradsError, ModelError
+from grads.errors import DataError, GradsError, ModelError, of_the_machine
 from grads.jobs import processes as jobs
 from grads.jobs.identity import begun
-from grads.store.files import replacing
+from grads.store.files import remove_drafts, replacing
 from grads.store.folders import DRAFTS, Checker, Draft
 from grads.store.runs import ACTIVE, Run, runs_root
 
 FIRST_ROWS = 200  # rows that tell the layout
 AT_ONCE_BYTES = 32 * 2**20  # a file up to this size is looked at while a person waits
+UPLOAD_BYTES = 200 * 2**20  # as .streamlit/config.toml says it to the browser
 KEPT_S = 86_400.0  # seconds that a draft stays after the last change in its folder
 
 
@@ -83,14 +86,28 @@ def _held(text: str, kind: type[GradsError], other_way: str = "") -> str:
 
 
 def save_upload(name: str, content: bytes, root: str | None = None) -> str:
-    """Keep an uploaded file under the runs root, once for the same content; its path."""
+    """Keep an uploaded file under the runs root, once for the same content; its path.
+
+    Raises DataError where it is too large, or cannot be kept.
+    """
+    if len(content) > UPLOAD_BYTES:
+        raise DataError(
+            f"{name} has {len(content) / 2**20:,.1f} MB, and an upload at most"
+            f" {UPLOAD_BYTES / 2**20:,.0f}: put it into a folder that this dashboard may read, and"
+            " give its path"
+        )
     digest = hashlib.sha256(content).hexdigest()[:12]
     tame = re.sub(r"[^\w.-]+", "_", Path(name).name).strip(".")[-100:]
-    path = runs_root(root) / ".uploads" / digest / (tame or "data")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft:
-            draft.write_bytes(content)
+    uploads = runs_root(root) / ".uploads"
+    path = uploads / digest / (tame or "data")
+    try:
+        if not path.exists():
+            remove_drafts(uploads)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as draft:
+                draft.write_bytes(content)
+    except OSError as error:
+        raise DataError(f"{name} cannot be kept: {of_the_machine(error) or error}") from None
     return str(path)
 
 
@@ -126,20 +143,18 @@ def keep_warm(root: str | None = None) -> None:
     """Have data looked at by a process beside this one, whose libraries are loaded already."""
     global _warm
     _warm = True
-    _checker_at_hand(runs_root(root))
+    _checker(runs_root(root))
 
 
-def _checker_at_hand(root: Path) -> Checker | None:
-    """The checker of a server that keeps one, unless it is busy; one that is gone starts anew."""
-    if not _warm:
-        return None
+def _checker(root: Path) -> Checker:
+    """The checker that a server keeps; one that is gone starts anew, with nothing to do."""
     checker = Checker(root)
-    if jobs.observe(checker).state in ACTIVE:
-        return None if checker.waiting() else checker
-    for left in checker.waiting():  # what it died at, and would again
-        checker.done(left)
     checker.path.mkdir(parents=True, exist_ok=True)
-    jobs.spawn(checker, ["checker", str(root), str(os.getpid())])
+    with FileLock(checker.start_lock):
+        if jobs.observe(checker).state not in ACTIVE:
+            for left in checker.waiting():  # a person has it tried again
+                checker.taken(left)
+            jobs.spawn(checker, ["checker", str(root), str(os.getpid())])
     return checker
 
 
@@ -151,29 +166,34 @@ def check(
 ) -> Draft:
     """The draft of a run whose data are looked at, or whose cost is measured; starts its job.
 
-    A draft that failed, or whose job is gone, is tried again when asked to, or when its data file
-    has changed: what was killed for its memory would be killed again.
+    One draft at a time is worked at; the others wait. One that was given up goes on. One that
+    failed, or whose job is gone, is tried again when asked to, or when its data file has changed:
+    what was killed for its memory would be killed again.
     """
     _prune(runs_root(root))
     made = draft(config, purpose, root)
     status = jobs.observe(made)
-    fresh = status.state == "interrupted" and status.heartbeat is None  # never begun
-    if not fresh and not (again and status.state in ("failed", "interrupted", "stopped")):
+    if status.state in ACTIVE:
+        made.stop_file.unlink(missing_ok=True)
         return made
-    checker = _checker_at_hand(runs_root(root)) if purpose == "data" else None
-    if checker is None:
-        jobs.start(made, at_once=True)
-    else:
+    fresh = status.state == "interrupted" and status.heartbeat is None  # never begun
+    if not (fresh or status.state == "stopped" or (again and status.state != "finished")):
+        return made
+    if _warm and purpose == "data":
+        checker = _checker(runs_root(root))
         made.stop_file.unlink(missing_ok=True)
         made.write_status(begun(checker.read_status().pid))
         checker.ask(made)
+    else:
+        jobs.start(made, at_once=True)
     return made
 
 
 def give_up(made: Draft) -> None:
-    """Ask a look at data that nobody waits for any more to end."""
+    """Ask the job of a draft that nobody waits for any more to end."""
     if jobs.observe(made).state in ACTIVE:
-        made.stop_file.touch()
+        with suppress(OSError):  # a full disk: then it works to its end
+            made.stop_file.touch()
 
 
 def _prune(root: Path) -> None:

@@ -22,7 +22,7 @@ from grads.selection.decisions import (
 from grads.selection.options import SelectionConfig
 from grads.selection.record import Decision, SelectionRecord, kept_of, read_selection
 from grads.selection.weights import sampling_weights
-from grads.store.files import digest
+from grads.store.files import digest, remove_drafts
 from grads.store.runs import Run
 
 TOLD = ("options", "samples", "response_tokens")  # of the record, in the manifest
@@ -73,6 +73,7 @@ def export_selection(
 
         replayed = read_replay(run, replay, replay_share, record.options.seed)
     exported = ids if weighting is None else weighting.sample_ids
+    remove_drafts(run.exports)
     told = {field: getattr(record, field).model_dump(mode="json") for field in TOLD}
     return saved.export_kept(
         run,

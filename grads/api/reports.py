@@ -5,10 +5,10 @@ from pathlib import Path
 from grads.api.runs import load_pool
 from grads.config.run import RunConfig
 from grads.config.spelling import command
-from grads.errors import ConfigError, RunError
+from grads.errors import ConfigError
 from grads.report import report as page
 from grads.selection.options import SelectionConfig
-from grads.store.files import replacing
+from grads.store.files import write_out
 from grads.store.folders import Evaluation
 from grads.store.runs import Run
 from grads.text import Tell
@@ -36,12 +36,7 @@ def write_report(
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"out is {out}: give the name of an HTML file")
-    text = report(run, selection, evaluation)
-    try:
-        with replacing(out.expanduser().absolute()) as draft:
-            draft.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"the report cannot be written to {out}: {error.strerror}") from None
+    write_out(out, report(run, selection, evaluation))
 
 
 def run_command(config: RunConfig, run: Run | None = None) -> str:

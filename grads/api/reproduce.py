@@ -1,6 +1,8 @@
 """A run or a selection once more, from what it has recorded of itself, and how far they agree."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +10,7 @@ import numpy as np
 
 from grads.api.runs import create_run, load_pool
 from grads.errors import RunError
+from grads.jobs import processes as jobs
 from grads.selection.record import read_record, read_selection
 from grads.store.columns import MEASURED
 from grads.store.files import digest
@@ -50,8 +53,9 @@ class Agreement:
 def repetition(manifest: Path) -> Run | None:
     """The run, ready to be started, that repeats the one of this manifest; None for a selection.
 
-    It lies beside the first, under its name and `-again`. Raises RunError where the file is the
-    manifest of neither, or such a run has been made from other settings.
+    It lies beside the first, under its name and `-again`, or `-again-2` and so on where those
+    before have finished: one that has not goes on. Raises RunError where the file is the manifest
+    of neither, or such a run has been made from other settings.
     """
     if manifest.parent.name == "selections":
         return None
@@ -59,18 +63,34 @@ def repetition(manifest: Path) -> Run | None:
     config = run.config()
     if recorded := run.read_manifest().dtype:  # what `auto` was then, and may not be here
         config = config.model_copy(update={"dtype": recorded})
-    return create_run(config, str(run.path.with_name(f"{run.id}-again")))
+    *_, last = [None, *_made(run)]
+    if last is None or jobs.observe(Run(last)).state == "finished":
+        last = next(place for place in _places(run) if not place.exists())
+    return create_run(config, str(last))
 
 
 def compared(manifest: Path) -> Agreement:
-    """How far the repetition agrees; of a run, once that has finished.
+    """How far the repetition agrees; of a run the last one, once that has finished.
 
     Raises RunError where there is nothing to compare.
     """
     if manifest.parent.name == "selections":
         return _selection(_run_at(manifest.parents[1]), manifest.stem)
     first = _run_at(manifest.parent if manifest.is_file() else manifest)
-    return _scores(first, Run.open(first.path.with_name(f"{first.id}-again")))
+    *_, last = [next(_places(first)), *_made(first)]
+    return _scores(first, Run.open(last))
+
+
+def _places(run: Run) -> Iterator[Path]:
+    """Where its repetitions lie, one after the other."""
+    yield run.path.with_name(f"{run.id}-again")
+    for number in count(2):
+        yield run.path.with_name(f"{run.id}-again-{number}")
+
+
+def _made(run: Run) -> list[Path]:
+    """Its repetitions that are there."""
+    return list(takewhile(Path.exists, _places(run)))
 
 
 def _run_at(path: Path) -> Run:
@@ -84,13 +104,11 @@ def _scores(first: Run, second: Run) -> Agreement:
     tables = [run.read_table(run.scores_file).to_pandas() for run in (first, second)]
     a, b = (table.set_index("sample_id") for table in tables)
     both = a.index.intersection(b.index)
+    then, now = (_made_of(run) for run in (first, second))
     notes = [
-        f"its {what} is another: {there!r}, then {then!r}"
-        for what, then, there in (
-            ("machine", first.read_manifest().device, second.read_manifest().device),
-            ("libraries", first.read_manifest().versions, second.read_manifest().versions),
-        )
-        if there != then
+        f"its {what} is another: {now[what]!r}, then {then[what]!r}"
+        for what in then
+        if now[what] != then[what] and None not in (now[what], then[what])
     ]
     return Agreement(
         of="run",
@@ -106,6 +124,18 @@ def _scores(first: Run, second: Run) -> Agreement:
         },
         notes=notes,
     )
+
+
+def _made_of(run: Run) -> dict[str, Any]:
+    """What decides the scores beside the settings; None where a run of before 0.5 did not tell."""
+    manifest = run.read_manifest()
+    return {
+        "data set": manifest.source.digest,
+        "model": manifest.model_digest,
+        "probe sets": {name: one.digest for name, one in manifest.probes.items()},
+        "machine": manifest.device,
+        "libraries": manifest.versions,
+    }
 
 
 def _largest(a: np.ndarray, b: np.ndarray) -> float:

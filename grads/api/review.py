@@ -4,13 +4,12 @@ from pathlib import Path
 
 from grads.api.runs import load_pool
 from grads.config.queue import QueueConfig
-from grads.errors import ExportError, of_the_machine
 from grads.export import packet
 from grads.selection import queues
 from grads.selection.decision_files import COLUMNS
 from grads.selection.decisions import REASONS, disagreements, in_words
 from grads.selection.queues import Entry
-from grads.store.files import replacing
+from grads.store.files import write_out
 from grads.store.runs import Run
 from grads.text import Sentence, Tell
 
@@ -49,14 +48,11 @@ def packet_page(run: Run, config: QueueConfig, tell: Tell = str) -> str:
 
 
 def write_packet(run: Run, config: QueueConfig, out: Path) -> int:
-    """Write that page to a file; how many entries its queue has. Raises as `packet_page` does."""
-    text = packet_page(run, config)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as draft:
-            draft.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ExportError(f"cannot write {out}: {of_the_machine(error) or error}") from None
+    """Write that page to a file; how many entries its queue has.
+
+    Raises as `packet_page` does, and RunError where it cannot be written.
+    """
+    write_out(out, packet_page(run, config))
     return len(review_queue(run, config))
 
 

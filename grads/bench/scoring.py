@@ -44,6 +44,7 @@ from grads.engine.gradients import GradientScorer
 from grads.engine.loss import response_losses
 from grads.engine.probing import mean_gradient
 from grads.errors import GradsError
+from grads.store.files import write_out
 
 SAMPLES, MAX_LENGTH, BATCH_TOKENS, ROUNDS = 24, 256, 2048, 3
 
@@ -144,8 +145,7 @@ def _report(
         "arms": arms,
         "long_answers_mb": long_answers.main(),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_out(out, json.dumps(result, indent=2) + "\n")
     return result
 
 

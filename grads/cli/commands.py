@@ -336,7 +336,7 @@ def launch_script(
         volume=volume,
     )
     if out is not None:
-        out.write_text(text, encoding="utf-8")
+        api.write_out(out, text)
     where = {"script": text, "out": str(out) if out else None}
     show(where, as_json, lambda _: [f"wrote {out}"] if out else text.splitlines())
 

@@ -86,7 +86,7 @@ def observe(folder: JobFolder) -> Status:
         return status
     silent = time.time() - (status.heartbeat or 0.0)
     alive = process_of(status) is not None
-    if alive and silent > STALE_S:
+    if alive and silent > STALE_S and status.state != "queued":  # what waits may be silent
         status.message = f"no sign of life for {silent:.0f} s, but its process is there"
     if alive or (not visible(status) and silent <= STALE_S):
         return status

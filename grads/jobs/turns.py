@@ -1,4 +1,4 @@
-"""Whose turn it is: the jobs of a runs folder work one at a time, in the order of their starts.
+"""Whose turn it is: the jobs of a folder work one at a time, in the order of their starts.
 
 A job that waits holds a lock on its ticket, a file of `.queue` that is named after its start. A
 ticket that nobody holds is of a job that was killed: whoever waits behind it removes it.
@@ -22,10 +22,10 @@ WAITS = Written(("waiting for another job to end", "waiting for {number} other j
 
 
 @contextmanager
-def turn(job: Job[Any]) -> Iterator[None]:
-    """Wait until no other job of this runs folder computes, and none waits for longer."""
-    lock = FileLock(job.folder.root / ".queue.lock")
-    with _ticket(job) as ticket:
+def turn(job: Job[Any], root: Path) -> Iterator[None]:
+    """Wait until no other job of this folder computes, and none waits for longer."""
+    lock = FileLock(root / ".queue.lock")
+    with _ticket(job, root) as ticket:
         while True:
             if job.should_stop():
                 raise Stopped
@@ -46,15 +46,15 @@ def turn(job: Job[Any]) -> Iterator[None]:
 
 
 def waiting(root: Path) -> list[int]:
-    """The PIDs of the jobs of a runs folder that wait, in order; some may be gone already."""
+    """The PIDs of the jobs of a folder that wait, in order; some may be gone already."""
     tickets = sorted(path.name for path in (root / ".queue").glob("[0-9]*-*-*"))
     return [int(name.split("-")[1]) for name in tickets]
 
 
 @contextmanager
-def _ticket(job: Job[Any]) -> Iterator[Path]:
+def _ticket(job: Job[Any], root: Path) -> Iterator[Path]:
     """The job's place in the queue, held for as long as it waits."""
-    queue = job.folder.root / ".queue"
+    queue = root / ".queue"
     queue.mkdir(exist_ok=True)
     started = job.status.process_started or time.time()
     path = queue / f"{started:013.2f}-{job.status.pid:07d}-{secrets.token_hex(2)}"

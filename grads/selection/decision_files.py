@@ -14,10 +14,10 @@ from grads.data.csv_rows import read_csv
 from grads.data.json_rows import read_json
 from grads.data.reading import DataFile
 from grads.data.rows import Part
-from grads.errors import DataError, RunError, of_the_machine
+from grads.errors import DataError, RunError
 from grads.selection.decisions import decidable, now, opinions
 from grads.selection.record import Decision
-from grads.store.files import JSON_ESCAPES, replacing
+from grads.store.files import JSON_ESCAPES, write_out
 from grads.store.runs import Run
 from grads.text import FORMULA, brief
 
@@ -43,13 +43,7 @@ def write_decisions(run: Run, path: Path) -> int:
 
     Raises RunError where the suffix is neither .csv nor .jsonl, or it cannot be written.
     """
-    content = decisions_as(run, _kind(path))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft:
-            draft.write_bytes(content)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {of_the_machine(error) or error}") from None
+    write_out(path, decisions_as(run, _kind(path)))
     return len(_rows(run))
 
 

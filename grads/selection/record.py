@@ -9,7 +9,7 @@ from pydantic import Field, ValidatorFunctionWrapHandler, field_serializer, fiel
 from grads.errors import RunError
 from grads.selection.criteria import criteria
 from grads.selection.options import SelectionConfig
-from grads.store.files import read_table, write_table
+from grads.store.files import read_table, remove_drafts, write_table
 from grads.store.records import Part, Stored
 from grads.store.runs import Run
 
@@ -124,5 +124,6 @@ def write_selection(run: Run, record: SelectionRecord, table: pa.Table) -> None:
     """Save a selection; the record comes last, so that it never names a missing table."""
     path = run.selection_file(record.name)
     path.parent.mkdir(exist_ok=True)
+    remove_drafts(path.parent)
     write_table(path.with_suffix(".parquet"), table)
     record.write(path)

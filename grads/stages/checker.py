@@ -42,8 +42,8 @@ def _serve(job: Job[Checker], server: int) -> int:
         job.status.state = "running"
         while process_of(parent) is not None:
             for path in job.folder.waiting():
+                job.folder.taken(path)
                 worker.main(Draft(path), at_once=True)
-                job.folder.done(path)
             time.sleep(PAUSE_S)
         job.status.state = "finished"
     return 0

@@ -238,13 +238,17 @@ def _take_over(run: Run, other: Run) -> None:
 
 
 def check(job: Job[Draft]) -> None:
-    """Prepare a draft's data and, where it wants to know, measure what the run will cost."""
+    """Prepare a draft's data and, where it wants to know, measure what the run will cost.
+
+    One draft at a time is worked at; what is measured also waits for the jobs of the runs folder.
+    """
     draft = job.folder
-    with making(job, "prepare") as missing:
+    drafts = draft.path.parent
+    with turn(job, drafts), making(job, "prepare") as missing:
         if missing:
             preparing.prepare(job)
     if draft.wants_cost and not draft.estimate_file.exists():
-        with turn(job):
+        with turn(job, draft.root), turn(job, drafts):
             job.stage("measure")
             stored = sum(f.stat().st_size for f in draft.path.glob("*.parquet"))
             cost.measure(draft.config(), loading.load_pool(draft), stored).write(

@@ -53,7 +53,7 @@ def main(folder: JobFolder, at_once: bool = False) -> int:
 def _work(job: Job[Any], at_once: bool) -> int:
     with job.beating():
         try:
-            with nullcontext() if at_once else turn(job):
+            with nullcontext() if at_once else turn(job, job.folder.root):
                 job.status.state = "running"
                 _stages(job)
             job.status.state, job.status.eta_s = "finished", None

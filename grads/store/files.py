@@ -5,6 +5,7 @@ and a seal before the footer holds the footer's. Every Parquet reader reads them
 """
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import DTypeLike
 
 from grads.config.base import is_name
-from grads.errors import RunError, is_out_of_memory
+from grads.errors import RunError, is_out_of_memory, of_the_machine
 from grads.store.machine import machine
 
 # Rows of a Parquet file's groups: one sample is found fast in small ones, all samples in large.
@@ -47,13 +48,14 @@ TRAILER = 8  # bytes behind the footer: its length, and PAR1
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file or folder at, moved into place on success.
 
-    Raises FileNotFoundError where its folder is not there: to make it would bring back a run that
-    was deleted under its job.
+    What killed writers of the same have left there is removed. Raises FileNotFoundError where its
+    folder is not there: to make it would bring back a run that was deleted under its job.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     number = f"{_machine_mark()}.{os.getpid()}.{secrets.token_hex(4)}"
     draft = path.with_name(f".{path.name}.{number}")
+    _remove_left(path.parent.glob(f".{glob.escape(path.name)}.*"))
     try:
         yield draft
         if draft.is_dir() and path.is_dir():
@@ -63,21 +65,40 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove(draft)
 
 
+def write_out(path: Path, content: str | bytes) -> None:
+    """Write a file at a place that a user gives, whose folder is made; an old one is replaced.
+
+    Raises RunError where it cannot be written.
+    """
+    path = path.expanduser().absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft:
+            draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {of_the_machine(error) or error}") from None
+
+
 def remove_drafts(folder: Path) -> None:
     """Remove what killed writers have left below a folder.
 
     Of another machine's it cannot be told whether they are still at work: those stay for a day.
     """
-    for path in list(folder.rglob(".*")):
+    _remove_left(folder.rglob(".*"))
+
+
+def _remove_left(paths: Iterable[Path]) -> None:
+    for path in list(paths):
         draft = DRAFT.fullmatch(path.name)
-        if draft is None or not path.exists():  # in a folder that went just before
-            continue
-        if draft["machine"] in (None, _machine_mark()):
-            left = not psutil.pid_exists(int(draft["pid"]))
-        else:
-            left = time.time() - path.stat().st_mtime > FOREIGN_DRAFT_S
-        if left:
-            _remove(path)
+        with suppress(OSError):  # it went just before, or is not this user's to remove
+            if draft and _is_left(path, draft["machine"], int(draft["pid"])):
+                _remove(path)
+
+
+def _is_left(path: Path, mark: str | None, pid: int) -> bool:
+    if mark in (None, _machine_mark()):
+        return not psutil.pid_exists(pid)
+    return time.time() - path.stat().st_mtime > FOREIGN_DRAFT_S
 
 
 def _remove(path: Path) -> None:

@@ -81,8 +81,8 @@ class Checker(JobFolder):
         marks = sorted(self.queue.glob("*"), key=lambda mark: mark.stat().st_mtime_ns)
         return [self.path.parent / mark.name for mark in marks]
 
-    def done(self, draft: Path) -> None:
-        """Take a draft out of the queue."""
+    def taken(self, draft: Path) -> None:
+        """Take a draft out of the queue, before it is worked at: it may be asked for again then."""
         (self.queue / draft.name).unlink(missing_ok=True)
 
 
