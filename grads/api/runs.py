@@ -15,7 +15,7 @@ from grads.api.queue import folders
 from grads.config.probe import ProbeConfig, rows_of
 from grads.config.run import RunConfig
 from grads.errors import ConfigError, RunError
-from grads.evaluation import trials
+from grads.evaluation.damage import damaged
 from grads.jobs import processes as jobs
 from grads.selection.pool import Pool
 from grads.store import pipeline
@@ -103,7 +103,7 @@ def resume_run(run: JobFolder) -> bool:
 def _damaged(folder: JobFolder) -> bool:
     """Whether a job would make anew what of a finished folder is damaged."""
     if isinstance(folder, Evaluation):
-        return bool(trials.damaged(folder)) or not folder.result_file.exists()
+        return bool(damaged(folder)) or not folder.result_file.exists()
     return isinstance(folder, Run) and bool(pipeline.damaged(folder))
 
 
