@@ -164,11 +164,12 @@ def load_pool(run: Run) -> Pool:
         *(run.scores_file, run.clusters_file, run.topic_names_file),
         *(run.probes, run.extras_file),
     )
-    return _read_pool(run.path, tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files))
+    stamp = (f.stat().st_mtime_ns if f.exists() else 0 for f in files)
+    return _read_pool(run.path, (*stamp, *run.read_manifest().probes))
 
 
 @lru_cache(maxsize=3)
-def _read_pool(path: Path, stamp: tuple[int, ...]) -> Pool:
+def _read_pool(path: Path, stamp: tuple[int | str, ...]) -> Pool:
     return Pool(Run(path))
 
 
