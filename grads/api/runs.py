@@ -247,7 +247,7 @@ def delete_run(run: Run) -> None:
 def ask_token_signals(run: Run, sample_ids: list[int]) -> TokenRequest:
     """Start a job that computes the per-token signals of samples the run kept none of."""
     request = TokenRequest(run)
-    with FileLock(run.path / ".ask.lock"):
+    with run.held(run.path / ".ask.lock"):
         if jobs.observe(request).state not in ACTIVE:
             request.ask(sample_ids)
             jobs.start(request)
@@ -274,7 +274,7 @@ def create_probe(run: Run, config: ProbeConfig) -> ProbeRequest:
         if rows_of(place) is None and not Path(place).exists():
             raise RunError(f"no file at {place}: check the path of the set '{name}'")
     request = ProbeRequest(run)
-    with FileLock(run.path / ".ask.lock"):
+    with run.held(run.path / ".ask.lock"):
         at_work = jobs.observe(request).state in ACTIVE
         if at_work and request.config() != config:
             raise RunError(f"run {run.id} is measuring other sets: wait until that has ended")

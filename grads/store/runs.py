@@ -304,11 +304,12 @@ class Run(JobFolder):
     def topic_names(self) -> dict[int, str]:
         """What people call its topics, by number; those of other topics than it has do not count.
 
-        Raises RunError where they cannot be read.
+        Raises RunError where they, or the topics, cannot be read.
         """
         if not self.topic_names_file.exists() or not self.clusters_file.exists():
             return {}
         found = TopicNames.read(self.topic_names_file)
+        self.read_clusters()  # damaged ones are not other topics
         return found.names if found.clusters_sha256 == digest(self.clusters_file) else {}
 
     def name_topic(self, topic: int, name: str) -> None:
