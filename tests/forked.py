@@ -253,16 +253,16 @@ def _run_command(arguments: list[str]) -> None:
     from grads.jobs import processes
     from grads.jobs.identity import begun
 
-    def spawn(folder: Any, command: list[str], *, processes: int = 1) -> None:
+    def spawn(folder: Any, command: list[str], *, processes: int = 1, turn: int) -> None:
         assert processes == 1
-        folder.write_status(begun(None))
+        folder.write_status(begun(None, turn))
         pid = os.fork()
         if pid == 0:
             os.setsid()
             _into(folder.log_file, 1, 2)
             _worker(Path(command[1]))
         threading.Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()
-        folder.write_status(begun(pid))
+        folder.write_status(begun(pid, turn))
 
     processes.spawn = spawn
     processes.LOOK_S = 0.02
