@@ -22,6 +22,16 @@ def rate(evaluation: Evaluation, answers: Answers) -> None:
     """One pair at a time, until all are rated; then, or on demand, what came of it."""
     rater = st.text_input(say("Your name (optional)"), key="reviewer", persist_state="session")
     rated = api.ratings(evaluation)
+    for number in evaluation.unreadable_ratings():
+        st.warning(
+            say(
+                "A rating was broken off while it was written (line {number} of `{file}`) and is"
+                " passed over. Rate again.",
+                number=number,
+                file=evaluation.ratings_file.name,
+            ),
+            icon=":material/warning:",
+        )
     waiting = api.open_pairs(answers, rated, rater)
     every = len(api.pairs(answers))
     if not every:

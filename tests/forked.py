@@ -51,13 +51,16 @@ class Forks:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def work(self, folder: Path, after: int = 0, delay: float = 0.0) -> dict[str, Any]:
+    def work(
+        self, folder: Path, after: int = 0, delay: float = 0.0, behind: str = ""
+    ) -> dict[str, Any]:
         """The job of a folder, killed at its change of a file number `after`, or a bit later.
 
+        Or at what it changes first once the file `behind` has come into its place.
         Answers with `code` (minus the signal's number of one that was killed), `pid`, `seconds`,
         and `changes`: of each the stage, the event and the path.
         """
-        return self._ask(folder=str(folder), after=after, delay=delay)
+        return self._ask(folder=str(folder), after=after, delay=delay, behind=behind)
 
     def together(
         self, folder: Path, processes: int, after: int = 0, delay: float = 0.0, victim: str = ""
@@ -188,7 +191,8 @@ def _watch(request: dict[str, Any], log: Path) -> None:
 
     run = request["folder"]
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    count, stage = 0, ""
+    count, stage, thread = 0, "", 0
+    behind = request.get("behind")
     entered = Job.stage
 
     def on_stage(self: Job, name: str, unit: str = "") -> None:
@@ -200,13 +204,17 @@ def _watch(request: dict[str, Any], log: Path) -> None:
         _kill(request.get("victim", ""))
 
     def see(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal count
+        nonlocal count, thread
         if event == "open":
             if not isinstance(arguments[2], int) or not arguments[2] & WRITING:
                 return
         elif event not in CHANGES:
             return
         path = str(arguments[1 if event == "os.rename" else 0])
+        if behind and path == behind and event == "os.rename":
+            thread = threading.get_ident()  # other threads change files before it has come
+        elif thread == threading.get_ident():
+            die()
         if not path.startswith(run):
             return
         count += 1
@@ -245,16 +253,16 @@ def _run_command(arguments: list[str]) -> None:
     from grads.jobs import processes
     from grads.jobs.identity import begun
 
-    def spawn(folder: Any, command: list[str], *, processes: int = 1) -> None:
+    def spawn(folder: Any, command: list[str], *, processes: int = 1, turn: int) -> None:
         assert processes == 1
-        folder.write_status(begun(None))
+        folder.write_status(begun(None, turn))
         pid = os.fork()
         if pid == 0:
             os.setsid()
             _into(folder.log_file, 1, 2)
             _worker(Path(command[1]))
         threading.Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()
-        folder.write_status(begun(pid))
+        folder.write_status(begun(pid, turn))
 
     processes.spawn = spawn
     processes.LOOK_S = 0.02

@@ -1,5 +1,7 @@
 """What people call a run and its topics: kept beside it, shown everywhere, the folder as it was."""
 
+import shutil
+
 import pytest
 from run_dirs import demo_run, headline, open_page, press, run_in
 from typer.testing import CliRunner
@@ -8,6 +10,7 @@ from grads import api
 from grads.__main__ import app
 from grads.errors import ConfigError, RunError
 from grads.selection.options import SelectionConfig
+from grads.store.folders import Evaluation
 from grads.store.runs import Run
 
 
@@ -39,6 +42,26 @@ def test_texts_that_are_too_long_and_damage_are_told(run):
         api.summary(run)
 
 
+@pytest.mark.job
+def test_a_deleted_run_does_not_come_back(run):
+    """Whoever still has it open is told, and no folder is left."""
+    decided = {"sample_id": 1, "decision": "pin"}
+    evaluation = Evaluation.open(run, "tenth")
+    shutil.rmtree(run.path)
+    for change in (
+        lambda: run.update_about(title="x"),
+        lambda: run.name_topic(0, "x"),
+        lambda: run.decide(decided),
+        lambda: run.correct(decided),
+        lambda: evaluation.rate(decided),
+        lambda: api.start_run(run),
+        lambda: api.ask_token_signals(run, [1]),
+    ):
+        with pytest.raises(RunError, match="any more: was it deleted or moved"):
+            change()
+        assert not run.path.exists()
+
+
 def test_a_renamed_topic_is_obeyed_in_coverage_and_views_until_the_topics_are_others(run):
     first = api.load_pool(run).cluster_names()[0]
     done = CliRunner().invoke(app, ["rename", str(run.path), "Hydration", "--topic", "0"])
@@ -52,6 +75,9 @@ def test_a_renamed_topic_is_obeyed_in_coverage_and_views_until_the_topics_are_ot
     assert Run.open(run.path).topic_names() == {}
     api.name_topic(run, 0, "")
     assert api.load_pool(run).cluster_names()[0] == first
+    run.clusters_file.write_text("")
+    with pytest.raises(RunError, match=r"clusters\.json cannot be read"):
+        run.topic_names()
 
 
 def test_a_topic_that_is_not_there_is_refused(run, tmp_path):

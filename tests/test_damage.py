@@ -30,7 +30,8 @@ DAMAGES = ("cut short", "emptied", "noise")
 FEW = 6  # files of the short form
 RECIPE = ["--epochs", "1", "--batch-size", "4", "--lora-rank", "4", "--seeds", "1", "--lr", "5e-3"]
 # What of a state is of the moment.
-MOMENT = {"path", "heartbeat", "pid", "process_ticks", "process_started", "run", "id", "message"}
+MOMENT = {"path", "heartbeat", "pid", "process_ticks", "process_started", "turn", "run", "id"}
+MOMENT |= {"message"}
 
 
 @dataclass
@@ -49,6 +50,7 @@ class Place:
         out = ["--selection", "fifth", "--out", str(run.parent / "out.jsonl")]
         search = ["--setting", "loss-low", "--setting", "typical-high", "--ratio", "0.2"]
         arms = ["--selection", "fifth", "--arms", "base", "--arms", "selection"]
+        shown = ["--selection", "fifth", "--evaluation", "one"]
         by_set = ["--criterion", "aligned", "--ratio", "0.3"]
         return {
             "list": ["list", "--runs-dir", str(run.parent)],
@@ -58,6 +60,14 @@ class Place:
             "export": ["export", *at, *out],
             "select": ["select", *at, "--name", "new", "--ratio", "0.3"],
             "select by a set": ["select", *at, "--name", "by-set", *by_set],
+            "agree": ["agree", str(run), str(self.run.path)],
+            "packet": ["packet", *at, "--out", str(run.parent / "packet.html")],
+            "report": ["report", *at, *shown, "--out", str(run.parent / "report.html")],
+            "rename": ["rename", str(run), "ward round"],
+            "rename a topic": ["rename", str(run), "hydration", "--topic", "1"],
+            "note": ["note", str(run), "for Ada"],
+            "correct": ["correct", *at, "--sample", "9", "--field", "answer", "--text", "rest."],
+            "run": ["run", *at, "--config", str(self.folder / "run.yaml")],
             "decide": ["decide", *at, "--exclude", "9", "--reason", "wrong"],
             "stop": ["stop", *at],
             "resume": ["resume", *at],
@@ -90,9 +100,16 @@ QUICK = (
     "select",
     "select by a set",
     "reproduce a selection",
+    "agree",
+    "packet",
+    "report",
+    "rename",
+    "rename a topic",
+    "note",
+    "correct",
     "decide",
 )
-JOBS = ("resume", "resume an evaluation", "evaluate", "tune", "probe", "reproduce")
+JOBS = ("run", "resume", "resume an evaluation", "evaluate", "tune", "probe", "reproduce")
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +127,12 @@ def place(tmp_path_factory):
         assert forks.work(run.path)["code"] == 0
         api.select_samples(run, "fifth", SelectionConfig(ratio=0.2))
         api.decide_all(run, [("exclude", 11), ("pin", 14)], "seen", reviewer="Ada")
+        api.describe(run, title="ward", notes="for Ada")
+        api.name_topic(run, 0, "heart")
+        answer = next(path for path in api.texts_of(run, 14) if api.name_of(path) == "answer")
+        api.correct(run, 14, answer, "rest.", reviewer="Ada")
+        values = run.config().model_dump_json(exclude_none=True)
+        (folder / "run.yaml").write_text(values)
         made = Place(folder, run, forks)
         at = ["--run-dir", str(run.path)]
         general_file = ["--general", str(folder / "general.jsonl")]
@@ -134,6 +157,8 @@ def place(tmp_path_factory):
             "probe", *at, "--protect", f"other={folder / 'general.jsonl'}"
         )
         assert code == 0, error
+        one = api.Evaluation.open(run, "one")
+        api.rate(one, api.pairs(api.read_evaluation(run, "one").answers)[0], "left", "Ada")
         code, _, error = forks.command("export", *at, "--selection", "fifth")
         assert code == 0, error
         yield made
@@ -171,8 +196,14 @@ def result_of(name: str, run: Path, out: str) -> object:
     if name == "resume an evaluation":
         found = api.read_evaluation(Run(run), "one").result
         return {arm.label: round_all(arm.mean) for arm in found.arms}
-    if name == "resume":
+    if name in ("run", "resume"):
         return scores_of(run)
+    if name == "agree":
+        return json.loads(out) | {"first": run.name}
+    if name == "report":
+        return (run.parent / "report.html").exists()
+    if name == "correct":
+        return json.loads(out)["texts"]
     if name == "probe":
         table = pq.read_table(Run(run).probe_file("new"))
         return {c: np.round(table[c].to_numpy(), 4).tolist() for c in table.column_names}
@@ -364,6 +395,24 @@ def test_a_damaged_evaluation_is_mended_by_a_resume(place, tmp_path, file):
     code, _, error = place.call("resume an evaluation", run)
     assert (code, is_told(error)) == (1, True)
     assert "nothing to resume" in error
+
+
+@pytest.mark.parametrize("file", ["result.json", "answers.json", "arms/*.json"])
+def test_an_evaluation_of_valid_json_is_mended_too(place, tmp_path, file):
+    """A field that is gone, and in an arm a digit that is another one."""
+    run = copy_of(place, tmp_path, None, "")
+    folder = run / "evaluations" / "one"
+    sound = result_of("resume an evaluation", run, "")
+    damaged = max(folder.glob(file))
+    values = json.loads(damaged.read_text())
+    if file == "arms/*.json":
+        values["sums"]["heldout_loss"][0][0] += 1.0
+    else:
+        values.pop({"result.json": "arms", "answers.json": "prompts"}[file])
+    damaged.write_text(json.dumps(values))
+    code, _, error = place.call("resume an evaluation", run)
+    assert code == 0, error
+    assert result_of("resume an evaluation", run, "") == sound
 
 
 def test_a_search_tells_of_decisions_that_it_could_not_read(place, tmp_path):

@@ -267,6 +267,24 @@ def resume(
     assert [path for path in folder.path.rglob(".*") if DRAFT.fullmatch(path.name)] == [], told
 
 
+def test_a_set_is_there_only_once_its_digests_are_noted(
+    place, scored, undisturbed, forks, tmp_path
+):
+    """Killed with the last file in place, before anything says so."""
+    whole = undisturbed("request for sets").folder
+    request = made("request for sets", place, scored, tmp_path)
+    run = request.run
+    done = forks.work(request.path, behind=str(run.probe_file("good")))
+    assert done["code"] == -signal.SIGKILL
+    assert run.probe_file("good").exists()
+    assert "good" not in run.read_manifest().probes
+    assert "good" not in api.load_pool(run).probes
+    assert pipeline.damaged(run) == [], "a resume of the run does not score again"
+    assert forks.work(request.path)["code"] == 0, request.read_status()
+    assert "good" in api.load_pool(run).probes
+    assert_same(request, whole)
+
+
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 def test_a_job_without_memory_says_so_and_goes_on_with_more(

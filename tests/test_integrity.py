@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from grads import api
 from grads.config.evaluation import EvaluationConfig
+from grads.config.probe import ProbeConfig
 from grads.config.run import RunConfig
 from grads.data.sources import read_source
 from grads.engine import adapters, models
@@ -377,3 +378,68 @@ def test_made_again_from_changed_data_is_refused(place, tmp_path):
     status = wait_for(run, "failed", "finished")
     assert status.state == "failed"
     assert "data.jsonl has changed since run run read it" in status.error
+
+
+# -- what was finished elsewhere or before
+
+
+def flip(file):
+    """One bit in the middle of a file, where an adapter has its numbers."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+ADAPTER = "adapter/adapter_model.safetensors"
+
+
+@pytest.mark.job
+def test_a_damaged_warm_up_is_not_taken_over(place, copied, tmp_path):
+    """It would be signed as sound."""
+    flip(copied.path / ADAPTER)
+    config = config_for(place, warmup_from=str(copied.path))
+    run = api.create_run(config, str(tmp_path / "runs" / "second"))
+    api.start_run(run)
+    error = wait_for(run, "failed", "finished").error
+    assert f"the warm-up of {copied.path}: its adapter is damaged; resume that run" in error
+    assert not run.adapter.exists()
+    api.resume_run(copied)
+    settled(copied)
+    api.resume_run(run)
+    assert_same_scores(settled(run), copied)
+
+
+def requests(run):
+    """What is measured of a run that is scored, each started."""
+    sample = int(api.load_pool(run).scores.sample_id[0])
+    yield api.ask_token_signals(run, [sample])
+    yield api.start_probe(run, ProbeConfig(targets={"one": f"rows:{sample}"}))
+
+
+@pytest.mark.job
+def test_nothing_is_measured_with_a_damaged_warm_up(copied):
+    flip(copied.path / ADAPTER)
+    for request in requests(copied):
+        error = wait_for(request, "failed", "finished").error
+        assert "adapter is damaged or gone: resume the run, which makes it anew" in error
+    assert copied.read_manifest().probes == {}
+    api.resume_run(copied)
+    settled(copied)
+    for request in requests(copied):
+        assert wait_for(request, "failed", "finished").error is None
+
+
+@pytest.mark.job
+def test_nothing_is_measured_with_another_chat_template(place, copied, tmp_path):
+    """A set would be written with another one than the samples."""
+    model = shutil.copytree(place / "model", tmp_path / "model")
+    values = copied.config_values() | {"model": str(model)}
+    copied.config_file.write_text(json.dumps(values))
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    (model / "chat_template.jinja").write_text(template)
+    for request in requests(copied):
+        error = wait_for(request, "failed", "finished").error
+        assert "are not those that run copy was made with" in error
+    (model / "chat_template.jinja").unlink()
+    for request in requests(copied):
+        assert wait_for(request, "failed", "finished").error is None

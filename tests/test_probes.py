@@ -157,6 +157,34 @@ def test_what_is_damaged_is_made_anew(started, tmp_path, name):
     assert_same_tables(run.extras_file, started.extras_file)
 
 
+@pytest.mark.parametrize("name", ["probes/good.parquet", "probe_sets/good.parquet"])
+def test_a_set_beside_a_damaged_one_does_not_make_that_sound(started, place, tmp_path, name):
+    """Only what was added is noted; a resume finds the damage, and makes that set anew."""
+    run = Run(shutil.copytree(started.path, tmp_path / "runs" / "copy"))
+    file = run.path / name
+    file.write_bytes(file.read_bytes()[:-30])
+    _, status = ask(run, targets={"more": str(place / "other.jsonl")})
+    assert status.error is None
+    assert pipeline.damaged(run)
+    api.resume_run(run)
+    assert wait_for(run, "finished", "failed").error is None
+    assert pipeline.damaged(run) == []
+    assert_same_tables(run.probe_file("good"), started.probe_file("good"))
+    assert {"good", "other", "more"} == set(api.load_pool(run).probes)
+
+
+def test_signals_are_not_added_to_damaged_ones(copied):
+    sample = int(api.load_pool(copied).scores.sample_id[0])
+    file = copied.token_signal_file
+    file.write_bytes(file.read_bytes()[:-30])
+    request = api.ask_token_signals(copied, [sample])
+    error = wait_for(request, "failed", "finished").error
+    assert "signals.parquet is damaged or gone: resume the run, which makes it anew" in error
+    api.resume_run(copied)
+    assert wait_for(copied, "finished", "failed").error is None
+    assert copied.read_token_signal(sample)
+
+
 def test_a_set_whose_file_has_changed_is_refused_on_resume(started, place, tmp_path):
     run = Run(shutil.copytree(started.path, tmp_path / "runs" / "copy"))
     values = read_json(run.config_file)

@@ -13,8 +13,8 @@ from chain import PATIENCE, ROOT, config_for, save_tiny_model, until, wait_for, 
 from grads import api
 from grads.config.run import RunConfig
 from grads.errors import Stopped
+from grads.jobs import identity, turns
 from grads.jobs import processes as jobs
-from grads.jobs import turns
 from grads.jobs.job import Job
 from grads.store.runs import ACTIVE, Run
 
@@ -24,10 +24,10 @@ STARTS = 5
 class Waiting(threading.Thread):
     """A job that waits for its turn, takes it for as long as it may, and notes that it had it."""
 
-    def __init__(self, root, name, started, had):
+    def __init__(self, root, name, turn, had):
         super().__init__(daemon=True)
         self.job = Job(Run.create(RunConfig(dataset="x.jsonl"), root / name))
-        self.job.status.process_started = started
+        self.job.status.turn = turn
         self.had, self.may_end = had, threading.Event()
         self.start()
 
@@ -59,11 +59,11 @@ def end(one, had):
 def test_the_queue_follows_the_starts(tmp_path):
     """Whatever the order in which the processes come to ask."""
     had = []
-    first = Waiting(tmp_path, "first", 1e9, had)
+    first = Waiting(tmp_path, "first", 1, had)
     until(lambda: had == ["first"], "the first turn")
-    third = Waiting(tmp_path, "third", 1e9 + 2, had)
+    third = Waiting(tmp_path, "third", 3, had)
     third.waits(1)
-    second = Waiting(tmp_path, "second", 1e9 + 1, had)
+    second = Waiting(tmp_path, "second", 2, had)
     third.waits(2)
     second.waits(1)
     end(first, had)
@@ -77,20 +77,42 @@ def test_the_queue_follows_the_starts(tmp_path):
     assert third.job.status.message == ""
 
 
+@pytest.mark.job
+def test_a_clock_that_is_set_back_changes_no_order(tmp_path, monkeypatch):
+    """Jobs draw numbers as they are started, and take them along to the queue."""
+    started = {}
+
+    def spawn(folder, command, *, processes, turn):
+        folder.write_status(identity.begun(None, turn))
+        started[folder.id] = Job(folder).status.turn
+
+    monkeypatch.setattr(jobs, "spawn", spawn)
+    for name, now in (("first", 2e9), ("second", 1e9)):
+        with monkeypatch.context() as clock:
+            clock.setattr(time, "time", lambda now=now: now)
+            jobs.start(Run.create(RunConfig(dataset="x.jsonl"), tmp_path / name))
+    assert started["first"] < started["second"]
+    (tmp_path / ".queue.json").write_text("{")
+    ticket = tmp_path / ".queue" / f"{7:013d}-0000001-dead"
+    ticket.parent.mkdir(exist_ok=True)
+    ticket.touch()
+    assert turns.draw(tmp_path) == 8, "behind all that wait, whatever became of the last number"
+
+
 def test_a_killed_or_stopped_one_holds_nobody_up(tmp_path):
     """What a process held is free once it is killed; its ticket stays behind until it is seen."""
     had = []
-    first = Waiting(tmp_path, "first", 1e9, had)
+    first = Waiting(tmp_path, "first", 1, had)
     until(lambda: had == ["first"], "the first turn")
     code = (
         "import sys, time; from pathlib import Path; from filelock import FileLock;"
         "lock = FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); time.sleep(600)"
     )
-    ticket = tmp_path / ".queue" / f"{1e9 + 1:013.2f}-0000001-dead"
+    ticket = tmp_path / ".queue" / f"{2:013d}-0000001-dead"
     killed = subprocess.Popen([sys.executable, "-c", code, ticket], stdout=subprocess.PIPE)
     killed.stdout.read(1)
-    stopped = Waiting(tmp_path, "stopped", 1e9 + 2, had)
-    last = Waiting(tmp_path, "last", 1e9 + 3, had)
+    stopped = Waiting(tmp_path, "stopped", 3, had)
+    last = Waiting(tmp_path, "last", 4, had)
     last.waits(3)
     killed.kill()
     killed.wait(PATIENCE)

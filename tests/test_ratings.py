@@ -6,7 +6,7 @@ from html import escape
 from itertools import combinations
 
 import pytest
-from run_dirs import demo_run, open_page, press
+from run_dirs import demo_run, messages, open_page, press
 
 from grads import api
 from grads.errors import RunError
@@ -58,6 +58,25 @@ def test_a_rating_is_noted_and_the_last_word_counts(evaluation):
     with evaluation.ratings_file.open("a") as file:
         file.write('{"prompt": 1, "le')
     assert len(ratings(evaluation)) == 2, "a line that was broken off takes nothing with it"
+    assert evaluation.unreadable_ratings() == [4]
+
+
+def test_ratings_that_are_lost_are_told(run, evaluation):
+    first, *_ = pairs(answers(evaluation))
+    rate(evaluation, first, "left", "Ada")
+    with evaluation.ratings_file.open("a") as file:
+        file.write('{"prompt": 1, "le')
+    at = open_page("Evaluate", run="demo")
+    at.session_state["rate"] = True
+    at.run()
+    assert "A rating was broken off" in messages(at)
+    evaluation.ratings_file.write_text("")
+    for use in (lambda: ratings(evaluation), lambda: rate(evaluation, first, "left", "Ada")):
+        with pytest.raises(RunError, match=r"ratings\.jsonl is empty, so what was rated is lost"):
+            use()
+    assert evaluation.ratings_file.read_text() == ""
+    at.run()
+    assert "is empty, so what was rated is lost" in messages(at)
 
 
 def test_no_other_pair_is_rated(evaluation):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 from run_dirs import LATER_OPTIONS, demo_run
@@ -12,8 +13,9 @@ from grads.errors import ConfigError, RunError
 from grads.evaluation.result import EvaluationResult, read_result
 from grads.evaluation.trials import TrialResult
 from grads.selection.options import SelectionConfig
-from grads.selection.record import SelectionRecord
-from grads.store.files import digest
+from grads.selection.record import SelectionRecord, kept_ids
+from grads.store.files import digest, write_table
+from grads.store.folders import Draft
 from grads.store.manifest import Manifest
 
 
@@ -149,6 +151,77 @@ def test_infinite_losses_survive_a_file(tmp_path):
     assert again == trial
     assert again.value("heldout_loss") == float("inf")
     assert again.value("general_loss") is None
+
+
+def test_an_arm_that_is_not_as_it_was_written_is_refused(tmp_path):
+    """Files of before have no digest, and are read as they stand."""
+    path = tmp_path / "full-0.json"
+    values = {"arm": "full", "seed": 0, "key": "k", "samples": 1, "response_tokens": 2, "steps": 1}
+    values |= {"tokens": 3, "seconds": 0.5, "curve": [], "sums": {}, "written": {10: "a", 9: "b"}}
+    TrialResult.checked(values, path).write(path)
+    assert TrialResult.read(path).written == {10: "a", 9: "b"}
+    TrialResult.read(path).model_copy(update={"seed": 1}).write(path)
+    assert TrialResult.read(path).seed == 1
+    changed(path, tokens=4)
+    with pytest.raises(RunError, match="does not hold what was written"):
+        TrialResult.read(path)
+    values = json.loads(path.read_text())
+    values.pop("sha256")
+    path.write_text(json.dumps(values))
+    assert TrialResult.read(path).tokens == 4
+
+
+def test_a_selection_is_read_with_its_own_table_alone(run, monkeypatch):
+    """Saved under a name that was taken, and killed between the table and its record."""
+    api.select_samples(run, "mine", SelectionConfig(ratio=0.2))
+    with monkeypatch.context() as killed:
+        killed.setattr(SelectionRecord, "write", lambda *_: sys.exit(9))
+        with pytest.raises(SystemExit):
+            api.select_samples(run, "mine", SelectionConfig(ratio=0.1))
+    for read in (api.read_selection, kept_ids):
+        with pytest.raises(RunError, match=r"'mine' is damaged .* save it again"):
+            read(run, "mine")
+    record = api.select_samples(run, "mine", SelectionConfig(ratio=0.1))
+    assert len(kept_ids(run, "mine")) == record.samples.kept
+    changed(run.selection_file("mine"), table_sha256="")
+    assert len(kept_ids(run, "mine")) == record.samples.kept, "earlier records have none"
+
+
+@pytest.mark.parametrize("damage", ["gone", "emptied", "cut short"])
+def test_refused_rows_that_are_lost_are_told(run, damage):
+    whole = [{"sample_id": i, "reason": "no answer", "advice": "write one"} for i in range(2)]
+    run.write_rejects(whole)
+    run.update_manifest(counts={"refused": 2})
+    content = run.rejects_file.read_bytes()
+    run.rejects_file.write_bytes(b"" if damage == "emptied" else content[:-9])
+    if damage == "gone":
+        run.rejects_file.unlink()
+    with pytest.raises(RunError, match=r"rejects\.jsonl is damaged .* put a copy in its place"):
+        run.read_rejects()
+    run.update_manifest(files={"rejects.jsonl": "digest"})
+    with pytest.raises(RunError, match="resume the run, which makes it anew"):
+        run.read_rejects()
+    run.rejects_file.write_bytes(content)
+    assert run.read_rejects() == whole
+
+
+@pytest.mark.parametrize("damage", ["noise", "other samples"])
+def test_what_is_advised_for_a_damaged_table_helps(run, damage):
+    """A resume makes anew what the digests tell of; a draft is no run to resume."""
+    if damage == "noise":
+        run.extras_file.write_bytes(b"?" * 99)
+    else:
+        write_table(run.extras_file, run.read_table(run.extras_file).slice(1))
+    read = lambda: api.load_pool(run).question_gain  # noqa: E731
+    with pytest.raises(RunError, match=r"extras\.parquet is .*: put a copy in its place, or start"):
+        read()
+    run.update_manifest(files={"extras.parquet": "digest"})
+    with pytest.raises(RunError, match=r"extras\.parquet is .*: resume the run"):
+        read()
+    draft = Draft(run.path)
+    if damage == "noise":
+        with pytest.raises(RunError, match=f": remove {run.path}, and look at the data again"):
+            draft.read_table(draft.extras_file)
 
 
 def test_the_study_is_read_as_results():

@@ -11,10 +11,11 @@ from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import EvaluationError, RunError
 from grads.evaluation import arms, cost, tasks, tuning
 from grads.evaluation.result import Answers, EvaluationResult, Overlap, TuneResult, read_result
-from grads.evaluation.trials import damaged, read_trials
+from grads.evaluation.trials import read_trials
 from grads.jobs import processes as jobs
 from grads.selection.subsets import NAME, check_name
 from grads.store.folders import Evaluation
+from grads.store.records import LaterFormatError
 from grads.store.runs import ACTIVE, Run, Status
 
 
@@ -132,18 +133,21 @@ class FoundEvaluation:
 def read_evaluation(run: Run, name: str) -> FoundEvaluation:
     """An evaluation by its name; raises RunError where there is none, or a file is damaged."""
     found = Evaluation.open(run, name)
-    broken = [path for path in damaged(found) if path.parent == found.path]  # arms are not read
-    if broken:
+    try:
+        result = read_result(found.result_file) if found.result_file.exists() else None
+        answers = Answers.read(found.answers_file) if found.answers_file.exists() else None
+    except LaterFormatError:
+        raise
+    except RunError as error:
         raise RunError(
-            f"{broken[0]} cannot be read: it is made anew by python -m grads resume --run-dir"
-            f" {found.path}"
-        )
+            f"{error}: it is made anew by python -m grads resume --run-dir {found.path}"
+        ) from None
     return FoundEvaluation(
         name=name,
         config=found.config_values(),
         status=jobs.observe(found),
-        result=read_result(found.result_file) if found.result_file.exists() else None,
-        answers=Answers.read(found.answers_file) if found.answers_file.exists() else None,
+        result=result,
+        answers=answers,
     )
 
 

@@ -15,7 +15,7 @@ from grads.api.queue import folders
 from grads.config.probe import ProbeConfig, rows_of
 from grads.config.run import RunConfig
 from grads.errors import ConfigError, RunError
-from grads.evaluation import trials
+from grads.evaluation.damage import damaged
 from grads.jobs import processes as jobs
 from grads.selection.decisions import stale_names
 from grads.selection.pool import Pool
@@ -106,7 +106,7 @@ def resume_run(run: JobFolder) -> bool:
 def _damaged(folder: JobFolder) -> bool:
     """Whether a job would make anew what of a finished folder is damaged."""
     if isinstance(folder, Evaluation):
-        return bool(trials.damaged(folder)) or not folder.result_file.exists()
+        return bool(damaged(folder)) or not folder.result_file.exists()
     return isinstance(folder, Run) and bool(pipeline.damaged(folder))
 
 
@@ -168,11 +168,12 @@ def load_pool(run: Run) -> Pool:
         *(run.scores_file, run.clusters_file, run.topic_names_file),
         *(run.probes, run.extras_file),
     )
-    return _read_pool(run.path, tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files))
+    stamp = (f.stat().st_mtime_ns if f.exists() else 0 for f in files)
+    return _read_pool(run.path, (*stamp, *run.read_manifest().probes))
 
 
 @lru_cache(maxsize=3)
-def _read_pool(path: Path, stamp: tuple[int, ...]) -> Pool:
+def _read_pool(path: Path, stamp: tuple[int | str, ...]) -> Pool:
     return Pool(Run(path))
 
 
@@ -250,7 +251,7 @@ def delete_run(run: Run) -> None:
 def ask_token_signals(run: Run, sample_ids: list[int]) -> TokenRequest:
     """Start a job that computes the per-token signals of samples the run kept none of."""
     request = TokenRequest(run)
-    with FileLock(run.path / ".ask.lock"):
+    with run.held(run.path / ".ask.lock"):
         if jobs.observe(request).state not in ACTIVE:
             request.ask(sample_ids)
             jobs.start(request)
@@ -277,7 +278,7 @@ def create_probe(run: Run, config: ProbeConfig) -> ProbeRequest:
         if rows_of(place) is None and not Path(place).exists():
             raise RunError(f"no file at {place}: check the path of the set '{name}'")
     request = ProbeRequest(run)
-    with FileLock(run.path / ".ask.lock"):
+    with run.held(run.path / ".ask.lock"):
         at_work = jobs.observe(request).state in ACTIVE
         if at_work and request.config() != config:
             raise RunError(f"run {run.id} is measuring other sets: wait until that has ended")

@@ -13,7 +13,6 @@ from grads.errors import RunError
 from grads.evaluation import texts
 from grads.evaluation.result import Answers
 from grads.store.folders import Evaluation
-from grads.store.lines import append_line
 from grads.store.records import Stored
 
 Better = Literal["left", "right", "equal"]
@@ -72,7 +71,7 @@ def pairs(answers: Answers, seed: int = 0) -> list[Pair]:
 def rate(evaluation: Evaluation, pair: Pair, better: Better, rater: str) -> None:
     """Note which answer of a pair a person finds better; the last word counts.
 
-    Raises RunError where the evaluation has no such pair, and OSError where it cannot be written.
+    Raises RunError where the evaluation has no such pair, and where it cannot be written.
     """
     answers = Answers.read(evaluation.answers_file)
     if pair not in pairs(answers):
@@ -88,7 +87,7 @@ def rate(evaluation: Evaluation, pair: Pair, better: Better, rater: str) -> None
         },
         evaluation.ratings_file,
     )
-    append_line(evaluation.ratings_file, made.as_json(), lasting=True)
+    evaluation.rate(made.as_json())
 
 
 def ratings(evaluation: Evaluation) -> dict[tuple[str, Pair], Better]:

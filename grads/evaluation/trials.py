@@ -1,15 +1,16 @@
 """The file of one finished training: its price, and what was measured, sample by sample."""
 
+import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field
 
 from grads.errors import RunError
 from grads.evaluation import texts
 from grads.evaluation.metrics import SHOWN, Shown
-from grads.store.files import read_json
+from grads.store.files import digest_of, write_json
 from grads.store.folders import Evaluation
 from grads.store.records import Part, Stored
 
@@ -73,6 +74,22 @@ class TrialResult(Stored):
     tasks: list[TaskMetric] = Field(default_factory=list)
     """What it was measured by in tasks; their sums stand among the others."""
 
+    @classmethod
+    def checked(cls, values: dict[str, Any], place: Path) -> Self:
+        """As for any record; raises RunError too where the file does not hold what was written.
+
+        `sha256` stands beside the fields in the file, of all else that it holds; not before 0.5.
+        """
+        content = {name: value for name, value in values.items() if name != "sha256"}
+        if values.get("sha256", _digest(content)) != _digest(content):
+            raise RunError(f"{place} cannot be read: it does not hold what was written")
+        return super().checked(content, place)
+
+    def write(self, path: Path) -> None:
+        """Replace the file."""
+        content = self.as_json()
+        write_json(path, content | {"sha256": _digest(content)})
+
     @property
     def shown(self) -> dict[str, Shown]:
         """Every metric that it may have a value of."""
@@ -96,30 +113,13 @@ class TrialResult(Stored):
         return self.model_copy(update={"sums": sums})
 
 
+def _digest(content: dict[str, Any]) -> str:
+    return digest_of(json.loads(json.dumps(content)))  # as a file holds it: names are texts
+
+
 def read_trials(evaluation: Evaluation) -> dict[str, TrialResult]:
     """Every finished arm and seed by the name of its file; raises RunError on a damaged one."""
     return {name: TrialResult.read(path) for name, path in evaluation.arm_files().items()}
-
-
-def damaged(evaluation: Evaluation) -> list[Path]:
-    """Files of finished arms, and of what they show, that hold no JSON any more."""
-    files = [*evaluation.arm_files().values(), evaluation.result_file, evaluation.answers_file]
-    return [path for path in files if path.exists() and not _is_json(path)]
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        read_json(path)
-    except RunError:
-        return False
-    return True
-
-
-def remove_damaged(evaluation: Evaluation) -> None:
-    """Remove such files, with a line each: their arms are trained again."""
-    for path in damaged(evaluation):
-        print(f"{path} is damaged: made anew")
-        path.unlink()
 
 
 def finished_elsewhere(evaluation: Evaluation, measured_on: str) -> dict[str, TrialResult]:

@@ -113,7 +113,7 @@ def _template(run: Run) -> Template | None:
     if about is None or (known is None and not file.exists()):
         return None
     if known is not None and (not file.exists() or digest(file) != known):
-        raise RunError(f"{file} is damaged: resume the run, which makes it anew")
+        raise RunError(f"{file} is damaged: {run.remedy(file)}")
     source = file.read_bytes().decode("utf-8")
     return Template(source, about.of_the_model, about.special_tokens)
 

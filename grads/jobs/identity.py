@@ -9,9 +9,11 @@ from grads.store.machine import machine
 from grads.store.runs import Status
 
 
-def begun(pid: int | None) -> Status:
+def begun(pid: int | None, turn: int | None = None) -> Status:
     """The first status of a job that the process `pid` works on; None before there is one."""
-    status = Status(pid=pid, machine=machine(), heartbeat=time.time(), message="starting")
+    status = Status(
+        pid=pid, machine=machine(), heartbeat=time.time(), message="starting", turn=turn
+    )
     if pid is not None:
         status.process_ticks = _start_ticks(pid)
         try:

@@ -24,7 +24,7 @@ class Job(Generic[Folder]):
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
-        self.status = begun(os.getpid())
+        self.status = begun(os.getpid(), _drawn(folder))
         self.status.message = ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -96,6 +96,14 @@ class Job(Generic[Folder]):
         """A line of metrics.jsonl, with the stage and the memory in use (bytes)."""
         memory = {"rss": psutil.Process().memory_info().rss, "gpu_mem": _gpu_memory()}
         self.folder.append_metrics(stage=self.status.stage, **values, **memory)
+
+
+def _drawn(folder: JobFolder) -> int | None:
+    """The number that this start has in the queue; None where it was started by hand."""
+    with suppress(OSError):
+        status = folder.read_status()
+        return status.turn if status.state == "queued" else None
+    return None
 
 
 def _gpu_memory() -> int | None:

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from grads.errors import RunError
 from grads.jobs import disk
 from grads.jobs.identity import begun, process_of, visible
+from grads.jobs.turns import draw
 from grads.store.runs import ACTIVE, JobFolder, Status
 
 STALE_S = 60.0  # without a heartbeat: worth telling, and dead where no process can be seen
@@ -35,29 +36,35 @@ def start(folder: JobFolder, at_once: bool = False) -> bool:
     waits for other jobs of the runs folder to end, unless it is to start at once. Raises RunError
     where the folder is gone, or its disk takes no status.
     """
-    if not folder.config_file.is_file():  # a lock would bring back the folder of a deleted run
-        raise RunError(f"there is no run at {folder.path} any more: was it deleted or moved?")
     try:
-        with FileLock(folder.start_lock):  # a worker waits for it before it says anything
+        with folder.held(folder.start_lock):  # a worker waits for it before it says anything
             if observe(folder).state in ACTIVE:
                 return False
             folder.stop_file.unlink(missing_ok=True)
             worker = ["worker", str(folder.path), *(["--at-once"] if at_once else [])]
-            spawn(folder, worker, processes=int(folder.config_values().get("processes", 1)))
+            spawn(
+                folder,
+                worker,
+                processes=int(folder.config_values().get("processes", 1)),
+                turn=draw(folder.root),
+            )
             return True
     except OSError as error:
         raise RunError(disk.reason(error, folder) or f"no job can start: {error}") from None
 
 
-def spawn(folder: JobFolder, command: list[str], *, processes: int = 1) -> None:
+def spawn(
+    folder: JobFolder, command: list[str], *, processes: int = 1, turn: int | None = None
+) -> None:
     """A detached process of this program, noted in the folder's status; it writes into its log.
 
+    `turn` is its number in the queue, drawn when it gets there unless it is given.
     Of several, torchrun is that process, until the first of those that it starts is noted.
     """
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     threads = max((os.cpu_count() or 1) // processes, 1)
     own = HUGE_PAGES if processes == 1 else HUGE_PAGES | {"OMP_NUM_THREADS": str(threads)}
-    folder.write_status(begun(None))  # where that cannot be written, nothing is to start
+    folder.write_status(begun(None, turn))  # where that cannot be written, nothing is to start
     with folder.log_file.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *(launcher if processes > 1 else ()), "grads", *command],
@@ -67,7 +74,7 @@ def spawn(folder: JobFolder, command: list[str], *, processes: int = 1) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    folder.write_status(begun(process.pid))
+    folder.write_status(begun(process.pid, turn))
 
 
 def become(folder: JobFolder) -> NoReturn:

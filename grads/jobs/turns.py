@@ -1,7 +1,8 @@
 """Whose turn it is: the jobs of a folder work one at a time, in the order of their starts.
 
-A job that waits holds a lock on its ticket, a file of `.queue` that is named after its start. A
-ticket that nobody holds is of a job that was killed: whoever waits behind it removes it.
+A job draws a number as it is started: clocks are set, and tell no order. One that waits holds a
+lock on its ticket, a file of `.queue` that is named after the number. A ticket that nobody holds is
+of a job that was killed: whoever waits behind it removes it.
 """
 
 import secrets
@@ -13,12 +14,25 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from grads.errors import Stopped
+from grads.errors import RunError, Stopped
 from grads.jobs.job import Job
+from grads.store.files import read_json, write_json
 from grads.text import Written
 
 LOOK_S = 0.5  # between two looks at the queue
 WAITS = Written(("waiting for another job to end", "waiting for {number} other jobs to end"))
+
+
+def draw(root: Path) -> int:
+    """The next number of a runs folder, larger than those of all that wait."""
+    file = root / ".queue.json"
+    with FileLock(root / ".queue.number.lock"):
+        last = [_number(path) for path in _tickets(root)]
+        with suppress(RunError, KeyError, TypeError, ValueError):  # none yet, or damaged
+            last.append(int(read_json(file)["last"]))
+        number = max(last, default=0) + 1
+        write_json(file, {"last": number})
+    return number
 
 
 @contextmanager
@@ -47,8 +61,15 @@ def turn(job: Job[Any], root: Path) -> Iterator[None]:
 
 def waiting(root: Path) -> list[int]:
     """The PIDs of the jobs of a folder that wait, in order; some may be gone already."""
-    tickets = sorted(path.name for path in (root / ".queue").glob("[0-9]*-*-*"))
-    return [int(name.split("-")[1]) for name in tickets]
+    return [int(path.name.split("-")[1]) for path in _tickets(root)]
+
+
+def _number(ticket: Path) -> int:
+    return int(ticket.name.split("-")[0].split(".")[0])  # before, a time with two digits
+
+
+def _tickets(root: Path) -> list[Path]:
+    return sorted((root / ".queue").glob("[0-9]*-*-*"))
 
 
 @contextmanager
@@ -56,8 +77,8 @@ def _ticket(job: Job[Any], root: Path) -> Iterator[Path]:
     """The job's place in the queue, held for as long as it waits."""
     queue = root / ".queue"
     queue.mkdir(exist_ok=True)
-    started = job.status.process_started or time.time()
-    path = queue / f"{started:013.2f}-{job.status.pid:07d}-{secrets.token_hex(2)}"
+    number = draw(job.folder.root) if job.status.turn is None else job.status.turn
+    path = queue / f"{number:013d}-{job.status.pid:07d}-{secrets.token_hex(2)}"
     with FileLock(path):
         try:
             yield path

@@ -184,7 +184,8 @@ class Pool:
         """A table of the same samples in the same order; raises RunError where it is of others."""
         table = self.run.read_table(path)
         if not np.array_equal(table["sample_id"].to_numpy(), self.scores.sample_id):
-            raise RunError(f"{path} is of other samples than scores.parquet: resume the run")
+            remedy = self.run.remedy(path)
+            raise RunError(f"{path} is of other samples than scores.parquet: {remedy}")
         return table
 
     @cached_property

@@ -21,6 +21,7 @@ from grads.evaluation import arms
 from grads.evaluation.answers import closeness, positions, write_answer, write_answers
 from grads.evaluation.arms import Trial
 from grads.evaluation.asking import Answered, ask
+from grads.evaluation.damage import remove_damaged
 from grads.evaluation.measure import Probe, Reference, adapter_counts, measure, response_counts
 from grads.evaluation.metrics import SHOWN, Sums
 from grads.evaluation.tasks import Tasks
@@ -28,7 +29,6 @@ from grads.evaluation.trials import (
     TrialResult,
     finished_elsewhere,
     read_trials,
-    remove_damaged,
 )
 from grads.jobs.job import Job
 from grads.stages import loading

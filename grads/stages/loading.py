@@ -13,6 +13,7 @@ from grads.data.tokens import TokenPool
 from grads.engine import adapters, models, sharding, team
 from grads.engine.device import pick_device, pick_dtype
 from grads.errors import ModelError, ScoringError
+from grads.store import pipeline
 from grads.store.files import scratch
 from grads.store.runs import Run
 
@@ -111,12 +112,17 @@ def load_scoring_model(run: Run, dtype: torch.dtype, device: str) -> Any:
 
 
 def scoring_model_again(run: Run) -> Any:
-    """The model that a finished run was scored with; raises ScoringError where it is gone."""
+    """The model that a finished run was scored with; raises ScoringError where it is gone.
+
+    Raises ModelError or RunError where the files of it, or the samples, are not those of the run.
+    """
     if not run.has_model:
         raise ScoringError(
             f"run {run.id} has no warmed-up model any more, so nothing more can be measured with"
             " it: score the data again"
         )
+    refuse_other_model(run)
+    pipeline.refuse_changed(run, "samples.parquet", "tokens.parquet", "adapter", "weights")
     device = pick_device(run.config().device)
     return load_scoring_model(run, number_format(run, device), device)
 

@@ -32,16 +32,19 @@ def known(run: Run) -> Sets:
     return run.config().sets | added
 
 
-def read_sets(job: Job[Any], sets: Sets, sketch: int | None = None) -> None:
-    """Read these sets and keep their rows; raises DataError where one is not what it was."""
+def read_sets(job: Job[Any], sets: Sets, sketch: int | None = None) -> dict[str, ProbeSet]:
+    """Read these sets and keep their rows; raises DataError where one is not what it was.
+
+    What each is stands in the manifest only once the caller has put it there.
+    """
     run: Run = getattr(job.folder, "run", job.folder)
     tokenizer = models.load_tokenizer(run.config().model)
     run.probe_sets.mkdir(exist_ok=True)
+    before, read = run.read_manifest().probes, {}
     for done, (name, (role, place)) in enumerate(sets.items()):
         ids = rows_of(place)
         found = _of_pool(run, ids, role) if ids else _of_file(run, place, role, tokenizer)
         table, one = found
-        before = run.read_manifest().probes
         if name in before and before[name].digest != one.digest:
             raise DataError(
                 f"the set '{name}', {place}, has changed since it was read: put the old file back,"
@@ -49,8 +52,9 @@ def read_sets(job: Job[Any], sets: Sets, sketch: int | None = None) -> None:
             )
         one.sketch = before[name].sketch if name in before else sketch or run.config().sketch
         write_table(run.probe_set_file(name), table, SINGLE_SAMPLES)
-        run.update_manifest(probes=before | {name: one})
+        read[name] = one
         job.progress(done + 1, len(sets))
+    return read
 
 
 def _of_pool(run: Run, ids: list[int], role: Role) -> tuple[pa.Table, ProbeSet]:
@@ -104,16 +108,15 @@ def add(job: Job[ProbeRequest]) -> None:
     """What was asked for of a run that is scored: sets read, samples held against them, extras."""
     request, run = job.folder, job.folder.run
     config: ProbeConfig = request.config()
-    new = {n: s for n, s in config.sets.items() if not run.probe_file(n).exists()}
+    scorer = GradientScorer(loading.scoring_model_again(run))
+    new = {n: s for n, s in config.sets.items() if not pipeline.set_holds(run, n)}
+    read = {}
     if new:
         job.stage("probe sets", "sets")
-        read_sets(job, new, config.sketch)
-        pipeline.record(run, pipeline.STAGES["probe sets"])
-        pipeline.grown(run, ("probe_sets",))
-    scorer = GradientScorer(loading.scoring_model_again(run))
+        read = read_sets(job, new, config.sketch)
     pool, device = loading.load_pool(run), pick_device(run.config().device)
-    if new:
-        _hold_against(job, scorer, pool, device, names=list(new))
+    if read:
+        _hold_against(job, scorer, pool, device, sets=read)
     if "question_gain" in config.extras:
         request.parts.mkdir(exist_ok=True)
         scoring.read_answers_alone(job, run, scorer, request.parts / "extras")
@@ -126,11 +129,11 @@ def _hold_against(
     pool: TokenPool,
     device: str,
     *,
-    names: list[str],
+    sets: dict[str, ProbeSet],
 ) -> None:
     run = job.folder.run
     job.stage("self-check")
     self_check(scorer, pool, device, directions=True, should_stop=job.should_stop)
     job.stage("score", "samples")
-    scoring.hold_against(job, run, scorer, pool, names=names, folder=job.folder.parts)
-    pipeline.grown(run, ("probes",))
+    scoring.hold_against(job, run, scorer, pool, sets=sets, folder=job.folder.parts)
+    pipeline.grown(run, probes=sets)

@@ -37,7 +37,7 @@ from grads.stages.scoring import (
 from grads.stages.steps import making
 from grads.store import manifest
 from grads.store.columns import MAP
-from grads.store.files import matrix, replacing, write_table
+from grads.store.files import digest, matrix, replacing, write_table
 from grads.store.folders import Draft
 from grads.store.machine import processes
 from grads.store.runs import Run
@@ -132,7 +132,7 @@ def _stages(job: Job[Run], device: str) -> None:
             preparing.prepare(job)
     with making(job, "probe sets") as missing:
         if missing:
-            probes.read_sets(job, probes.known(run))
+            run.update_manifest(probes=probes.read_sets(job, probes.known(run)))
     pool = loading.load_pool(run)
     with making(job, "warm-up") as missing:
         if missing:
@@ -233,6 +233,11 @@ def _take_over(run: Run, other: Run) -> None:
         raise WarmupError(f"{other.path} has no finished warm-up to take over: wait, or resume it")
     with replacing(run.path / name) as draft:
         shutil.copytree(other.path / name, draft)
+        if theirs.files.get(name) not in (None, digest(draft)):  # of before 0.5 none is known
+            raise WarmupError(
+                f"cannot take over the warm-up of {other.path}: its {name} is damaged; resume that"
+                " run, which makes it anew, or train one"
+            )
     taken = manifest.WarmUp(kind=run.config().warmup, taken_from=str(other.path))
     run.update_manifest(warmup=taken)
 

@@ -1,7 +1,7 @@
 """The stages that score: the gradients of every sample, how they lie to sets, answers alone."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from grads.store import pipeline
 from grads.store.columns import MEASURED, SCORES
 from grads.store.files import SINGLE_SAMPLES, digest_of, matrix, write_table
 from grads.store.folders import TokenRequest
-from grads.store.manifest import SelfCheck
+from grads.store.manifest import ProbeSet, SelfCheck
 from grads.store.runs import Run
 
 TOKEN_SIGNALS_UP_TO = 5_000  # samples, unless the config says otherwise
@@ -117,19 +117,19 @@ def directions(
     job: Job[Any],
     run: Run,
     scorer: GradientScorer,
-    names: Sequence[str],
+    sets: Mapping[str, ProbeSet],
     *,
     mine: Team = ALONE,
 ) -> dict[str, Direction]:
     """The mean gradient of each of these sets, by its stored rows; of a team each makes it."""
     found, config = {}, run.config()
-    for name in names:
+    for name in sorted(sets):
         found[name] = mean_gradient(
             scorer,
             _rows_of_set(run, scorer, name),
             batch_tokens=config.pass_tokens,
             device=pick_device(config.device),
-            sketch=run.read_manifest().probes[name].sketch,
+            sketch=sets[name].sketch,
             seed=config.seed,
             should_stop=lambda: mine.asked(job.should_stop),
         )
@@ -149,22 +149,22 @@ def hold_against(
     scorer: GradientScorer,
     pool: TokenPool,
     *,
-    names: list[str],
+    sets: Mapping[str, ProbeSet],
     folder: Path,
 ) -> None:
     """How every sample lies to these sets, by a pass of its own whose parts lie in `folder`."""
-    parts = parts_of(run, scorer, folder, pool, sets=names)
+    parts = parts_of(run, scorer, folder, pool, sets=sets)
     direct_pool(
         parts,
         scorer,
         device=pick_device(run.config().device),
-        directions=directions(job, run, scorer, names),
+        directions=directions(job, run, scorer, sets),
         report=reporter(job),
         should_stop=job.should_stop,
     )
     merged = parts.merged()
     run.probes.mkdir(exist_ok=True)
-    for name in names:
+    for name in sets:
         write_table(run.probe_file(name), towards_table(merged, name))
 
 
@@ -174,7 +174,7 @@ def parts_of(
     folder: Path,
     pool: TokenPool,
     *,
-    sets: Sequence[str],
+    sets: Mapping[str, ProbeSet],
     **more: Any,
 ) -> Parts:
     """The parts of a pass over the pool, told apart by all that decides what they hold."""
@@ -183,7 +183,7 @@ def parts_of(
     device = pick_device(config.device)
     needed |= {"model": made.model_digest, "dtype": str(scorer.model.dtype)}
     needed.pop("probe_sets")  # the sets that count are named one by one
-    against = [(name, made.probes[name].digest, made.probes[name].sketch) for name in sorted(sets)]
+    against = [(name, sets[name].digest, sets[name].sketch) for name in sorted(sets)]
     made_from = digest_of([needed, MEASURED, config.pass_tokens, config.seed, against, more])
     room = Room.of(config, device)
     return Parts(
@@ -216,23 +216,23 @@ def _with_tokens(config: RunConfig, pool: TokenPool) -> bool:
 
 
 def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> None:
-    run, sets = job.folder, sorted(job.folder.read_manifest().probes)
+    run, sets = job.folder, job.folder.read_manifest().probes
     if run.config().when == "after":
         together.call("score")
         parts = team.settled(lambda: score_parts(job, scorer, pool, device))
-        _write_scores(run, parts.merged(), sets)
+        _write_scores(run, parts.merged(), sorted(sets))
         return
     merged = run.read_table(run.during_file)
-    later = [name for name in sets if not has_set(merged, name)]
-    _write_scores(run, merged, [name for name in sets if name not in later])
+    later = {name: one for name, one in sets.items() if not has_set(merged, name)}
+    _write_scores(run, merged, sorted(sets.keys() - later))
     if later:
-        hold_against(job, run, scorer, pool, names=later, folder=run.parts)
+        hold_against(job, run, scorer, pool, sets=later, folder=run.parts)
 
 
 def score_parts(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) -> Parts:
     """The parts of a pass over all samples; of a team each process makes its share of them."""
     run, config = job.folder, job.folder.config()
-    sets, with_tokens = sorted(run.read_manifest().probes), _with_tokens(config, pool)
+    sets, with_tokens = run.read_manifest().probes, _with_tokens(config, pool)
     parts = parts_of(run, scorer, run.parts, pool, sets=sets, with_tokens=with_tokens)
     mine = team.current()
     parts = replace(parts, team=mine)
@@ -296,7 +296,7 @@ def losses_for_extras(
         wanted = {folder.with_name(f"{folder.name}-whole"): pool} | wanted
     made = []
     for place, samples in wanted.items():
-        parts = parts_of(run, scorer, place, samples, sets=(), stage=place.name)
+        parts = parts_of(run, scorer, place, samples, sets={}, stage=place.name)
         made.append(replace(parts, team=mine))
         if len(samples):
             score_losses(
@@ -327,9 +327,11 @@ def add_token_signals(job: Job[TokenRequest]) -> None:
     """Score the wanted samples once more and keep their per-token signals."""
     run = job.folder.run
     wanted = job.folder.config_values()["sample_ids"]
+    kept = "token_signal/signals.parquet"
+    pipeline.refuse_changed(run, kept)
     job.stage("token signals", "samples")
-    pool, device = loading.load_pool(run), pick_device(run.config().device)
     scorer = GradientScorer(loading.scoring_model_again(run))
+    pool, device = loading.load_pool(run), pick_device(run.config().device)
     position = {int(sample): i for i, sample in enumerate(pool.sample_ids)}
     tables = [run.read_table(run.token_signal_file)] if run.token_signal_file.exists() else []
     known = set(tables[0]["sample_id"].to_pylist()) if tables else set()
@@ -342,4 +344,4 @@ def add_token_signals(job: Job[TokenRequest]) -> None:
         tables.append(pa.table({"sample_id": ids, **signals}))
         job.progress(done + 1, len(wanted))
     write_table(run.token_signal_file, pa.concat_tables(tables), SINGLE_SAMPLES)
-    pipeline.grown(run, ("token_signal/signals.parquet",))
+    pipeline.grown(run, (kept,))

@@ -10,7 +10,6 @@ from grads.config.probe import ProbeConfig
 from grads.config.run import RunConfig
 from grads.errors import RunError
 from grads.store.files import digest_of, member, read_json, write_json
-from grads.store.lines import read_lines
 from grads.store.runs import JobFolder, Run, Status
 
 DRAFTS = ".drafts"
@@ -52,6 +51,10 @@ class Draft(Run):
         draft = cls(root / DRAFTS / f"{purpose}-{number}")
         cls.create(config, draft.path)
         return draft
+
+    def remedy(self, path: Path) -> str:
+        """A draft is not resumed, but made where there is none."""
+        return f"remove {self.path}, and look at the data again"
 
     @property
     def wants_cost(self) -> bool:
@@ -146,9 +149,20 @@ class Evaluation(JobFolder):
         """The runs folder, whose jobs wait for each other."""
         return self.run.root
 
+    def rate(self, rating: dict[str, Any]) -> None:
+        """Note down a rating of answers; raises RunError where it cannot be kept."""
+        self.note(self.ratings_file, "rating", "rate again", [rating])
+
     def read_ratings(self) -> list[dict[str, Any]]:
-        """Every rating of answers, in order; lines that were broken off are passed over."""
-        return read_lines(self.ratings_file).rows
+        """Every rating of answers, in order; `unreadable_ratings` tells what is missing.
+
+        Raises RunError where the file is there and empty: no writer leaves it so.
+        """
+        return self.read_noted(self.ratings_file).rows
+
+    def unreadable_ratings(self) -> list[int]:
+        """Numbers, from 1, of the lines of ratings.jsonl that a broken-off write has left."""
+        return self.read_noted(self.ratings_file).unreadable
 
     @classmethod
     def open(cls, run: Run, name: str) -> "Evaluation":

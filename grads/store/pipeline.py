@@ -4,13 +4,16 @@ A stage's files count only while they are the ones it wrote and what it was made
 there now: both are digests in the manifest. That a file exists says nothing.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from grads.store.files import digest
-from grads.store.manifest import Manifest
+from grads.errors import RunError
+from grads.store.files import digest, digest_of
+from grads.store.manifest import Manifest, ProbeSet
 from grads.store.runs import Run
 
 MODEL = "model"  # among what a stage needs: the digest of the model's and tokenizer's files
+OF_SETS = ("probe_sets", "probes")  # folders with a file of each probe set, signed one by one
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def record(run: Run, stage: Stage) -> None:
     A later stage that had added to one of these files has to do so again.
     """
     manifest = run.read_manifest()
-    files = manifest.files | sign(run, stage.makes)
+    files = manifest.files | _there_now(run, _files(stage.makes, manifest.probes))
     sources = _sources(stage, manifest.model_copy(update={"files": files}))
     made = manifest.made | {stage.name: sources}
     order = list(STAGES.values())
@@ -129,30 +132,48 @@ def record(run: Run, stage: Stage) -> None:
     run.update_manifest(files=files, made=made)
 
 
-def sign(run: Run, names: tuple[str, ...]) -> dict[str, str | None]:
-    """Digests of the files or folders of these names; None for those that are not there."""
-    paths = {name: run.path / name for name in names}
-    return {name: digest(path) if path.exists() else None for name, path in paths.items()}
-
-
 def holds(run: Run, stage: Stage) -> bool:
     """Whether the stage's files are those that it made from what is there now."""
     manifest = run.read_manifest()
     made = manifest.made.get(stage.name)
     if made is None or _there(made) != _there(_sources(stage, manifest)):
         return False
-    return {name: manifest.files.get(name) for name in stage.makes} == sign(run, stage.makes)
+    return _as_noted(run, manifest, stage.makes)
 
 
-def grown(run: Run, names: tuple[str, ...]) -> None:
-    """Note that a job has added to files or folders of these names after their stages had ended."""
+def set_holds(run: Run, name: str) -> bool:
+    """Whether a probe set was read and the samples held against it, and both files are as noted."""
     manifest = run.read_manifest()
-    new = sign(run, names)
-    made = {
-        stage: sources | {n: new[n] for n in names if n in STAGES[stage].needs}
-        for stage, sources in manifest.made.items()
-    }
-    run.update_manifest(files=manifest.files | new, made=made)
+    files = _of_sets([name])
+    known = set(files) <= set(manifest.files)
+    return name in manifest.probes and known and _as_noted(run, manifest, files)
+
+
+def grown(run: Run, files: tuple[str, ...] = (), probes: dict[str, ProbeSet] | None = None) -> None:
+    """Note in one step what a job has added after the stages had ended: files, probe sets.
+
+    Nothing else is noted anew: what was damaged before is so still.
+    """
+    manifest, sets = run.read_manifest(), probes or {}
+    new = manifest.model_copy(
+        update={
+            "files": manifest.files | _there_now(run, (*files, *_of_sets(sets))),
+            "probes": manifest.probes | sets,
+        }
+    )
+    made = {}
+    for name, sources in manifest.made.items():
+        before, now = (_sources(STAGES[name], one) for one in (manifest, new))
+        made[name] = {n: now[n] if old == before.get(n) else old for n, old in sources.items()}
+    run.update_manifest(files=new.files, probes=new.probes, made=made)
+
+
+def refuse_changed(run: Run, *names: str) -> None:
+    """Raise RunError where one of these files or folders is not what its stage has made."""
+    manifest = run.read_manifest()
+    for name in names:
+        if name in manifest.files and not _as_noted(run, manifest, [name]):
+            raise RunError(f"{run.path / name} is damaged or gone: {run.remedy(run.path / name)}")
 
 
 def damaged(run: Run) -> list[str]:
@@ -166,6 +187,31 @@ def _there(digests: dict[str, str | None]) -> dict[str, str]:
     return {name: digest for name, digest in digests.items() if digest is not None}
 
 
+def _of_sets(sets: Iterable[str]) -> tuple[str, ...]:
+    """The files of these probe sets."""
+    return tuple(f"{folder}/{name}.parquet" for folder in OF_SETS for name in sorted(sets))
+
+
+def _files(names: Iterable[str], sets: Iterable[str]) -> list[str]:
+    """What is signed of what a stage makes: each file of the sets, all others as a whole."""
+    of_sets = [file for file in _of_sets(sets) if file.split("/")[0] in names]
+    return [name for name in names if name not in OF_SETS] + of_sets
+
+
+def _there_now(run: Run, files: Iterable[str]) -> dict[str, str | None]:
+    """Digests of the files or folders of these names; None for those that are not there."""
+    paths = {name: run.path / name for name in files}
+    return {name: digest(path) if path.exists() else None for name, path in paths.items()}
+
+
+def _as_noted(run: Run, manifest: Manifest, names: Iterable[str]) -> bool:
+    files = _files(names, manifest.probes)
+    return {name: manifest.files.get(name) for name in files} == _there_now(run, files)
+
+
 def _sources(stage: Stage, manifest: Manifest) -> dict[str, str | None]:
     known = manifest.files | {MODEL: manifest.model_digest}
+    for folder in OF_SETS:
+        files = _files([folder], manifest.probes)
+        known[folder] = digest_of([(file, known.get(file)) for file in files]) if files else None
     return {name: known.get(name) for name in stage.needs}

@@ -15,6 +15,10 @@ from grads.errors import RunError
 from grads.store.files import read_json, write_json
 
 
+class LaterFormatError(RunError):
+    """A file that a later version has written: it is not damaged."""
+
+
 class Part(BaseModel):
     """A record within a file. Unknown fields stay, as attributes of their names."""
 
@@ -67,7 +71,7 @@ class Stored(Part):
         """As for any part; raises RunError too where a later version has written the file."""
         number = values.get("format", 0)
         if isinstance(number, int) and number > cls.FORMAT:
-            raise RunError(
+            raise LaterFormatError(
                 f"{place} is of format {number}, and this version reads up to {cls.FORMAT}: a later"
                 " version has written it; use that one"
             )

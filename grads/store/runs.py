@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -35,14 +35,18 @@ from grads.store.files import (
     replacing,
     write_json,
 )
-from grads.store.lines import append_line, append_lines, read_lines
+from grads.store.lines import Lines, append_line, append_lines, read_lines
 from grads.store.manifest import Manifest
 from grads.store.topics import Topic, TopicNames, Topics
 from grads.text import brief
 
 State = Literal["queued", "running", "stopping", "stopped", "failed", "interrupted", "finished"]
 ACTIVE: tuple[State, ...] = ("queued", "running", "stopping")
-NOTED = {"decisions": "decided", "corrections": "corrected"}  # by people, in files of these names
+NOTED = {  # by people, in files of these names
+    "decisions": "decided",
+    "corrections": "corrected",
+    "ratings": "rated",
+}
 
 
 class Status(BaseModel):
@@ -65,6 +69,8 @@ class Status(BaseModel):
     """From boot to the start of the process: tells it from a later one with the same PID."""
     process_started: float | None = None
     """The same in seconds since 1970, by the clock; counts where there are no ticks."""
+    turn: int | None = None
+    """The job's number in the queue, drawn as it was started."""
     heartbeat: float | None = None
     error: str | None = None
     message: str = ""
@@ -142,9 +148,49 @@ class JobFolder:
             return isinstance(error, FileNotFoundError)
         return False
 
+    @contextmanager
+    def held(self, lock: Path) -> Iterator[None]:
+        """A lock of the folder, which to take would bring back the folder of a deleted run.
+
+        Raises RunError where the folder is gone, and leaves none behind.
+        """
+        with FileLock(lock):
+            if not self.config_file.is_file():
+                lock.unlink(missing_ok=True)
+                left = self.path
+                with suppress(OSError):  # something else lies there
+                    while left != self.root:
+                        left.rmdir()
+                        left = left.parent
+                raise RunError(f"there is no run at {self.path} any more: was it deleted or moved?")
+            yield
+
     def append_metrics(self, **values: Any) -> None:
         """Add a line to metrics.jsonl."""
         append_line(self.metrics_file, {"time": round(time.time(), 3), **values})
+
+    def note(self, path: Path, what: str, again: str, rows: list[dict[str, Any]]) -> None:
+        """Add lines to a file of what people have said.
+
+        Raises RunError where they cannot be kept; then none is.
+        """
+        _refuse_lost(path)
+        try:
+            with self.held(path.with_name(f".{path.stem}.lock")):
+                append_lines(path, rows, lasting=True)
+        except OSError as error:
+            raise RunError(
+                f"the {what} could not be kept in {path}"
+                f" ({error.strerror or error}): make room or give access there, and {again}"
+            ) from None
+
+    def read_noted(self, path: Path) -> Lines:
+        """What people have said, and the lines of it that a broken-off write has left.
+
+        Raises RunError where the file is there and empty: no writer leaves it so.
+        """
+        _refuse_lost(path)
+        return read_lines(path)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Every whole line of metrics.jsonl (a killed job may leave a broken one)."""
@@ -252,22 +298,23 @@ class Run(JobFolder):
 
     def update_about(self, **values: str) -> None:
         """Put a title or notes in the place of those it has; raises as `read_about` does."""
-        with FileLock(self.path / ".about.lock"):
+        with self.held(self.path / ".about.lock"):
             self.read_about().model_copy(update=values).write(self.about_file)
 
     def topic_names(self) -> dict[int, str]:
         """What people call its topics, by number; those of other topics than it has do not count.
 
-        Raises RunError where they cannot be read.
+        Raises RunError where they, or the topics, cannot be read.
         """
         if not self.topic_names_file.exists() or not self.clusters_file.exists():
             return {}
         found = TopicNames.read(self.topic_names_file)
+        self.read_clusters()  # damaged ones are not other topics
         return found.names if found.clusters_sha256 == digest(self.clusters_file) else {}
 
     def name_topic(self, topic: int, name: str) -> None:
         """Call a topic so, or by its terms again where the name is empty."""
-        with FileLock(self.path / ".about.lock"):
+        with self.held(self.path / ".about.lock"):
             names = self.topic_names() | {topic: name}
             TopicNames(
                 names={number: said for number, said in names.items() if said},
@@ -300,8 +347,30 @@ class Run(JobFolder):
                 f"run {self.path} has no {path.relative_to(self.path)} yet: its state is"
                 f" '{self.read_status().state}'; wait for it, or resume it"
             )
-        with _told_if_damaged(path):
+        with self._told_if_damaged(path):
             yield
+
+    @contextmanager
+    def _told_if_damaged(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise RunError(
+                of_the_machine(error) or f"{path} is damaged ({error}): {self.remedy(path)}"
+            ) from None
+
+    def remedy(self, path: Path) -> str:
+        """What helps where a file that a stage has made is damaged.
+
+        A finished run is resumed only where the digest tells that the file is another one.
+        """
+        name = path.relative_to(self.path).as_posix()
+        noted = (known for known, digest in self.read_manifest().files.items() if digest)
+        if self.read_status().state != "finished" or any(
+            name == known or name.startswith(f"{known}/") for known in noted
+        ):
+            return "resume the run, which makes it anew"
+        return "put a copy in its place, or start a new run; this one keeps no digest of it"
 
     def read_estimate(self) -> RunCost:
         """What was measured before the start; raises RunError where that cannot be read."""
@@ -319,12 +388,15 @@ class Run(JobFolder):
         """Rows that could not be used: sample_id, row, line, file, reason, advice.
 
         `row` is the sample's id, and the file named where there are several; before 0.5 `row`
-        counted from 1, and there was no line.
+        counted from 1, and there was no line. Raises RunError where not all of them can be read.
         """
-        if not self.rejects_file.exists():
-            return []
-        lines = self.rejects_file.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line]
+        found, refused = read_lines(self.rejects_file), self.read_manifest().counts.refused
+        if found.unreadable or len(found.rows) < refused:
+            raise RunError(
+                f"{self.rejects_file} is damaged ({len(found.rows)} of {refused} rows can be read):"
+                f" {self.remedy(self.rejects_file)}"
+            )
+        return found.rows
 
     def read_clusters(self) -> list[Topic]:
         """Each topic, largest first; none before that stage."""
@@ -342,7 +414,7 @@ class Run(JobFolder):
         return self._rows(self.samples_file, sample_ids)
 
     def _rows(self, path: Path, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
-        with _told_if_damaged(path):
+        with self._told_if_damaged(path):
             return read_rows(path, sample_ids)
 
     def read_tokens(self, sample_id: int) -> dict[str, Any] | None:
@@ -359,35 +431,22 @@ class Run(JobFolder):
 
         Raises RunError where it cannot be kept; then nothing is.
         """
-        self._note(self.decisions_file, "decision", "decide again", list(decisions))
+        self.note(self.decisions_file, "decision", "decide again", list(decisions))
 
     def correct(self, correction: dict[str, Any]) -> None:
         """Note down a corrected text; raises RunError where it cannot be kept."""
-        self._note(self.corrections_file, "correction", "correct it again", [correction])
-
-    def _note(self, path: Path, what: str, again: str, rows: list[dict[str, Any]]) -> None:
-        _refuse_lost(path)
-        try:
-            with FileLock(path.with_name(f".{path.stem}.lock")):
-                append_lines(path, rows, lasting=True)
-        except OSError as error:
-            raise RunError(
-                f"the {what} could not be kept in {path}"
-                f" ({error.strerror or error}): make room or give access there, and {again}"
-            ) from None
+        self.note(self.corrections_file, "correction", "correct it again", [correction])
 
     def read_decisions(self) -> list[dict[str, Any]]:
         """Everything that was decided, in order; `unreadable_decisions` tells what is missing.
 
         Raises RunError where the file is there and empty: no writer leaves it so.
         """
-        _refuse_lost(self.decisions_file)
-        return read_lines(self.decisions_file).rows
+        return self.read_noted(self.decisions_file).rows
 
     def read_corrections(self) -> list[dict[str, Any]]:
         """Everything that was corrected, in order; raises as `read_decisions` does."""
-        _refuse_lost(self.corrections_file)
-        return read_lines(self.corrections_file).rows
+        return self.read_noted(self.corrections_file).rows
 
     def unreadable_decisions(self) -> list[int]:
         """Numbers, from 1, of the lines of decisions.jsonl that a broken-off write has left."""
@@ -432,17 +491,6 @@ def _refuse_lost(path: Path) -> None:
             f"{path} is empty, so what was {NOTED[path.stem]} is lost: put a copy in its place, or"
             " remove it to go on without"
         )
-
-
-@contextmanager
-def _told_if_damaged(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(
-            of_the_machine(error)
-            or f"{path} is damaged ({error}): resume the run, which makes it anew"
-        ) from None
 
 
 def runs_root(path: str | Path | None = None) -> Path:
