@@ -7,6 +7,7 @@ does to files is watched by Python's own audit events, and a job is killed at on
 import importlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -77,10 +78,21 @@ class Forks:
         """The job of a folder that may take so many bytes more than it has."""
         return self._ask(folder=str(folder), after=0, delay=0.0, memory=memory)
 
+    def jumping(self, folder: Path) -> dict[str, Any]:
+        """The job of a folder, whose clock is set by up to two days at each look at it."""
+        return self._ask(folder=str(folder), after=0, delay=0.0, jumps=True)
+
     def command(self, *arguments: str) -> tuple[int, str, str]:
         """A command with its jobs; exit code, output, errors."""
         done = self._ask(arguments=list(arguments))
         return done["code"], done["out"], done["error"]
+
+    def killed(self, folder: Path, arguments: list[str], after: int = 0) -> dict[str, Any]:
+        """A command that changes files below a folder, killed at its change number `after`.
+
+        Answers as `work` does.
+        """
+        return self._ask(arguments=arguments, folder=str(folder), after=after, delay=0.0)
 
 
 def serve() -> None:
@@ -110,14 +122,21 @@ def _work(request: dict[str, Any], kept: Path) -> dict[str, Any]:
         _watch(request, log)
         if "memory" in request:
             _limit(request["memory"])
+        if "jumps" in request:
+            honest, by = time.time, random.Random(0)
+            time.time = lambda: honest() + by.uniform(-2, 2) * 86_400
         _worker(Path(request["folder"]))
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     seconds = time.monotonic() - started
-    changes = {
+    return {"code": code, "pid": pid, "seconds": seconds, **_changes(kept)}
+
+
+def _changes(kept: Path) -> dict[str, list[Any]]:
+    """What was noted: by the process itself or a team's leader, and by the others of its team."""
+    return {
         name: [json.loads(line) for file in files for line in file.read_text().splitlines()]
         for name, files in (("changes", kept.glob("changes")), ("others", kept.glob("*.[1-9]")))
     }
-    return {"code": code, "pid": pid, "seconds": seconds, **changes}
 
 
 def _launch(request: dict[str, Any], log: Path) -> None:
@@ -186,10 +205,12 @@ def _into(path: Path, *numbers: int) -> None:
 
 
 def _watch(request: dict[str, Any], log: Path) -> None:
-    """Note every change of a file below the folder, and die at the one that was asked for."""
+    """Note every change of a file of the run, and die at the one that was asked for."""
     from grads.jobs.job import Job
+    from grads.store.folders import open_folder
 
-    run = request["folder"]
+    folder = open_folder(Path(request["folder"]))
+    run = str(getattr(folder, "run", folder).path)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     count, stage, thread = 0, "", 0
     behind = request.get("behind")
@@ -240,10 +261,12 @@ def _command(request: dict[str, Any], kept: Path) -> dict[str, Any]:
     if pid == 0:
         _into(kept / "out", 1)
         _into(kept / "error", 2)
+        if "folder" in request:
+            _watch(request, kept / "changes")
         _run_command(request["arguments"])
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     out, error = ((kept / name).read_text("utf-8", "replace") for name in ("out", "error"))
-    return {"code": code, "out": out, "error": error}
+    return {"code": code, "out": out, "error": error, **_changes(kept)}
 
 
 def _run_command(arguments: list[str]) -> None:

@@ -2,44 +2,53 @@
 
 The moments are changes of files, drawn for each stage: of checkpoints, parts, tables, locks,
 statuses. Half of the kills come some time after one. In full, by `make reliability`, there are
-ninety.
+over a hundred, and commands are killed at each of their changes.
 """
 
 import os
 import shutil
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import psutil
-import pyarrow.parquet as pq
 import pytest
-from chain import config_for, save_tiny_model, until, write_data
+from chain import config_for, until
+from disturbed import arguments_of, assert_same, lay_out, made, same_command
 from forked import Forks
 
 from grads import api
-from grads.config.evaluation import EvaluationConfig, TuneConfig
-from grads.config.probe import ProbeConfig
+from grads.errors import RunError
 from grads.jobs import processes as jobs
 from grads.selection.options import SelectionConfig
 from grads.store import pipeline
-from grads.store.columns import MEASURED
-from grads.store.files import DRAFT, open_table
-from grads.store.folders import Evaluation, ProbeRequest, open_folder
-from grads.store.runs import JobFolder, Run
+from grads.store.files import DRAFT, remove_drafts, replacing
+from grads.store.folders import open_folder
+from grads.store.runs import ACTIVE, JobFolder, Run
 
 pytestmark = pytest.mark.job
-RECIPE = {"epochs": 1.0, "batch_size": 4, "lora_rank": 4, "lr": 5e-3}
 KILLS = {  # of each kind of job: a few, and in full
     "LoRA run": (1, 20),
-    "full-parameter run": (0, 10),
+    "full-parameter run": (1, 10),
+    "run with gradients during": (1, 10),
     "run with sets": (1, 14),
     "evaluation": (1, 20),
     "search": (1, 14),
     "request for sets": (1, 14),
+    "request for words": (1, 8),
+}
+COMMANDS = ("select", "select anew", "export", "decide")
+# MiB more than a fork begins with, a few and in full; the first 68 are for linear algebra.
+LIMITS = {
+    "LoRA run": ((55, 78, 108), (1, 24, 55, 67, *np.linspace(69, 166, 24))),
+    "evaluation": ((78,), np.linspace(69, 166, 8)),
+    "request for sets": ((78,), np.linspace(69, 166, 8)),
 }
 LATEST_S = 0.5  # from a change of a file to the kill
 
@@ -76,12 +85,7 @@ def forks():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
-    save_tiny_model(folder / "model")
-    write_data(folder / "data.jsonl")
-    lines = (folder / "data.jsonl").read_text().splitlines()
-    (folder / "good.jsonl").write_text("\n".join(lines[20:25]) + "\n")
-    general = ['{"instruction": "the heart?", "output": "rest and water."}'] * 4
-    (folder / "general.jsonl").write_text("\n".join(general) + "\n")
+    lay_out(folder)
     return folder
 
 
@@ -92,27 +96,6 @@ def scored(place, forks):
     assert forks.work(run.path)["code"] == 0
     api.select_samples(run, "fifth", SelectionConfig(ratio=0.2))
     return run
-
-
-def made(kind: str, place: Path, scored: Run, root: Path) -> JobFolder:
-    """A job of a kind that has not begun, in a runs folder of its own."""
-    sets = {"targets": {"good": str(place / "good.jsonl")}, "extras": ("question_gain",)}
-    values = {
-        "LoRA run": {},
-        "full-parameter run": {"warmup": "full"},
-        "run with sets": sets,
-    }
-    if kind in values:
-        return Run.create(config_for(place, **values[kind]), root / "run")
-    run = Run(shutil.copytree(scored.path, root / "run"))
-    if kind == "request for sets":
-        return api.create_probe(run, ProbeConfig.parse(sets))
-    recipe = RECIPE | {"general": [str(place / "general.jsonl")]}
-    if kind == "search":
-        chosen = {"ratio": 0.2, "seeds": 2, "settings": ("typical-high", "loss-low")}
-        return api.create_evaluation(run, "one", TuneConfig.parse(recipe | chosen))
-    chosen = {"selections": ["fifth"], "arms": ["base", "random", "selection"], "seeds": 2}
-    return api.create_evaluation(run, "one", EvaluationConfig.parse(recipe | chosen))
 
 
 @pytest.fixture(scope="module")
@@ -161,59 +144,6 @@ def group_of(leader: int) -> list[int]:
     return found
 
 
-def assert_same_tables(mine: Path, theirs: Path, names) -> None:
-    a, b = (open_table(path).read() for path in (mine, theirs))
-    assert a["sample_id"].equals(b["sample_id"])
-    for name in names:
-        np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-6)
-
-
-def assert_same_run(mine: Run, theirs: Run) -> None:
-    """The same scores, topics and sets, and so the same selections."""
-    assert_same_tables(mine.scores_file, theirs.scores_file, MEASURED)
-    features = [pq.read_table(run.features_file) for run in (mine, theirs)]
-    for name in ("cluster", "duplicate_group"):
-        assert features[0][name].equals(features[1][name])
-    for file in theirs.probes.glob("*.parquet"):
-        columns = [name for name in pq.read_schema(file).names if name != "sample_id"]
-        assert_same_tables(mine.probes / file.name, file, columns)
-    if theirs.extras_file.exists():
-        assert_same_tables(mine.extras_file, theirs.extras_file, ["question_gain"])
-    assert mine.read_manifest().counts == theirs.read_manifest().counts
-    assert pipeline.damaged(mine) == []
-    kept = []
-    for run in (mine, theirs):
-        api.select_samples(run, "compared", SelectionConfig(ratio=0.2))
-        kept.append(api.read_selection(run, "compared")[1]["kept"])
-    assert kept[0].equals(kept[1])
-
-
-def assert_same_result(mine: Evaluation, theirs: Evaluation) -> None:
-    """The same arms with the same numbers and verdicts; of a search the same winner."""
-    a, b = (api.read_evaluation(one.run, one.id).result for one in (mine, theirs))
-    assert a.finished
-    assert [arm.label for arm in a.arms] == [arm.label for arm in b.arms]
-    for one, other in zip(a.arms, b.arms, strict=True):
-        numbers = {name: value for name, value in other.mean.items() if value is not None}
-        found = {name: one.mean[name] for name in numbers}
-        assert found == pytest.approx(numbers, rel=1e-4, abs=1e-6)
-        assert [seed.steps for seed in one.seeds] == [seed.steps for seed in other.seeds]
-    assert [(c.learning, c.forgetting) for c in a.comparisons] == [
-        (c.learning, c.forgetting) for c in b.comparisons
-    ]
-    assert getattr(a, "winner", None) == getattr(b, "winner", None)
-    assert mine.run.selection_names() == theirs.run.selection_names()
-
-
-def assert_same(mine: JobFolder, theirs: JobFolder) -> None:
-    if isinstance(mine, Evaluation):
-        assert_same_result(mine, theirs)
-    elif isinstance(mine, ProbeRequest):
-        assert_same_run(mine.run, theirs.run)
-    else:
-        assert_same_run(mine, theirs)
-
-
 @pytest.mark.full
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kind", KILLS)
@@ -222,8 +152,6 @@ def test_killed_at_random_moments_and_resumed(
 ):
     """Nothing is repeated but the open part, no process is left, and no lock stands in the way."""
     wanted = KILLS[kind][full]
-    if not wanted:
-        pytest.skip("by `make reliability`")
     whole = undisturbed(kind)
     killed: Counter = Counter()
     for number, (after, delay) in enumerate(whole.moments(sum(kind.encode()), 2 * wanted)):
@@ -285,19 +213,44 @@ def test_a_set_is_there_only_once_its_digests_are_noted(
     assert_same(request, whole)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_killed_at_any_change_and_repeated(name, scored, forks, tmp_path):
+    """What it was to change is as before, as it should be, or told to be damaged; the same command
+    then makes it whole.
+    """
+
+    def killed(after: int) -> tuple[Run, dict]:
+        run = Run(shutil.copytree(scored.path, tmp_path / str(after) / "run"))
+        return run, forks.killed(run.path, arguments_of(name, run.path), after)
+
+    whole, done = killed(0)
+    assert done["code"] == 0, done["error"]
+    for after, change in enumerate(done["changes"], start=1):
+        told = f"{name}, change {after} {change}"
+        run, ended = killed(after)
+        assert ended["code"] == -signal.SIGKILL, told
+        with suppress(RunError):
+            assert any(same_command(run, other) for other in (scored, whole)), told
+        code, _, error = forks.command(*arguments_of(name, run.path))
+        assert code == 0, (told, error)
+        assert same_command(run, whole), told
+        remove_drafts(run.path)  # as the run's next job does
+        assert [path for path in run.path.rglob(".*") if DRAFT.fullmatch(path.name)] == [], told
+    print(f"{name}: {len(done['changes'])} kills")
+
+
 @pytest.mark.full
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", LIMITS)
 def test_a_job_without_memory_says_so_and_goes_on_with_more(
-    place, scored, undisturbed, forks, tmp_path, full
+    kind, place, scored, undisturbed, forks, tmp_path, full
 ):
     """Limits from next to nothing to enough: failed, with the reason, and nothing is lost."""
-    whole = undisturbed("LoRA run")
-    # MiB more than a fork begins with; the first 68 are for linear algebra.
-    steps = (1, 24, 55, 67, *np.linspace(69, 166, 24)) if full else (55, 78, 108)
+    whole = undisturbed(kind)
     ends: Counter = Counter()
     others = []
-    for number, more in enumerate(steps):
-        folder = made("LoRA run", place, scored, tmp_path / str(number))
+    for number, more in enumerate(LIMITS[kind][full]):
+        folder = made(kind, place, scored, tmp_path / str(number))
         code = forks.limited(folder.path, int(more * 2**20))["code"]
         status = jobs.observe(folder)
         assert code != -signal.SIGALRM, f"with {more} MiB it does not come out of {status.stage}"
@@ -308,5 +261,24 @@ def test_a_job_without_memory_says_so_and_goes_on_with_more(
             again = forks.work(folder.path)
             assert again["code"] == 0, folder.read_status()
         assert_same(folder, whole.folder)
-    print(f"memory: {len(steps)} limits, {dict(ends)}")
+    print(f"memory, {kind}: {len(LIMITS[kind][full])} limits, {dict(ends)}")
     assert others == []
+    assert any(state != "finished" for state, _ in ends)
+
+
+def test_a_clock_that_is_set_while_a_job_works(place, scored, undisturbed, forks, tmp_path):
+    """Back and forth by days: the job is at work all the time, and no draft is taken for old."""
+    folder = made("LoRA run", place, scored, tmp_path)
+    seen = set()
+    with ThreadPoolExecutor(1) as pool, replacing(folder.path / "notes") as draft:
+        draft.write_text("of a process that is at work")
+        job = pool.submit(forks.jumping, folder.path)
+        until(lambda: folder.read_status().pid, "its beginning")
+        while not job.done():
+            seen.add(jobs.observe(folder).state)
+            time.sleep(0.05)
+        assert draft.exists()
+    assert job.result()["code"] == 0, folder.read_status()
+    assert "running" in seen
+    assert seen <= {*ACTIVE, "finished"}
+    assert_same(folder, undisturbed("LoRA run").folder)

@@ -9,7 +9,7 @@ from pydantic import Field, ValidatorFunctionWrapHandler, field_serializer, fiel
 from grads.errors import RunError
 from grads.selection.criteria import criteria
 from grads.selection.options import SelectionConfig
-from grads.store.files import digest, read_table, remove_drafts, write_table
+from grads.store.files import digest, read_table, remove_drafts, replacing, write_table
 from grads.store.records import Part, Stored
 from grads.store.runs import Run
 
@@ -54,7 +54,7 @@ class SelectionRecord(Stored):
     scores_sha256: str = ""
     """Of the scores.parquet that it was chosen by."""
     table_sha256: str = ""
-    """Of its table; none before 0.5."""
+    """Of the table beside it; none before 0.5."""
     samples: SampleCounts
     response_tokens: TokenCounts
     decisions: list[Decision] = Field(default_factory=list)
@@ -91,8 +91,7 @@ def read_selection(run: Run, name: str) -> tuple[SelectionRecord, pa.Table]:
 
     Raises RunError where there is none of this name, or its files are damaged.
     """
-    record = read_record(run, name)
-    return record, _table(run, name, record)
+    return _read(run, name)
 
 
 def read_record(run: Run, name: str) -> SelectionRecord:
@@ -106,7 +105,7 @@ def read_record(run: Run, name: str) -> SelectionRecord:
 
 def kept_ids(run: Run, name: str) -> np.ndarray:
     """Sorted ids of the samples that a saved selection keeps; raises as `read_selection` does."""
-    return kept_of(_table(run, name, read_record(run, name), ["sample_id", "kept"]))
+    return kept_of(_read(run, name, ["sample_id", "kept"])[1])
 
 
 def kept_of(table: pa.Table) -> np.ndarray:
@@ -115,26 +114,30 @@ def kept_of(table: pa.Table) -> np.ndarray:
     return ids
 
 
-def _table(
-    run: Run, name: str, record: SelectionRecord, columns: list[str] | None = None
-) -> pa.Table:
-    path = run.selection_file(name).with_suffix(".parquet")
+def _read(
+    run: Run, name: str, columns: list[str] | None = None
+) -> tuple[SelectionRecord, pa.Table]:
+    record, path = read_record(run, name), run.selection_file(name).with_suffix(".parquet")
     try:
         if record.table_sha256 not in ("", digest(path)):
-            raise OSError("its table is not the one that its record was written with")
-        return read_table(path, columns)
+            if read_record(run, name) != record:  # saved anew between the two
+                return _read(run, name, columns)
+            raise OSError("its table is not the one that it was saved with")
+        return record, read_table(path, columns)
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"selection '{name}' is damaged ({error}): save it again") from None
 
 
-def write_selection(run: Run, record: SelectionRecord, table: pa.Table) -> None:
-    """Save a selection; the record comes last, and names its table by the digest.
+def write_selection(run: Run, record: SelectionRecord, table: pa.Table) -> SelectionRecord:
+    """Save a selection; the record as it is saved, which tells its table from another one.
 
-    A kill between the two leaves a table that is told not to be that of the record before.
+    Both are written before either takes the place of an earlier one.
     """
     path = run.selection_file(record.name)
     path.parent.mkdir(exist_ok=True)
     remove_drafts(path.parent)
-    write_table(path.with_suffix(".parquet"), table)
-    record.table_sha256 = digest(path.with_suffix(".parquet"))
-    record.write(path)
+    with replacing(path) as told, replacing(path.with_suffix(".parquet")) as draft:
+        write_table(draft, table)
+        record = record.model_copy(update={"table_sha256": digest(draft)})
+        record.write(told)
+    return record

@@ -58,8 +58,7 @@ def select_samples(
             "signal": ranking.x.astype(np.float32),
         }
     )
-    write_selection(run, record, table)
-    return record
+    return write_selection(run, record, table)
 
 
 def _apart(run: Run, options: SelectionConfig) -> list[str]:
