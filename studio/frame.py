@@ -42,23 +42,28 @@ STYLE = """<style>
 }
 [data-testid="stMainBlockContainer"]:has(.st-key-strip) {
   max-width: 1920px; padding: .6rem 1.6rem 0}
-.st-key-heading h2 {font-size: 1.35rem !important; padding: 0}
-.st-key-strip [data-testid="stMetricValue"] {font-size: 1.25rem}
-.st-key-strip [data-testid="stMetricLabel"], .st-key-strip [data-testid="stMetricDelta"] {
-  font-size: .8rem}
-@media (min-width: 1200px) and (min-height: 700px) {  /* the workspace fits the window */
-  .st-key-side, .st-key-middle, .st-key-reading {
-    height: calc(100vh - 232px); overflow-y: auto; overflow-x: hidden; padding-right: .4rem}
+.st-key-heading h2 {padding: 0}
+@media (min-width: 1200px) and (min-height: 700px) {  /* the workspace takes what is left */
+  [data-testid="stMainBlockContainer"]:has(.st-key-strip) {height: 100vh}
+  [data-testid="stMainBlockContainer"]:has(.st-key-strip) > [data-testid="stVerticalBlock"] {
+    height: 100%}
+  [data-testid="stLayoutWrapper"]:has(> [data-testid="stHorizontalBlock"] .st-key-middle) {
+    flex: 1 1 0 !important; min-height: 20rem}
+  [data-testid="stHorizontalBlock"]:has(.st-key-middle) {height: 100%}
+  [data-testid="stColumn"]:has(.st-key-side, .st-key-middle, .st-key-reading) {
+    height: 100%; overflow-y: auto; overflow-x: hidden; padding-right: .4rem}
 }
-.key {margin-right: .9rem; font-size: .85rem; white-space: nowrap}
+.key {margin-right: .9rem; font-size: .875rem; white-space: nowrap}
 .key i {display: inline-block; width: .7rem; height: .7rem; border-radius: 50%;
   margin-right: .3rem; border: 2px solid var(--colour); vertical-align: -1px}
 .key i.full {background: var(--colour)}
 @media (pointer: coarse) {  /* a finger that moves over a picture scrolls the page */
   .js-plotly-plot .nsewdrag {pointer-events: none !important; touch-action: auto}
 }
-h2 {font-size: 1.6rem !important}
-h4 {font-size: 1.1rem !important}
+/* Three sizes of letters: small, text, and what a page says first. */
+h2, [data-testid="stMetricValue"] {font-size: 1.4rem !important}
+h4 {font-size: 1rem !important}
+[data-testid="stMetricLabel"] *, [data-testid="stMetricDelta"] {font-size: .875rem}
 .stApp {font-variant-numeric: tabular-nums}
 .modebar-container {display: none}  /* of Plotly: it lies over titles and legends */
 .st-key-here {border-bottom: 2px solid #2f7ed8}
@@ -74,9 +79,9 @@ h4 {font-size: 1.1rem !important}
 .turn {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 4px solid #8b919c;
   padding: .35rem .8rem; margin: .4rem 0; line-height: 1.5}
 .turn.assistant {border-color: #3a86d8}
-.who {font-size: .8rem; opacity: .75; margin-bottom: .15rem; white-space: normal}
+.who {font-size: .875rem; opacity: .75; margin-bottom: .15rem; white-space: normal}
 .learned {text-decoration: underline #3a86d8 2px; text-underline-offset: 3px}
-.special {opacity: .45; font-size: .8em}
+.special {opacity: .45; font-size: .875rem}
 </style>"""
 
 

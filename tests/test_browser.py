@@ -790,6 +790,36 @@ def test_every_page_in_light_and_dark(browser, server, scheme):
                 page.wait_for_function(fits, arg=width)
 
 
+@pytest.mark.parametrize("name", ["Explore", "Select"])
+def test_the_workspace_takes_what_the_strip_leaves(page, server, name):
+    """The page does not scroll, its columns do; also below a brush and a warning."""
+    for more in ({}, {"within": "signal:-1:1", "bound": "signal:3:100", "budget": "0.5"}):
+        page.goto(f"{server.url}/{name}?{urlencode({'run': 'demo'} | more)}")
+        expect(page.locator(".st-key-middle")).to_be_visible()
+        settle(page)
+        expect(page.locator(".st-key-strip [data-testid=stAlert]")).to_have_count(len(more) // 3)
+        fits = "() => (m => m.scrollHeight <= m.clientHeight)(document.querySelector('.stMain'))"
+        page.wait_for_function(fits)
+        column = page.locator("[data-testid=stColumn]:has(> * > * > .st-key-middle)")
+        page.wait_for_function("c => c.scrollHeight > c.clientHeight", arg=column.element_handle())
+        bottom = page.evaluate("c => c.getBoundingClientRect().bottom", column.element_handle())
+        assert 960 < bottom <= 1000
+
+
+def test_letters_have_three_sizes(page, server):
+    """But for maths, icons, and what pictures and tables draw."""
+    sizes = """() => [...new Set([...document.querySelectorAll(
+        ".stMain :is(p, li, h2, h4, label, button, .turn, .who, [data-testid^=stMetric])")]
+        .filter(one => one.innerText?.trim() && !one.closest(".katex")
+            && [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
+        .map(one => getComputedStyle(one).fontSize))]"""
+    for name in PAGES:
+        page.goto(f"{server.url}/{name}?run=demo&sample=5")
+        expect(headline(page)).to_be_visible()
+        settle(page)
+        assert set(page.evaluate(sizes)) <= {"12.25px", "14px", "19.6px"}, name
+
+
 def test_three_hundred_thousand_rows(page, server):
     """Points are a labelled sample; a drawn shape applies to every row."""
     run = large_run.make(server.runs / "large", 300_000)
