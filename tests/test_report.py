@@ -14,6 +14,7 @@ from grads import api
 from grads.__main__ import app
 from grads.errors import ConfigError, RunError
 from grads.selection.options import SelectionConfig
+from studio import charts
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> & \u202eback"
 
@@ -116,6 +117,13 @@ def test_the_command_writes_the_file_anew(run, tmp_path):
     done = CliRunner().invoke(app, [*line, "--json"])
     assert json.loads(done.stdout) == {"out": str(out)}
     assert out.read_text(encoding="utf-8") == api.report(run, "grads-10")
+
+
+def test_the_colours_are_those_of_the_pages(run):
+    """One accent for what is kept and grey for what is set aside, light, dark and in print."""
+    text = api.report(run, "grads-10")
+    for name, colour in (("kept", charts.KEPT), ("aside", charts.NEUTRAL)):
+        assert re.findall(rf"--{name}: *(#\w+)", text) == [colour]
 
 
 def test_what_cannot_be_reported_is_said(run, tmp_path):

@@ -1,5 +1,6 @@
 """The warm-up: steps cut into passes, checkpoints, seeds; and the parts of the scoring pass."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -348,6 +349,18 @@ def test_a_missing_sample_is_noticed(pool, tmp_path, monkeypatch):
     other = pool.subset(np.arange(39))
     with pytest.raises(ScoringError, match="do not hold each sample once"):
         Parts(run.parts, other, batch_tokens=60, made_from="").merged()
+
+
+def test_the_folder_of_wrong_parts_is_removed_and_the_pass_goes_on(pool, tmp_path):
+    """As the message advises: they lie where it says, and all are made anew."""
+    whole = score(Run(tmp_path / "whole"), pool)
+    run = Run(tmp_path / "run")
+    score(run, pool.subset(np.r_[0:39, 38]))  # one twice, one not at all
+    with pytest.raises(ScoringError) as refused:
+        score(run, pool)
+    told = r"the parts in (.+) do not hold each sample once: remove the folder and resume"
+    shutil.rmtree(re.fullmatch(told, str(refused.value))[1])
+    assert score(run, pool).equals(whole)
 
 
 def test_a_stop_is_heard_between_the_samples_of_the_self_check(pool, monkeypatch):

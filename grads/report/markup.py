@@ -19,9 +19,8 @@ PAGE = Template("""<!doctype html>
 <title>$title</title>
 <style>
 :root {color-scheme: light dark; --line: #d5dae2; --soft: #5d6673; --card: #f3f5f8;
-  --kept: #2f7ed8; --aside: #c9650f; --neutral: #8b919c}
-@media (prefers-color-scheme: dark) {:root {--line: #363e4b; --soft: #a3acb9; --card: #1b212b;
-  --kept: #5a9ff0; --aside: #f09a4a}}
+  --kept: #3a86d8; --aside: #8b919c; --neutral: #8b919c}
+@media (prefers-color-scheme: dark) {:root {--line: #363e4b; --soft: #a3acb9; --card: #1b212b;}}
 @media screen {:root {background: Canvas}}
 body {font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1.2rem;
   color: CanvasText; overflow-wrap: anywhere}

@@ -1,6 +1,6 @@
 """Pictures as SVG, from plain arrays: they need no script, and take the page's colours.
 
-Kept is blue, set aside is orange and hatched, as on the pages.
+Kept is blue, set aside is grey, as on the pages, and hatched, for print without colours.
 """
 
 from collections.abc import Sequence
