@@ -3,8 +3,9 @@
     PYTHONPATH=.:tests python tests/fuzz_readers.py --minutes 10
 
 Whatever a file holds, it is read and prepared, or refused by a GradsError; rows used and refused
-are all rows, and no file takes long or much memory. What fails is printed with its seed and its
-number, and `--seed S --case N` does that one again.
+are all rows, and no file takes long or much memory. Each is read twice, at once and as a job reads
+it, in blocks of few rows: what a run then holds is the same byte for byte. What fails is printed
+with its seed and its number, and `--seed S --case N` does that one again.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import io
 import json
 import random
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -23,19 +25,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from test_data import CHAT, PLAIN
+from test_stream import contents, keep
 
 from grads.config.run import RunConfig
+from grads.data import rows, tables
 from grads.data.prepare import prepare
 from grads.data.sources import read_source
+from grads.engine import models
 from grads.errors import GradsError
+from grads.jobs.job import Job
+from grads.stages import preparing
+from grads.store.runs import Run
 
 MOST_SECONDS = 120  # for a file of some hundred KB: far beyond any, on a loaded machine too
 MOST_BYTES = 2 * 2**30  # by which the process may grow over a whole run
 MAX_LENGTH = 64
+SMALL = 3  # rows of a block
 
 Rows = list[Any]
 ROWS: list[Rows] = [
@@ -359,22 +369,58 @@ def check(case: Case, folder: Path, number: int = 0) -> str:
     """How the case ends, in a word; raises whatever is no GradsError, or AssertionError."""
     path = folder / case.name
     path.write_bytes(case.content)
-    config = RunConfig.parse({"dataset": str(path)} | case.settings)
-    told: list[Any] = []
+    config = RunConfig.parse({"dataset": str(path), "max_length": MAX_LENGTH} | case.settings)
+    tokenizer = (PLAIN, CHAT)[number % 2]
+    whole, blocks = (Run.create(config, folder / name) for name in ("whole", "blocks"))
     try:
         with _within(MOST_SECONDS):
-            source = read_source(config)
-            if case.rows is not None:
-                assert source.count == case.rows, f"{source.count} rows of {case.rows}"
-            made = prepare(
-                source, config, (PLAIN, CHAT)[number % 2], MAX_LENGTH, refused=told.append
-            )
+            end = _ended(lambda: _at_once(case, whole, tokenizer))
+        with _within(MOST_SECONDS):
+            other = _ended(lambda: _by_blocks(blocks, tokenizer))
+        # Damage behind a limit lies in the large block alone.
+        if "limit" in case.settings and _of_parquet(end):
+            return "refused as a whole"
+        # Of several damages, Arrow may come upon another one first.
+        assert other == end or (_of_parquet(other) and _of_parquet(end)), (
+            f"in blocks {other!r}, at once {end!r}"
+        )
+        assert contents(blocks) == contents(whole), "blocks hold other rows"
+        refused = whole.read_rejects()
+    finally:
+        path.unlink()
+        for run in (whole, blocks):
+            shutil.rmtree(run.path)
+    if end:
+        return "refused as a whole"
+    return "some rows refused" if refused else "all rows used"
+
+
+def _ended(work: Callable[[], object]) -> str:
+    """The error that a user sees; nothing where there is none."""
+    try:
+        work()
     except GradsError as error:
         if "\n" in str(error) or len(str(error)) > 3_000:
             raise AssertionError("its error is no short line") from error
-        return "refused as a whole"
-    finally:
-        path.unlink()
+        return str(error)
+    return ""
+
+
+def _of_parquet(error: str) -> bool:
+    return "is not a readable Parquet file" in error
+
+
+def _at_once(case: Case, run: Run, tokenizer: Any) -> None:
+    """All rows in memory, into the files of a run."""
+    config, told = run.config(), list[Any]()
+    source = read_source(config)
+    if case.rows is not None:
+        assert source.count == case.rows, f"{source.count} rows of {case.rows}"
+    try:
+        made = prepare(source, config, tokenizer, MAX_LENGTH, refused=told.append)
+    except GradsError:
+        run.write_rejects(told[0])  # as a job does even then
+        raise
     used = made.samples["sample_id"].to_pylist()
     refused = [reject["row"] for reject in made.rejects]
     assert len(used) + len(refused) == source.count, "a row is lost"
@@ -384,7 +430,18 @@ def check(case: Case, folder: Path, number: int = 0) -> str:
         assert reject["reason"], "a row is refused without a reason"
         assert reject["advice"], "a row is refused without advice"
     assert made.source is None or len(made.source) == len(used)
-    return "some rows refused" if refused else "all rows used"
+    keep(run, made)
+
+
+def _by_blocks(run: Run, tokenizer: Any) -> None:
+    """As a job does, in blocks so small that most files have several."""
+    with (
+        patch.object(models, "load_tokenizer", lambda name: tokenizer),
+        patch.object(models, "position_limit", lambda name: None),
+        patch.object(rows, "BLOCK", SMALL),
+        patch.object(tables, "BLOCK", SMALL),
+    ):
+        preparing.prepare(Job(run))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 from test_memory_options import pool_of
-from test_warmup import config
+from test_warmup import config, cut
 from torch.distributed.tensor import DTensor
 
 from grads.engine import team, training
@@ -94,6 +94,35 @@ def a_training_ends_as_one_of_whole_layers(mine, folder):
             torch.testing.assert_close(weight, known[key], rtol=1e-4, atol=1e-5, msg=key)
 
 
+def a_damaged_checkpoint_gives_way_to_the_one_before(mine, folder):
+    """In all processes, where the weights are gathered to be written."""
+    for stop_at in (4, 2):
+        with pytest.raises(Stopped):
+            train_all(folder / "damaged", stop_at)
+    if mine.leads:
+        cut(folder / "damaged" / "checkpoint-6" / "optimizer.pt")
+    resumed, steps = train_all(folder / "damaged")
+    assert [step.step for step in steps] == [5, 6, 7, 8]
+    whole, _ = train_all(folder / "sound")
+    assert_scored_alike(resumed, whole)
+
+
+def train_all(folder, stop_at=None):
+    """All weights of a spread model by eight steps, stopped after so many; and its steps."""
+    steps = []
+    trained = training.train(
+        spread(tiny.make_model("llama-untied"), "cpu"),
+        pool_of(),
+        config(batch_tokens=30, batch_size=4, epochs=4.0, shard="layers", warmup="full"),
+        dtype=torch.float32,
+        device="cpu",
+        checkpoints=folder,
+        report=steps.append,
+        should_stop=lambda: len(steps) == stop_at,
+    )
+    return trained, steps
+
+
 def all_go_in_step_until_the_last_is_done(mine, folder):
     made = []
     team.in_step(
@@ -137,6 +166,7 @@ CHECKS = (
     a_process_holds_its_share,
     every_architecture_is_scored_as_when_whole,
     a_training_ends_as_one_of_whole_layers,
+    a_damaged_checkpoint_gives_way_to_the_one_before,
     all_go_in_step_until_the_last_is_done,
     an_error_of_one_is_one_of_all,
     a_stop_of_one_is_one_of_all,

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from itertools import groupby
+from itertools import groupby, permutations
 
 import numpy as np
 import pyarrow as pa
@@ -848,6 +848,17 @@ def test_more_than_two_gib_of_text_is_one_column():
     own.see(rows)
     struct = own.array(rows)
     assert pc.sum(pc.binary_length(struct.field("note"))).as_py() == 17 * 2**27
+
+
+@pytest.mark.parametrize("values", [*permutations([1.5, True]), *permutations(["a", b"a"])])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_values_of_two_kinds_stay_what_they_say_in_any_order(values, at_once):
+    """A true beside 1.5 became 1.0 where Arrow came upon the number first."""
+    rows = [{"question": "why?", "label": value} for value in values]
+    own = OwnColumns({"prompt": "question"}, texts_only=False)
+    for block in [rows] if at_once else [[row] for row in rows]:
+        own.see(block)
+    assert own.array(rows).field("label").to_pylist() == list(map(str, values))
 
 
 def narrow(kind):

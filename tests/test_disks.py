@@ -336,6 +336,14 @@ def test_the_first_line_that_does_not_fit_leaves_no_file(tmp_path):
     assert not path.exists()
 
 
+def test_no_decisions_leave_no_file(tmp_path):
+    """An empty one says that what was decided is lost, and every command would stop at it."""
+    run = demo_run(tmp_path, "undecided")
+    api.decide_all(run, [])
+    assert not run.decisions_file.exists()
+    assert api.decisions(run) == {}
+
+
 def test_a_decision_is_on_the_disk_before_it_counts(run, monkeypatch):
     """A failing disk may take the line and refuse to keep it."""
 

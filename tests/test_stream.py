@@ -72,6 +72,16 @@ def run_of(path, data, model, **settings):
     return Run.create(RunConfig(dataset=str(data), model=str(model), **settings), path)
 
 
+def keep(run, one):
+    """Write what was prepared at once as the stage would."""
+    tokens = one.tokens if any(one.tokens["spelled"].to_pylist()) else one.tokens.drop("spelled")
+    write_table(run.samples_file, one.samples, SINGLE_SAMPLES)
+    write_table(run.tokens_file, tokens, SINGLE_SAMPLES)
+    if one.source is not None:
+        write_table(run.source_file, one.source)
+    run.write_rejects(one.rejects)
+
+
 def contents(run):
     names = ("samples_file", "tokens_file", "source_file", "rejects_file")
     files = [getattr(run, name) for name in names]
@@ -165,13 +175,8 @@ def test_many_blocks_give_the_files_of_one(tmp_path, data, model, kind):
     config = run.config()
     tokenizer = models.load_tokenizer(config.model)
     one = prepare_at_once(read_source(config), config, tokenizer, config.max_length)
-    tokens = one.tokens if any(one.tokens["spelled"].to_pylist()) else one.tokens.drop("spelled")
     at_once = Run.create(config, tmp_path / "at_once")
-    write_table(at_once.samples_file, one.samples, SINGLE_SAMPLES)
-    write_table(at_once.tokens_file, tokens, SINGLE_SAMPLES)
-    if one.source is not None:
-        write_table(at_once.source_file, one.source)
-    at_once.write_rejects(one.rejects)
+    keep(at_once, one)
     assert contents(run) == contents(at_once)
     manifest = run.read_manifest()
     assert manifest.unused_columns == one.unused

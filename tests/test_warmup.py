@@ -194,38 +194,56 @@ def empty(file):
     file.write_bytes(b"")
 
 
-FILES = (
-    "adapter_model.safetensors",
-    "optimizer.pt",
-    "scheduler.pt",
-    "rng_state.pth",
-    "trainer_state.json",
-)
+KINDS = {  # of trainings, and what their checkpoints hold of the model
+    "LoRA": ({}, "adapter_model.safetensors"),
+    "full": ({"warmup": "full"}, "model.safetensors"),
+    "spread": ({"warmup": "full", "shard": "layers"}, "model.safetensors"),
+}
+FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+DAMAGES = (change_a_bit, cut, empty, Path.unlink)
 
 
 @pytest.fixture
-def twice_stopped(pool, tmp_path):
-    """A training with checkpoints at steps 4 and 6, as its disk has them."""
-    for stop_at in (4, 2):
-        with pytest.raises(Stopped):
-            train(pool, tmp_path / "b", stop_at=stop_at)
-    names = sorted(path.name for path in (tmp_path / "b").iterdir())
-    assert names == ["checkpoint-4", "checkpoint-6"]
-    return tmp_path / "b"
+def stopped_twice(pool, tmp_path):
+    """Makes a training with checkpoints at steps 4 and 6, as its disk has them."""
+
+    def stopped(**values):
+        for stop_at in (4, 2):
+            with pytest.raises(Stopped):
+                train(pool, tmp_path / "b", stop_at=stop_at, **values)
+        names = sorted(path.name for path in (tmp_path / "b").iterdir())
+        assert names == ["checkpoint-4", "checkpoint-6"]
+        return tmp_path / "b"
+
+    return stopped
 
 
-@pytest.mark.parametrize("damage", [change_a_bit, cut, empty, Path.unlink])
-@pytest.mark.parametrize("name", FILES)
+@pytest.fixture
+def twice_stopped(stopped_twice):
+    return stopped_twice()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "damage"),
+    [
+        (kind, name, damage)
+        for kind, (_, own) in KINDS.items()
+        for name in (own, *FILES)
+        for damage in (DAMAGES if kind == "LoRA" else (cut,))
+    ],
+)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    pool, twice_stopped, capsys, name, damage
+    pool, stopped_twice, capsys, kind, name, damage
 ):
     """Whatever of it: the training goes on from the one before, and the log tells so."""
-    damage(twice_stopped / "checkpoint-6" / name)
-    resumed, steps = train(pool, twice_stopped)
+    values, _ = KINDS[kind]
+    folder = stopped_twice(**values)
+    damage(folder / "checkpoint-6" / name)
+    resumed, steps = train(pool, folder, **values)
     assert [step.step for step in steps] == [5, 6, 7, 8, 9, 10]
     told = f"checkpoint-6 is damaged ({name} changed on the disk): trying checkpoint-4"
     assert told in capsys.readouterr().out
-    undisturbed, _ = train(pool, twice_stopped.parent / "a")
+    undisturbed, _ = train(pool, folder.parent / "a", **values)
     assert_same(undisturbed, resumed)
 
 

@@ -38,6 +38,9 @@ class _Column:
     def kind(self) -> pa.DataType | None:
         """The type that fits all values; None where they are of mixed kinds."""
         values = list(self.witnesses.values())
+        kinds = set(map(type, values))
+        if len(kinds) > 1 and not kinds <= {int, float}:
+            return None  # Arrow takes some of these mixtures, if in one order alone
         try:
             found = pa.infer_type(values)
             pa.array(values, found)

@@ -45,9 +45,12 @@ def append_line(path: Path, value: dict[str, Any], lasting: bool = False) -> Non
 def append_lines(path: Path, values: list[dict[str, Any]], lasting: bool = False) -> None:
     """Add lines, all of them or none, which outlast a power failure where they are to be lasting.
 
-    Raises OSError where they cannot be written, and leaves the file as it was. A half line of a
-    killed writer gets its end first, so that it takes nothing of these with it.
+    Without any, nothing is touched: a file that is empty has lost its lines. Raises OSError where
+    they cannot be written, and leaves the file as it was. A half line of a killed writer gets its
+    end first, so that it takes nothing of these with it.
     """
+    if not values:
+        return
     lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()
     with path.open("ab+", buffering=0) as file:  # what a buffer holds would be written at closing
         end = file.seek(0, os.SEEK_END)
