@@ -42,10 +42,10 @@ def decide(run: Run, sample_id: int) -> None:
     pin, exclude = st.columns(2)  # of their own: beside two fields a narrow pane cuts their words
     why = reason.text_input(say("Why (optional)"), key=f"reason-{sample_id}")
     who = reviewer.text_input(say("Your name (optional)"), key="reviewer", persist_state="session")
-    if pin.button(say("Always keep"), icon=":material/push_pin:", width="stretch"):
+    if pin.button(say("Always keep"), icon=":material/push_pin:", shortcut="K", width="stretch"):
         api.decide(run, sample_id, "pin", why, reviewer=who)
         st.rerun()
-    if exclude.button(say("Never keep"), icon=":material/block:", width="stretch"):
+    if exclude.button(say("Never keep"), icon=":material/block:", shortcut="X", width="stretch"):
         api.decide(run, sample_id, "exclude", why, reviewer=who)
         st.rerun()
 

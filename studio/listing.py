@@ -12,6 +12,7 @@ from studio import reader, url, words
 from studio.language import mark, say
 
 ROWS = 50  # of a page
+LISTED = "listed"  # in the session: the ids of the page that is shown, in their order
 SORTED = {"row": "sample_id", "tokens": "response_tokens"}  # what other headings sort by
 Told = dict[str, Callable[[np.ndarray], list[str]]]
 
@@ -62,6 +63,13 @@ def table(
     _show(pool, order[start : start + ROWS], key, ranks=ranks, told=told)
 
 
+def beside(sample: int, step: int) -> int | None:
+    """The example of the page so many rows below the open one, where both are there."""
+    ids = st.session_state.get(LISTED, [])
+    place = ids.index(sample) + step if sample in ids else -1
+    return ids[place] if 0 <= place < len(ids) else None
+
+
 def fate(kept: np.ndarray | None) -> Told:
     """A column that tells kept from set aside, where a subset (n,) bool is given."""
     if kept is None:
@@ -106,6 +114,7 @@ def _show(
         heads[head] = name
     state = f"{key}-{url.get('sort')}-{url.get('up')}-{url.get('page')}"
     rows = _mark_open(state, ids)
+    st.session_state[LISTED] = ids
 
     def chosen() -> None:
         picked = st.session_state[state].selection

@@ -11,8 +11,26 @@ import streamlit as st
 
 from grads import api
 from grads.api import Pool, Preview, preview
-from studio import about, choice, filters, frame, keep, looks, options, reader, share, url, words
-from studio.language import say
+from studio import (
+    about,
+    choice,
+    filters,
+    frame,
+    keep,
+    listing,
+    looks,
+    options,
+    reader,
+    share,
+    url,
+    words,
+)
+from studio.language import mark, say
+
+STEPS = (  # in the list, and the key that takes it
+    (-1, "P", ":material/arrow_upward:", mark("Above")),
+    (1, "N", ":material/arrow_downward:", mark("Below")),
+)
 
 
 def draw(title: str, aside: Callable[..., None], corner: Any, *, options_aside: bool) -> None:
@@ -98,7 +116,19 @@ def _example(pool: Pool, kept: np.ndarray | None) -> bool:
     if sample is None:
         said.caption(say("Choose a point or a row to read it here."))
         return False
-    said.button(say("Close"), icon=":material/close:", on_click=url.put, args=("sample",))
+    with said.container(horizontal=True):
+        st.button(say("Close"), icon=":material/close:", on_click=url.put, args=("sample",))
+        for step, key, icon, meant in STEPS:
+            other = listing.beside(sample, step)
+            st.button(
+                say(meant),
+                key=f"step-{key}",
+                icon=icon,
+                shortcut=key,
+                disabled=other is None,
+                on_click=reader.open_sample,
+                args=(other,),
+            )
     if reader.read(pool, sample, kept):
         keep.decide(pool.run, sample)
     return True

@@ -473,6 +473,32 @@ def test_a_finger_drags_a_threshold_from_the_end_of_the_axis(browser, server):
         assert bound.high >= signal.max()
 
 
+def test_the_list_is_gone_through_and_decided_about_by_keys(page, server):
+    run = Run.open(server.runs / "demo")
+    pool = api.load_pool(run)
+    order = pool.ordered("signal", np.ones(len(pool), bool))
+    first, second = pool.scores.sample_id[order[:2]].tolist()
+    page.goto(f"{server.url}/Explore?run=demo&sort=signal&sample={first}")
+    expect(page.get_by_text(f"Example in row {first}")).to_be_visible()
+    settle(page)
+    expect(page.locator(".st-key-step-N button")).to_be_enabled()
+    page.keyboard.press("n")
+    expect(page.get_by_text(f"Example in row {second}")).to_be_visible()
+    settle(page)
+    page.keyboard.press("x")
+    expect(page.get_by_text(f"Row {second} is never kept")).to_be_visible()
+    settle(page)
+    expect(page.locator(".st-key-step-P button")).to_be_enabled()
+    page.keyboard.press("p")
+    expect(page.get_by_text(f"Example in row {first}")).to_be_visible()
+    settle(page)
+    page.keyboard.press("k")
+    expect(page.get_by_text(f"Row {first} is always kept")).to_be_visible()
+    made = {sample: one.decision for sample, one in api.decisions(run).items()}
+    api.decide_all(run, [("clear", first), ("clear", second)])
+    assert made == {first: "pin", second: "exclude"}
+
+
 def test_points_are_gone_through_and_opened_by_keys(page, server):
     page.goto(f"{server.url}/Select?run=demo")
     settle(page)
