@@ -3,7 +3,6 @@
 import csv
 import json
 import tempfile
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from test_export_trainers import folders  # noqa: F401, a fixture
 
 from grads import api
-from grads.errors import GradsError, RunError
+from grads.errors import RunError
 from grads.export.write import FORMATS
 from grads.jobs.job import Job
 from grads.selection.options import SelectionConfig
@@ -175,20 +174,3 @@ def test_an_export_holds_the_chosen_rows_and_no_others(folders, kind, rows, choi
             written = (out / "mine.jsonl").read_bytes().splitlines(keepends=True)
             for line, i in zip(written, made.rows, strict=True):
                 assert line == made.lines.get(i, line)
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-@given(rows=ROWS, choice=CHOICES)
-@settings(max_examples=10, suppress_health_check=SLOW)
-def test_repeated_rows_are_those_of_the_pool_that_nobody_excludes(folders, kind, rows, choice):  # noqa: F811
-    with tempfile.TemporaryDirectory() as place:
-        made = chosen(Path(place), folders["chatml"], rows, choice)
-        try:
-            manifest = api.export_selection(made.run, "mine", kind, weights="repeat", rows=9)
-        except GradsError:
-            assume(False)
-        found = Counter(row["n"] for row in read_back(kind, Path(manifest["path"])))
-        assert found.total() == manifest["rows"]
-        assert not found.keys() & made.excluded
-        pinned = {i for i in made.rows if rows[i].decision == "pin"}
-        assert pinned <= found.keys()
