@@ -76,7 +76,6 @@ class Chosen:
 
     run: Run
     rows: dict[int, dict]
-    excluded: set[int]
     lines: dict[int, bytes]
     """Of those that nobody has corrected."""
 
@@ -109,9 +108,7 @@ def chosen(folder: Path, model: Path, rows: list[Row], choice: dict) -> Chosen:
     excluded = {i for i in said if said[i] == "exclude"}
     holds = sorted((kept | {i for i in said if said[i] == "pin"}) - excluded)
     assume(holds)
-    return Chosen(
-        run, {i: values[i] for i in holds}, excluded, {i: lines[i] for i in holds if lines[i]}
-    )
+    return Chosen(run, {i: values[i] for i in holds}, {i: lines[i] for i in holds if lines[i]})
 
 
 def score(run: Run, seed: int) -> list[int]:
