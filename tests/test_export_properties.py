@@ -3,7 +3,6 @@
 import csv
 import json
 import tempfile
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from test_export_trainers import folders  # noqa: F401, a fixture
 
 from grads import api
-from grads.errors import GradsError, RunError
+from grads.errors import RunError
 from grads.export.write import FORMATS
 from grads.jobs.job import Job
 from grads.selection.options import SelectionConfig
@@ -77,7 +76,6 @@ class Chosen:
 
     run: Run
     rows: dict[int, dict]
-    excluded: set[int]
     lines: dict[int, bytes]
     """Of those that nobody has corrected."""
 
@@ -110,9 +108,7 @@ def chosen(folder: Path, model: Path, rows: list[Row], choice: dict) -> Chosen:
     excluded = {i for i in said if said[i] == "exclude"}
     holds = sorted((kept | {i for i in said if said[i] == "pin"}) - excluded)
     assume(holds)
-    return Chosen(
-        run, {i: values[i] for i in holds}, excluded, {i: lines[i] for i in holds if lines[i]}
-    )
+    return Chosen(run, {i: values[i] for i in holds}, {i: lines[i] for i in holds if lines[i]})
 
 
 def score(run: Run, seed: int) -> list[int]:
@@ -175,20 +171,3 @@ def test_an_export_holds_the_chosen_rows_and_no_others(folders, kind, rows, choi
             written = (out / "mine.jsonl").read_bytes().splitlines(keepends=True)
             for line, i in zip(written, made.rows, strict=True):
                 assert line == made.lines.get(i, line)
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-@given(rows=ROWS, choice=CHOICES)
-@settings(max_examples=10, suppress_health_check=SLOW)
-def test_repeated_rows_are_those_of_the_pool_that_nobody_excludes(folders, kind, rows, choice):  # noqa: F811
-    with tempfile.TemporaryDirectory() as place:
-        made = chosen(Path(place), folders["chatml"], rows, choice)
-        try:
-            manifest = api.export_selection(made.run, "mine", kind, weights="repeat", rows=9)
-        except GradsError:
-            assume(False)
-        found = Counter(row["n"] for row in read_back(kind, Path(manifest["path"])))
-        assert found.total() == manifest["rows"]
-        assert not found.keys() & made.excluded
-        pinned = {i for i in made.rows if rows[i].decision == "pin"}
-        assert pinned <= found.keys()
