@@ -28,8 +28,8 @@ from studio import (
 from studio.language import mark, say
 
 STEPS = (  # in the list, and the key that takes it
-    (-1, "P", ":material/arrow_upward:", mark("Above")),
-    (1, "N", ":material/arrow_downward:", mark("Below")),
+    (-1, "P", mark("Above")),
+    (1, "N", mark("Below")),
 )
 
 
@@ -117,13 +117,12 @@ def _example(pool: Pool, kept: np.ndarray | None) -> bool:
         said.caption(say("Choose a point or a row to read it here."))
         return False
     with said.container(horizontal=True):
-        st.button(say("Close"), icon=":material/close:", on_click=url.put, args=("sample",))
-        for step, key, icon, meant in STEPS:
+        st.button(say("Close"), on_click=url.put, args=("sample",))
+        for step, key, meant in STEPS:
             other = listing.beside(sample, step)
             st.button(
                 say(meant),
                 key=f"step-{key}",
-                icon=icon,
                 shortcut=key,
                 disabled=other is None,
                 on_click=reader.open_sample,
