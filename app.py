@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from grads import api
-from studio import about, frame, words
+from studio import about, frame, share, words
 from studio.language import say
 
 
@@ -41,7 +41,8 @@ def recent(summary: api.RunSummary) -> None:
     )
 
 
-with frame.page("Start"):
+with frame.page("Start") as corner:
+    share.listed(corner)
     frame.headline(say("Which of my examples should I train on?"))
     st.markdown(
         say(

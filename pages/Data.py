@@ -8,7 +8,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import ACTIVE, Draft, GradsError, LayoutError, RunConfig
-from studio import charts, frame, intake, job, setup, titles, uploads, words
+from studio import charts, frame, intake, job, setup, share, titles, uploads, words
 from studio.language import mark, say
 
 REFUSED = mark("This data cannot be used yet")
@@ -74,7 +74,7 @@ def show(draft: Draft, settings: RunConfig) -> None:
         intake.refused(rejects)
 
 
-with frame.page("Data"):
+with frame.page("Data") as corner:
     title = st.empty()
     head(say("Which examples do you have?"))
     field, upload = st.columns(2, gap="medium")
@@ -115,6 +115,8 @@ with frame.page("Data"):
         if isinstance(wrong, LayoutError):
             intake.first_rows(settings)
         st.stop()
+    command = api.run_command(settings)
+    share.offer(corner, None, command, say("The command that starts a run on these data:"))
     draft = intake.check(settings)
     status = api.observe(draft)
     if status.state in ACTIVE:

@@ -120,3 +120,4 @@ with frame.page("Evaluate") as corner:
     else:
         with title:
             frame.headline(say("Did it help?"), say("Nothing has been measured on this run yet."))
+        share.offer(corner, run, "", say("There is no command: nothing has been measured yet."))

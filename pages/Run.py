@@ -125,4 +125,5 @@ with frame.page("Run") as corner:
         new_run(corner)
     else:
         frame.headline(say("What is at work, and what waits?"))
+        share.listed(corner)
         queue.show()

@@ -41,6 +41,11 @@ def offer(
             _report(run, selection, evaluation)
 
 
+def listed(place: Any) -> None:
+    """What Start and the queue show: all runs, with what they are at."""
+    offer(place, None, "python -m grads list", say("The command that lists the runs:"))
+
+
 def selected(place: Any, run: Run, chosen: SelectionConfig | None) -> None:
     """What Select shows: the choice, under the name that it is saved by, if it has one."""
     name = st.session_state.get("name") or UNNAMED

@@ -7,6 +7,7 @@ import sys
 import psutil
 import pytest
 from run_dirs import (
+    DEMO,
     assert_sound,
     choose,
     demo_run,
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 
 from grads import api
 from grads.__main__ import app
+from grads.config.queue import QueueConfig
 from grads.jobs import turns
 from grads.jobs.job import Job
 from grads.store.folders import Evaluation
@@ -83,8 +85,30 @@ def test_run_and_evaluate_offer_the_lines_that_made_them(run):
     assert line[line.index("--max-length") + 1] == "256"
 
 
+def test_start_and_the_queue_offer_the_list(run):
+    for at in (open_page("Start"), open_page("Run", run="demo", view="Queue")):
+        done = CliRunner().invoke(app, [*command(at), "--runs-dir", str(run.root)])
+        assert done.exit_code == 0
+        assert "demo" in done.output
+
+
+def test_review_offers_its_queue_as_a_page(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = command(open_page("Review", run="demo", queue="highest", size="7"))
+    assert CliRunner().invoke(app, line).exit_code == 0
+    page = (tmp_path / "packet.html").read_text(encoding="utf-8")
+    assert page == api.packet_page(run, QueueConfig(kind="highest", count=7))
+
+
+def test_data_offers_the_line_that_starts_a_run_on_them(run):
+    data = str(DEMO / "medical_qa.jsonl")
+    line = command(open_page("Data", dataset=data, max_length="64"))
+    assert line[:3] == ["run", "--dataset", data]
+    assert line[line.index("--max-length") + 1] == "64"
+
+
 def test_every_page_of_a_scored_run_offers_the_report(run):
-    for page in ("Run", "Explore", "Select", "Evaluate"):
+    for page in ("Run", "Explore", "Review", "Select", "Evaluate"):
         at = open_page(page, run="demo")
         assert_sound(at)
         assert "Download the report" in [one.proto.label for one in at.get("download_button")]

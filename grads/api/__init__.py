@@ -32,6 +32,7 @@ from grads.api.launching import launch_script
 from grads.api.queue import KINDS, QueuedJob, queue
 from grads.api.reports import (
     evaluation_command,
+    packet_command,
     report,
     run_command,
     select_command,
@@ -306,6 +307,7 @@ __all__ = [
     "opinions",
     "outline",
     "overlap",
+    "packet_command",
     "packet_page",
     "pairs",
     "place_demo",

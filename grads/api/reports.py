@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from grads.api.runs import load_pool
+from grads.config.queue import QueueConfig
 from grads.config.run import RunConfig
 from grads.config.spelling import command
 from grads.errors import ConfigError
@@ -49,6 +50,11 @@ def run_command(config: RunConfig, run: Run | None = None) -> str:
 def select_command(run: Run, options: SelectionConfig, name: str) -> str:
     """The line that saves a selection of these options under a name."""
     return command("select", options, run_dir=str(run.path), name=name)
+
+
+def packet_command(run: Run, config: QueueConfig) -> str:
+    """The line that writes the page on which someone without this tool goes through a queue."""
+    return command("packet", config, run_dir=str(run.path), out="packet.html")
 
 
 def evaluation_command(run: Run, name: str) -> str:
