@@ -9,10 +9,12 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import chain
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -50,6 +52,7 @@ from grads.__main__ import app
 from grads.errors import RunError
 from grads.export.write import FORMATS
 from grads.jobs import processes as jobs
+from grads.jobs import watch
 from grads.selection import preview
 from grads.selection import select as selection
 from grads.selection.filters import Filter
@@ -262,8 +265,13 @@ def test_a_failed_run_shows_what_went_wrong(visited):
 def test_a_running_run_shows_stage_and_progress(visited):
     at = visited("Run", "running")
     (bar,) = at.get("progress")
-    assert bar.proto.text == "Score every sample: 120 of 300 samples"
-    assert bar.proto.value == 40
+    told, _, end = bar.proto.text.partition("; ")
+    assert told == "Score every sample: 120 of 300 samples"
+    warm_up = json.loads((DEMO / "run" / "manifest.json").read_text())["seconds"]["warm-up"]
+    left = watch.SCORING["lora"] * warm_up  # nobody has estimated this run
+    assert end == f"about {words.duration(left)} to the end of the run"
+    spent = time.time() - psutil.Process().create_time()
+    assert bar.proto.value == pytest.approx(100 * spent / (spent + left), abs=5)
     assert {"Memory", "Processor"} <= {metric.label for metric in at.metric}
     steps = [m.value for m in at.markdown if "material/" in m.value]
     assert sum("play_circle" in step for step in steps) == 2  # the run's state and its stage

@@ -909,9 +909,32 @@ def test_stages_before_the_end(run, state):
     assert marks(run, jobs.observe(run)) == [*["done"] * 3, now, *["waiting"] * 3]
 
 
+def test_without_an_estimate_the_end_is_foreseen_from_the_warm_up(run):
+    """A scoring of 0.8 of an epoch of LoRA, here of a quarter of the samples."""
+    values = json.loads(run.config_file.read_text())
+    run.config_file.write_text(json.dumps(values | {"warmup_fraction": 0.25}))
+    run.update_manifest(seconds={})
+    set_state(run, "running", stage="prepare")
+    assert watch.left(run, jobs.observe(run)) is None
+    set_state(run, "running", stage="warm-up")
+    assert watch.left(run, jobs.observe(run)) is None
+    set_state(run, "running", stage="warm-up", done=25, total=100, eta_s=30.0)
+    assert watch.left(run, jobs.observe(run)) == pytest.approx(30 + 0.8 * 40 / 0.25)
+    run.update_manifest(seconds={"warm-up": 50.0})
+    set_state(run, "running", stage="self-check")
+    assert watch.left(run, jobs.observe(run)) == pytest.approx(0.8 * 50 / 0.25)
+    set_state(run, "running", stage="score", done=10, total=100, eta_s=90.0)
+    assert watch.left(run, jobs.observe(run)) == 90.0
+    set_state(run, "running", stage="cluster")
+    assert watch.left(run, jobs.observe(run)) is None
+    run.config_file.write_text(json.dumps(values | {"when": "during"}))
+    run.update_manifest(seconds={})
+    set_state(run, "running", stage="warm-up", done=25, total=100, eta_s=30.0)
+    assert watch.left(run, jobs.observe(run)) == 30.0
+
+
 def test_the_end_of_the_whole_run_is_foreseen_from_the_estimate(run):
     set_state(run, "running", stage="warm-up", eta_s=30.0)
-    assert watch.left(run, jobs.observe(run)) is None
     expected = {"warm-up": 100.0, "self-check": 5.0, "score": 200.0}
     run.estimate_file.write_text(json.dumps({"seconds": expected}))
     assert watch.left(run, jobs.observe(run)) == 235.0

@@ -24,6 +24,8 @@ __all__ = [
     "stages",
 ]
 LOG_BYTES = 20_000
+FOR_LONG = ("warm-up", "score")  # the stages that take nearly all of a run's time
+SCORING = {"lora": 0.8, "full": 0.6}  # over an epoch of the warm-up (docs/benchmarks.md)
 StepState = Literal["done", "now", "broken off", "waiting", "skipped"]
 
 
@@ -68,14 +70,34 @@ def stages(run: Run, status: Status) -> list[Step]:
 
 def left(run: Run, status: Status) -> float | None:
     """Seconds to the end of the whole run: of this stage by its own speed, of later ones by the
-    estimate from before the start; None where one of the two is not known."""
-    if status.state not in ACTIVE or not run.estimate_file.exists():
+    estimate from before the start, else roughly by the speed of the warm-up; None where nothing
+    tells yet.
+    """
+    if status.state not in ACTIVE or status.state == "queued":  # how long it waits is not known
         return None
-    expected = run.read_estimate().seconds
     steps = [step for step in stages(run, status) if step.state in ("now", "waiting")]
     now = next((step.name for step in steps if step.state == "now"), "")
+    if run.estimate_file.exists():
+        expected = run.read_estimate().seconds
+    else:
+        expected = _by_the_warm_up(run, status)
+        long = {step.name for step in steps} & set(FOR_LONG)
+        if not long or not long <= expected.keys():
+            return None
     later = sum(expected.get(step.name, 0.0) for step in steps if step.name != now)
     return later + (expected.get(now, 0.0) if status.eta_s is None else status.eta_s)
+
+
+def _by_the_warm_up(run: Run, status: Status) -> dict[str, float]:
+    """Seconds that the two long stages take in all, as far as the warm-up's speed tells them."""
+    config, spent = run.config(), run.read_manifest().seconds
+    found = {name: spent[name] for name in FOR_LONG if name in spent}
+    if status.stage in FOR_LONG and status.eta_s is not None and status.done < status.total:
+        found[status.stage] = status.eta_s * status.total / (status.total - status.done)
+    if "warm-up" in found:
+        epoch = found["warm-up"] / (config.epochs * config.warmup_fraction)
+        found.setdefault("score", SCORING[config.warmup] * epoch if config.when == "after" else 0.0)
+    return found
 
 
 def metrics(folder: JobFolder) -> dict[str, list[dict[str, Any]]]:
