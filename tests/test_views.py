@@ -96,7 +96,9 @@ def test_what_is_drawn_is_of_what_is_shown_and_some_of_the_rest():
     drawn = samples(shown=shown).drawn()
     assert set(np.flatnonzero(shown)) <= set(drawn.tolist())
     assert 0 < (~shown[drawn]).sum() <= charts.MOST_POINTS // 2
-    page = data.page(samples(shown=shown), drawn, None, [])["points"]
+    texts = [f"text {i}" for i in drawn]
+    page = data.page(samples(shown=shown), drawn, texts, [])["points"]
+    assert page["text"] == texts
     assert page["id"] == (drawn + 10).tolist()
     assert page["shown"] == shown[drawn].tolist()
     assert page["kept"] == (VALUES[drawn] > 0.5).tolist()

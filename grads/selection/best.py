@@ -22,8 +22,8 @@ def best_within(keys: np.ndarray, cost: np.ndarray, budget: float) -> np.ndarray
             break
         mine = keys[left]
         known = mine[np.isfinite(mine)]
-        width = np.ptp(known) if len(known) else 0.0
-        if not 0 < width < np.inf:
+        width = float(np.ptp(known)) if len(known) else 0.0
+        if not 0 < width < np.inf or np.isinf(BINS / width):
             break
         place = (known.max() - mine) * (BINS / width)
         np.nan_to_num(place, copy=False, nan=BINS)
