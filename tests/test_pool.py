@@ -927,6 +927,9 @@ def test_without_an_estimate_the_end_is_foreseen_from_the_warm_up(run):
     assert watch.left(run, jobs.observe(run)) == 90.0
     set_state(run, "running", stage="cluster")
     assert watch.left(run, jobs.observe(run)) is None
+    run.config_file.write_text(json.dumps(values | {"warmup_from": "other"}))
+    set_state(run, "running", stage="self-check")
+    assert watch.left(run, jobs.observe(run)) is None, "no time was spent on that warm-up"
     run.config_file.write_text(json.dumps(values | {"when": "during"}))
     run.update_manifest(seconds={})
     set_state(run, "running", stage="warm-up", done=25, total=100, eta_s=30.0)

@@ -94,7 +94,7 @@ def _by_the_warm_up(run: Run, status: Status) -> dict[str, float]:
     found = {name: spent[name] for name in FOR_LONG if name in spent}
     if status.stage in FOR_LONG and status.eta_s is not None and status.done < status.total:
         found[status.stage] = status.eta_s * status.total / (status.total - status.done)
-    if "warm-up" in found:
+    if "warm-up" in found and not config.warmup_from:  # one that was taken over took no time
         epoch = found["warm-up"] / (config.epochs * config.warmup_fraction)
         found.setdefault("score", SCORING[config.warmup] * epoch if config.when == "after" else 0.0)
     return found
