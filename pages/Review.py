@@ -13,7 +13,9 @@ with frame.page("Review") as corner:
     name = review.name_of_reviewer(who)
     here = review.opened(run, queues.chosen(api.load_pool(run), asked), name)
     told = say("The command that writes this queue as a page for someone without this tool:")
-    share.offer(corner, run, api.packet_command(run, here.config), told, selection=keep.newest(run))
+    share.offer(
+        corner, run, api.packet_command(run, here.config), told, selection=api.saved_last(run)
+    )
     if not here.entries:
         st.info(say("There is nothing to look at in this queue."), icon=":material/inbox:")
         review.undo(run)

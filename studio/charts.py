@@ -250,7 +250,7 @@ def lengths(prompt: np.ndarray, response: np.ndarray, limit: int) -> go.Figure:
     """Tokens of the samples, before and in the answer, with the longest that is read."""
     figure = go.Figure()
     most = max(int((prompt + response).max()), 8)
-    bars = max(number_of_bars(values, 0, most) for values in (prompt, response))
+    bars = max(10, *(number_of_bars(values, 0, most) for values in (prompt, response)))
     edges = np.linspace(0, most, bars + 1)
     for name, values, colour, hatch in (
         (say("before the answer (read only)"), prompt, NEUTRAL, "/"),

@@ -10,6 +10,7 @@ from grads.api import (
     coverage,
     emptied,
     reasons,
+    saved_last,
 )
 from studio import charts, filters, keep, listing, titles, url, words
 from studio.language import mark, say, told
@@ -187,7 +188,7 @@ def lists(pool: Pool, shown: Preview | None, matching: np.ndarray, *, first: str
                 say("Entering, against"),
                 names,
                 "base",
-                default=keep.newest(pool.run),
+                default=saved_last(pool.run),
                 format_func=keep.marked(pool.run),
             )
             saved = pool.kept(base)

@@ -150,11 +150,6 @@ def save(
         st.rerun()
 
 
-def newest(run: Run) -> str | None:
-    """The selection that was saved last."""
-    return max(run.selection_names(), key=run.selection_saved, default=None)
-
-
 def marked(run: Run) -> Callable[[str], str]:
     """How this run's saved selections are called wherever they are named: those that people have
     decided otherwise about since are marked."""

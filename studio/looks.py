@@ -62,6 +62,7 @@ class Look:
 def controls(pool: Pool, shown: Preview | None) -> Look:
     """The columns and the colour as widgets behind a button; the legend beside it."""
     run, numbers = pool.run, list(pool.numbers)
+    called = keep.marked(run)
     first = DEFAULTS | ({} if shown is None else {"column": choice.goes_by(pool, shown.options)})
     row = st.container(horizontal=True, vertical_alignment="center", key="looks")
     with row, st.popover(say("Views"), icon=":material/visibility:"):
@@ -78,7 +79,7 @@ def controls(pool: Pool, shown: Preview | None) -> Look:
             "selection",
             index=None,
             placeholder=say("as set now"),
-            format_func=keep.marked(run),
+            format_func=called,
         )
         kept = pool.kept(selection) if selection else None if shown is None else shown.kept
         colours = filters.colours(pool, kept)
@@ -88,7 +89,7 @@ def controls(pool: Pool, shown: Preview | None) -> Look:
         _legend(
             look.samples(pool, np.ones(len(pool), bool)),
             of_fate=by == filters.FATE,
-            by=keep.marked(run)(selection) if selection else None,
+            by=called(selection) if selection else None,
         )
     if selection:
         keep.warn_of_stale(run, [selection])

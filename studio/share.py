@@ -55,7 +55,7 @@ def selected(place: Any, run: Run, chosen: SelectionConfig | None) -> None:
     else:
         command = api.select_command(run, chosen, name)
         says = say("The command that saves this choice; it follows what people have decided:")
-    offer(place, run, command, says, selection=keep.newest(run))
+    offer(place, run, command, says, selection=api.saved_last(run))
 
 
 def explored(place: Any, pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
@@ -69,7 +69,7 @@ def explored(place: Any, pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
             command = api.select_command(pool.run, options, UNNAMED)
             examples = words.count(count, "example")
             says = say("The command that keeps all {examples} shown:", examples=examples)
-    offer(place, pool.run, command, says, selection=keep.newest(pool.run))
+    offer(place, pool.run, command, says, selection=api.saved_last(pool.run))
 
 
 def evaluated(place: Any, run: Run, name: str) -> None:

@@ -43,7 +43,9 @@ def test_lengths_have_bars_as_many_as_the_data_can_fill():
     )
     assert 10 <= len(few.data[0].x) < len(many.data[0].x) <= density.BARS
     assert [sum(bars.y) for bars in few.data] == [40, 40]
-    assert len(charts.lengths(np.full(9, 3), np.full(9, 5), 8).data[0].x) == 1
+    alike = charts.lengths(np.full(9, 3), np.full(9, 5), 8)
+    assert [np.flatnonzero(bars.y).size for bars in alike.data] == [1, 1]
+    assert np.argmax(alike.data[0].y) < np.argmax(alike.data[1].y), "shorter ones lie apart"
 
 
 def test_a_mark_at_nothing_kept_is_whole():

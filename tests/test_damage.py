@@ -380,26 +380,12 @@ def test_jobs_are_told_of_damage_or_mend_it(place, sound, tmp_path, full):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("damage", ["cut", "valid JSON"])
 @pytest.mark.parametrize("file", ["result.json", "answers.json", "arms/*.json"])
-def test_a_damaged_evaluation_is_mended_by_a_resume(place, tmp_path, file):
-    """From its arms; a damaged arm is trained again, and gives the same numbers."""
-    run = copy_of(place, tmp_path, None, "")
-    folder = run / "evaluations" / "one"
-    sound = result_of("resume an evaluation", run, "")
-    damaged = max(folder.glob(file))
-    damaged.write_bytes(damaged.read_bytes()[:40])
-    code, _, error = place.call("resume an evaluation", run)
-    assert code == 0, error
-    assert result_of("resume an evaluation", run, "") == sound
-    assert json.loads(damaged.read_text())
-    code, _, error = place.call("resume an evaluation", run)
-    assert (code, is_told(error)) == (1, True)
-    assert "nothing to resume" in error
-
-
-@pytest.mark.parametrize("file", ["result.json", "answers.json", "arms/*.json"])
-def test_an_evaluation_of_valid_json_is_mended_too(place, tmp_path, file):
-    """A field that is gone, and in an arm a digit that is another one."""
+def test_a_damaged_evaluation_is_mended_by_a_resume(place, tmp_path, file, damage):
+    """From its arms; a damaged arm is trained again, and gives the same numbers. What is JSON still
+    lacks a field, or in an arm has a digit that is another one.
+    """
     run = copy_of(place, tmp_path, None, "")
     folder = run / "evaluations" / "one"
     sound = result_of("resume an evaluation", run, "")
@@ -409,10 +395,14 @@ def test_an_evaluation_of_valid_json_is_mended_too(place, tmp_path, file):
         values["sums"]["heldout_loss"][0][0] += 1.0
     else:
         values.pop({"result.json": "arms", "answers.json": "prompts"}[file])
-    damaged.write_text(json.dumps(values))
+    damaged.write_text(damaged.read_text()[:40] if damage == "cut" else json.dumps(values))
     code, _, error = place.call("resume an evaluation", run)
     assert code == 0, error
     assert result_of("resume an evaluation", run, "") == sound
+    assert json.loads(damaged.read_text())
+    code, _, error = place.call("resume an evaluation", run)
+    assert (code, is_told(error)) == (1, True)
+    assert "nothing to resume" in error
 
 
 def test_a_search_tells_of_decisions_that_it_could_not_read(place, tmp_path):

@@ -139,7 +139,13 @@ from grads.selection.options import Bound, SelectionConfig, usual_draw
 from grads.selection.pool import SIGNALS, TOPIC, Categories, Pool
 from grads.selection.preview import Coverage, Preview, coverage, emptied, overlap, preview
 from grads.selection.reasons import reasons
-from grads.selection.record import Decision, SelectionRecord, read_record, read_selection
+from grads.selection.record import (
+    Decision,
+    SelectionRecord,
+    read_record,
+    read_selection,
+    saved_last,
+)
 from grads.selection.subsets import all_matching, select_samples
 from grads.store.bundled import APP
 from grads.store.columns import DURING, EXTRAS, MAP, SCORES, towards_column
@@ -330,6 +336,7 @@ __all__ = [
     "run_command",
     "runs_root",
     "save_upload",
+    "saved_last",
     "second_seeds",
     "select_command",
     "select_samples",

@@ -1,5 +1,8 @@
 """A saved selection: what was asked for and what came of it, beside the table of its samples."""
 
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -92,6 +95,24 @@ def read_selection(run: Run, name: str) -> tuple[SelectionRecord, pa.Table]:
     Raises RunError where there is none of this name, or its files are damaged.
     """
     return _read(run, name)
+
+
+def saved_last(run: Run) -> str | None:
+    """The selection that was saved last, of those whose records can be read.
+
+    As the records say: in a copy of a run its files have other times.
+    """
+    when = {}
+    for name in run.selection_names():
+        changed = run.selection_saved(name)
+        with suppress(RunError):
+            when[name] = _made(run.path, name, changed), changed
+    return max(when, key=lambda name: when[name], default=None)
+
+
+@lru_cache(maxsize=1024)  # pages ask at each redraw; `changed` tells one that was saved anew
+def _made(path: Path, name: str, changed: int) -> str:
+    return read_record(Run(path), name).made
 
 
 def read_record(run: Run, name: str) -> SelectionRecord:
