@@ -499,10 +499,10 @@ def runs_root(path: str | Path | None = None) -> Path:
 
 
 def new_run_path(root: Path, config: RunConfig) -> Path:
-    """A fresh directory name that says when and on what: 20260131-154500-medicine-train-a1b2."""
+    """A fresh name that says when and on what: 20260131-154500-medicine-train-0a1b2c3d."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(config.dataset).stem).strip("-").lower()[:24]
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return root / f"{stamp}-{stem or 'run'}-{secrets.token_hex(2)}"
+    return root / f"{stamp}-{stem or 'run'}-{secrets.token_hex(4)}"
 
 
 def list_runs(root: Path) -> list[Run]:
