@@ -1,4 +1,11 @@
-"""Acting on all that Explore shows: decide about them, save them as a selection, take it back."""
+"""Acting on all that Explore shows: decide about them, tag them, save them as a selection.
+
+What was decided or tagged last is taken back by a button.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
@@ -9,11 +16,29 @@ from studio import frame, keep, words
 from studio.language import mark, say
 
 MOST = 10_000  # decisions at once; more are a range or a topic of a selection
-UNDO = "decided together"  # in the session: run, decision, what was said before, and by whom
+UNDO = "done together"  # in the session
 DONE = {
     "pin": mark("{examples} will be always kept."),
     "exclude": mark("{examples} will be never kept."),
 }
+
+TAGGING = (  # label, what is said when it is done, icon, and whether the tag comes off
+    (mark("Tag all of them"), mark("{examples} got the tag {tag}."), ":material/new_label:", False),
+    (
+        mark("Take the tag off all of them"),
+        mark("{examples} lost the tag {tag}."),
+        ":material/label_off:",
+        True,
+    ),
+)
+
+
+class Done(NamedTuple):
+    """What was done last about many."""
+
+    run: str
+    told: str
+    take_back: Callable[[], object]
 
 
 def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
@@ -41,6 +66,7 @@ def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
                 "People decide about {most:,} examples at most at once: filter further.", most=MOST
             )
             st.caption(most)
+        _tag(run, ids, who)
         keep.save(pool, lambda: api.all_matching(pool, wanted), len(ids), key="bulk-name")
 
 
@@ -48,22 +74,43 @@ def _decide(run: Run, ids: list[int], decision: str, why: str, *, reviewer: str)
     said = api.opinions(run)
     before = {sample: said.get(sample, []) for sample in ids}
     api.decide_all(run, [(decision, sample) for sample in ids], why, reviewer=reviewer)
-    st.session_state[UNDO] = (run.id, decision, before, reviewer.strip())
+    done = say(DONE[decision], examples=words.count(len(ids), "example"))
+    _note(run, done, partial(api.take_back, run, before, reviewer.strip()))
+
+
+def _tag(run: Run, ids: list[int], reviewer: str) -> None:
+    """A tag for all of them, one that is there or a new one; or taken off them."""
+    name = st.selectbox(
+        say("Tag"),
+        list(api.tags(run)),
+        index=None,
+        key="bulk-tag",
+        accept_new_options=True,
+        placeholder=say("Choose a tag or type a new one"),
+    )
+    for label, told, icon, off in TAGGING:
+        if st.button(say(label), icon=icon, disabled=not name, width="stretch") and name:
+            with frame.telling():
+                changed = api.tag(run, name, ids, off=off, reviewer=reviewer)
+                examples = words.count(len(changed), "example")
+                back = partial(api.tag, run, name, changed, off=not off, reviewer=reviewer)
+                _note(run, say(told, examples=examples, tag=words.literal(name)), back)
+
+
+def _note(run: Run, told: str, take_back: Callable[[], object]) -> None:
+    st.session_state[UNDO] = Done(run.id, told, take_back)
     st.rerun()
 
 
 def _offer_undo(run: Run) -> None:
-    """What was decided last about many, and a button to take it back."""
+    """What was done last about many, and a button to take it back."""
     done = st.session_state.get(UNDO)
-    if done is None or done[0] != run.id:
+    if done is None or done.run != run.id:
         return
-    _, decision, before, reviewer = done
     note, undo = st.columns([5, 1], vertical_alignment="center")
-    note.info(
-        say(DONE[decision], examples=words.count(len(before), "example")), icon=":material/gavel:"
-    )
+    note.info(done.told, icon=":material/gavel:")
     if undo.button(say("Undo"), key="bulk-undo", icon=":material/undo:"):
         with frame.telling():
-            api.take_back(run, before, reviewer)
+            done.take_back()
             del st.session_state[UNDO]
             st.rerun()

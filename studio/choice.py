@@ -12,7 +12,7 @@ from grads.api import (
     reasons,
     saved_last,
 )
-from studio import charts, filters, keep, listing, titles, url, words
+from studio import charts, filters, keep, listing, tags, titles, url, words
 from studio.language import mark, say, told
 
 LISTS = {
@@ -220,4 +220,5 @@ def lists(pool: Pool, shown: Preview | None, matching: np.ndarray, *, first: str
         ranks = {mark("score"): shown.ranking.score}
     if url.get("alike"):
         texts = listing.twins(pool) | texts
+    texts |= tags.listed(pool)
     listing.table(pool, found[chosen], "list", ranks=ranks, told=texts, beside=controls)

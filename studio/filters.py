@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import streamlit as st
 
+from grads import api
 from grads.api import MAP, TOPIC, Bound, Categories, Filter, Pool, outline
-from studio import url, words
+from studio import tags, url, words
 from studio.language import mark, say, told
 
 WITHIN = "within"  # query parameter: COLUMN:LOW:HIGH, repeated
@@ -54,7 +55,7 @@ def drop_bound(column: str, parameter: str = WITHIN) -> None:
 
 def clear() -> None:
     """Show everything again."""
-    for name in (WITHIN, SHAPE, "search", "topics", "only", "alike"):
+    for name in (WITHIN, SHAPE, "search", "topics", "only", "alike", tags.TAGGED):
         url.put(name)
 
 
@@ -102,8 +103,9 @@ def bar(pool: Pool) -> Filter:
     names = dict(enumerate(map(told, pool.cluster_names()))) if pool.cluster is not None else {}
     own = [name for name in pool.categories if name != TOPIC]
     groups = pool.duplicate_groups
-    widths = [2, 3, 3 if own else 0.01, 2 if groups else 0.01]
-    search, topics, only, twins = st.columns(widths)
+    tagged = bool(api.tags(pool.run))
+    widths = [2, 3, 3 if own else 0.01, 2 if groups else 0.01, 2 if tagged else 0.01]
+    search, topics, only, twins, named = st.columns(widths)
     hidden: dict[str, Any] = {"label_visibility": "collapsed"}
     text = url.text(
         search.text_input,
@@ -127,6 +129,8 @@ def bar(pool: Pool) -> Filter:
             column, name = json.loads(facet)
             facets.setdefault(column, []).append(name)
     alike = _alike(groups, twins) if groups else None
+    with named:
+        has = tags.wanted(pool.run) if tagged else ()
     known = tuple(b for b in bounds() if b.column in pool.numbers)
     lassos = shapes(pool)
     if known or lassos:
@@ -150,6 +154,7 @@ def bar(pool: Pool) -> Filter:
         categories=categories,
         text=text,
         alike=alike,
+        tags=has,
     )
 
 

@@ -99,6 +99,16 @@ def decided(run: Run) -> None:
             ),
             icon=":material/warning:",
         )
+    for number in run.unreadable_tags():
+        st.warning(
+            say(
+                "A tag was broken off while it was written (line {number} of `{file}`) and is"
+                " passed over. Tag again.",
+                number=number,
+                file=run.tags_file.name,
+            ),
+            icon=":material/warning:",
+        )
     said = api.opinions(run)
     if not said:
         return

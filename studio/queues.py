@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from grads import api
 from grads.api import QUEUES, Pool, QueueConfig
 from studio import keep, url
 from studio.language import mark, say, told
@@ -9,13 +10,14 @@ from studio.language import mark, say, told
 NAMES = {
     "random": mark("At random"),
     "topic": mark("A topic"),
+    "tag": mark("A tag"),
     "highest": mark("Highest learning signal"),
     "lowest": mark("Lowest learning signal"),
     "borderline": mark("Where a saved selection ends"),
     "duplicates": mark("Near-duplicates, group by group"),
     "disagreements": mark("Where reviewers disagree"),
 }
-ADDRESS = ("queue", "topic", "edge", "shuffle", "size", "at")  # all that says where one is
+ADDRESS = ("queue", "topic", "tag", "edge", "shuffle", "size", "at")  # all that says where one is
 PLACE = "at"  # the entry that is open, from 1
 
 
@@ -24,6 +26,7 @@ def chosen(pool: Pool, place: Any) -> QueueConfig:
     queue, which, size = place.columns([3, 4, 1.4], vertical_alignment="bottom")
     lacking = {
         "topic": not pool.clusters,
+        "tag": not api.tags(pool.run),
         "borderline": not pool.run.selection_names(),
         "duplicates": not (pool.duplicate_group >= 0).any(),
     }
@@ -57,6 +60,11 @@ def _of(kind: str, pool: Pool, place: Any) -> dict[str, Any]:
             on_change=restart,
         )
         return {"topic": topic}
+    if kind == "tag":
+        tag = url.choose(
+            place.selectbox, say("Tag"), list(api.tags(pool.run)), "tag", on_change=restart
+        )
+        return {"tag": tag}
     if kind == "borderline":
         saved = pool.run.selection_names()
         name = url.choose(

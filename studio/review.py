@@ -7,7 +7,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import Decision, QueueConfig, Run
-from studio import corrections, frame, keep, queues, url, words
+from studio import corrections, frame, keep, queues, tags, url, words
 from studio.language import mark, say, told
 
 REVIEWER = "reviewer"  # in the session, as on the pages where an example is open
@@ -110,6 +110,7 @@ def show(here: Review) -> None:
             st.markdown("#### " + say("Example in row {row}", row=entry[0]))
             corrections.read(run, entry[0])
             corrections.offer(run, entry[0], here.reviewer)
+            tags.of(run, entry[0])
 
 
 def _together(here: Review) -> None:

@@ -21,6 +21,7 @@ OF_A_RUN = (
     *("sample", "within", "shape", "search", "topics", "only", "selection", "sort", "up", "page"),
     *(
         "alike",
+        "tagged",
         "bound",
         "by",
         "base",
@@ -29,6 +30,7 @@ OF_A_RUN = (
         "evaluation",
         "other",
         "topic",
+        "tag",
         "edge",
         "at",
     ),

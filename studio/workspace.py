@@ -22,6 +22,7 @@ from studio import (
     options,
     reader,
     share,
+    tags,
     url,
     words,
 )
@@ -130,6 +131,7 @@ def _example(pool: Pool, kept: np.ndarray | None) -> bool:
             )
     if reader.read(pool, sample, kept):
         keep.decide(pool.run, sample)
+        tags.of(pool.run, sample)
     return True
 
 

@@ -315,7 +315,8 @@ def test_no_english_word_is_left_in_a_packet(kind, tmp_path):
     run = demo_run(tmp_path)
     for name, decision in (("", "pin"), ("Bo", "exclude"), ("Cy", "pin")):
         api.decide(run, 5, decision, "wrong, duplicate of row 3, b, c", reviewer=name)
-    config = api.QueueConfig(kind=kind, topic=0, selection="grads-10", count=9)
+    api.tag(run, "1", [5, 6])
+    config = api.QueueConfig(kind=kind, topic=0, tag="1", selection="grads-10", count=9)
     english = api.packet_page(run, config)
     with language.speaking("zh"):
         told = api.packet_page(run, config, language.told)

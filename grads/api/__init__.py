@@ -147,6 +147,7 @@ from grads.selection.record import (
     saved_last,
 )
 from grads.selection.subsets import all_matching, select_samples
+from grads.selection.tags import tag, tags, tags_of
 from grads.store.bundled import APP
 from grads.store.columns import DURING, EXTRAS, MAP, SCORES, towards_column
 from grads.store.cost import RunCost
@@ -350,6 +351,9 @@ __all__ = [
     "subset_overlap",
     "summaries",
     "summary",
+    "tag",
+    "tags",
+    "tags_of",
     "take_back",
     "take_in",
     "take_part",

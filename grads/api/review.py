@@ -20,6 +20,7 @@ TITLES = {
     "duplicates": Sentence("Examples of the run {run}, near-duplicates"),
     "disagreements": Sentence("Examples of the run {run}, that reviewers disagree about"),
     "topic": Sentence("Examples of the run {run}, of the topic {topic}"),
+    "tag": Sentence("Examples of the run {run}, tagged {tag}"),
     "borderline": Sentence("Examples of the run {run}, where the selection {selection} ends"),
 }
 
@@ -27,8 +28,8 @@ TITLES = {
 def review_queue(run: Run, config: QueueConfig) -> list[Entry]:
     """Which samples to look at, and in which order; what an entry holds is looked at together.
 
-    Raises SelectionError where the run has no such topic, and RunError where it has no such
-    selection, or is not scored yet.
+    Raises SelectionError where the run has no such topic or tag, and RunError where it has no
+    such selection, or is not scored yet.
     """
     return queues.queue(load_pool(run), config)
 
@@ -60,6 +61,8 @@ def _title(run: Run, config: QueueConfig) -> Sentence:
     values: dict[str, str] = {"run": run.id}
     if config.kind == "topic":
         values["topic"] = load_pool(run).cluster_names()[config.topic or 0]
+    elif config.kind == "tag":
+        values["tag"] = config.tag or ""
     elif config.kind == "borderline":
         values["selection"] = config.selection or ""
     return TITLES[config.kind].filled(**values)

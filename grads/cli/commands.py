@@ -23,7 +23,7 @@ from grads.api import (
 from grads.cli.agreement import draw, lines_of
 from grads.cli.evaluation import evaluate, tune
 from grads.cli.options import Json, Root, RunDir, with_settings
-from grads.cli.review import correct, decide, decisions, packet, say_what_is_lost
+from grads.cli.review import correct, decide, decisions, packet, say_what_is_lost, tag, tags
 from grads.cli.terminal import (
     about_lines,
     agreement_lines,
@@ -145,6 +145,8 @@ def export(
 
 app.command()(decide)
 app.command()(decisions)
+app.command()(tag)
+app.command()(tags)
 app.command()(packet)
 app.command()(correct)
 app.command()(evaluate)

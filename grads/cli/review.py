@@ -1,4 +1,4 @@
-"""The commands for what people say of samples: decide, decisions, packet and correct."""
+"""The commands for what people say of samples: decide, decisions, tag, tags, packet and correct."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ import typer
 from grads import api
 from grads.api import ConfigError, QueueConfig, Run
 from grads.cli.options import Json, RunDir, with_settings
-from grads.cli.terminal import decision_lines, refused_lines, say, show
+from grads.cli.terminal import decision_lines, refused_lines, say, show, tag_lines
 
 Reason = Annotated[str, typer.Option(help="Why.")]
 Reviewer = Annotated[str, typer.Option(help="Who decides.")]
@@ -86,6 +86,33 @@ def decisions(
         raise typer.Exit(1)
 
 
+def tag(
+    name: Annotated[str, typer.Argument(help="The tag, up to 60 characters.")],
+    *,
+    run_dir: RunDir,
+    sample: Annotated[list[int], typer.Option(help="Id of a sample that gets it.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Take it off them.")] = False,
+    reviewer: Annotated[str, typer.Option(help="Who tags.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Put a tag on samples, by which they are found again on the pages and in queues.
+
+    --sample is given several times. A tag keeps or excludes nothing: that is what `decide` is for.
+    """
+    opened = Run.open(run_dir)
+    changed = api.tag(opened, name, sample, off=remove, reviewer=reviewer)
+    say_what_is_lost(opened)
+    values = {"changed": changed} | _tagged(opened)
+    show(values, as_json, tag_lines)
+
+
+def tags(*, run_dir: RunDir, as_json: Json = False) -> None:
+    """List the tags of a run, with the samples that have them."""
+    opened = Run.open(run_dir)
+    say_what_is_lost(opened)
+    show(_tagged(opened), as_json, tag_lines)
+
+
 @with_settings(QueueConfig)
 def packet(
     run_dir: RunDir,
@@ -136,10 +163,12 @@ def correct(
 
 
 def say_what_is_lost(opened: Run) -> None:
-    """Tell of decisions and corrections that a broken-off write has left."""
+    """Tell of decisions, corrections and tags that a broken-off write has left."""
     for line in api.broken_lines(opened.unreadable_decisions()):
         say(line)
     for line in api.broken_lines(opened.unreadable_corrections(), opened.corrections_file.name):
+        say(line)
+    for line in api.broken_lines(opened.unreadable_tags(), opened.tags_file.name):
         say(line)
 
 
@@ -148,6 +177,10 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _tagged(opened: Run) -> dict[str, Any]:
+    return {"tags": {name: ids.tolist() for name, ids in api.tags(opened).items()}}
 
 
 def _decided(opened: Run) -> dict[str, Any]:

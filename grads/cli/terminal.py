@@ -34,6 +34,8 @@ from grads.api import (
     visible,
 )
 
+FIRST_ROWS = 20  # of the samples of a tag that are named
+
 # What stands in brackets or between colons is text: names and paths of others.
 console = Console(stderr=True, markup=False, emoji=False)
 
@@ -249,6 +251,15 @@ def decision_lines(values: dict[str, Any]) -> list[str]:
             " decisions, select again to fill its budget"
         )
     return lines or ["nobody has decided anything"]
+
+
+def tag_lines(values: dict[str, Any]) -> list[str]:
+    """The tags of a run, and the first samples that have them."""
+    lines = []
+    for name, ids in values["tags"].items():
+        rows = ", ".join(map(str, ids[:FIRST_ROWS])) + (", ..." if len(ids) > FIRST_ROWS else "")
+        lines.append(f"{name} ({len(ids):,}): {rows}")
+    return lines or ["nobody has tagged anything"]
 
 
 def probe_lines(run: Run) -> list[str]:

@@ -4,6 +4,7 @@ Several reviewers may decide about one sample: the last word of each counts.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, reduce
@@ -59,9 +60,7 @@ def decide_all(
     for sample, times in Counter(samples).items():
         if times > 1:
             raise RunError(f"sample {sample} is named twice: decide one thing about it")
-    for sample in sorted(set(samples) - decidable(run)):
-        run.read_sample(sample)  # says so where there is none
-        raise RunError(f"sample {sample} is held out: it is in no subset")
+    require_in_pool(run, samples)
     same: dict[str, Any] = {
         "reason": reason.strip(),
         "reviewer": reviewer.strip(),
@@ -72,6 +71,13 @@ def decide_all(
         for decision, sample in wanted
     ]
     run.decide(*(one.as_json() for one in made))
+
+
+def require_in_pool(run: Run, samples: Iterable[int]) -> None:
+    """Raise RunError where one of these samples is held out, or the run has none of its id."""
+    for sample in sorted(set(samples) - decidable(run)):
+        run.read_sample(sample)  # says so where there is none
+        raise RunError(f"sample {sample} is held out: it is in no subset")
 
 
 def decidable(run: Run) -> set[int]:

@@ -24,6 +24,8 @@ class Filter:
     """(column, names) of which a sample has one."""
     alike: int | Literal["any"] | None = None
     """Near-duplicates of the sample with this id, it included; any: all that have some."""
+    tags: tuple[str, ...] = ()
+    """Tags by people of which a sample has one."""
 
 
 def within_bound(columns: dict[str, np.ndarray], bound: Bound) -> np.ndarray:

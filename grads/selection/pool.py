@@ -20,6 +20,7 @@ from grads.selection.record import kept_ids
 from grads.selection.scores import Scores, Towards
 from grads.selection.select import Selection, gumbel, needs_signal, select
 from grads.selection.signal import Signal, measure_signal, unitless_signal
+from grads.selection.tags import tags
 from grads.store.columns import DURING, MAP, SCORES, TOWARDS, towards_name
 from grads.store.files import matrix, open_table
 from grads.store.runs import Run
@@ -395,7 +396,17 @@ class Pool:
             mask &= np.isin(found.code, places)
         if wanted.alike is not None:
             mask &= self._alike(wanted.alike)
+        if wanted.tags:
+            mask &= self.tagged(wanted.tags)
         return mask & self._with_text(wanted.text) if wanted.text.strip() else mask
+
+    def tagged(self, names: tuple[str, ...]) -> np.ndarray:
+        """(n,) bool: the samples that have one of these tags."""
+        mask = np.zeros(len(self), bool)
+        for name, ids in tags(self.run).items():
+            if name in names:
+                mask[self.positions(ids)] = True
+        return mask
 
     def _alike(self, to: int | Literal["any"]) -> np.ndarray:
         groups = self.duplicate_group

@@ -8,6 +8,7 @@ from grads.selection.decisions import disagreements
 from grads.selection.pool import Pool
 from grads.selection.record import read_selection
 from grads.selection.select import gumbel
+from grads.selection.tags import tags
 
 Entry = tuple[int, ...]  # ids of what is looked at together: one sample, or near-duplicates
 TOGETHER = 25  # near-duplicates of an entry; a larger group is looked at in parts
@@ -16,7 +17,7 @@ TOGETHER = 25  # near-duplicates of an entry; a larger group is looked at in par
 def queue(pool: Pool, config: QueueConfig) -> list[Entry]:
     """The entries of a queue, at most `count` of them.
 
-    Raises SelectionError where the run has no such topic, and RunError where it has no such
+    Raises SelectionError where the run has no such topic or tag, and RunError where it has no such
     selection.
     """
     if config.kind == "duplicates":
@@ -38,11 +39,21 @@ def _order(pool: Pool, config: QueueConfig) -> np.ndarray:
     lots = np.argsort(-gumbel(pool.scores.sample_id, config.seed), kind="stable")
     if config.kind == "random":
         return lots
+    if config.kind == "tag":
+        return np.asarray(lots[_tagged(pool, config.tag or "")[lots]])
     if pool.cluster is None or config.topic not in pool.cluster:
         raise SelectionError(
             f"no topic {config.topic}: the run has {len(pool.clusters)}, numbered from 0"
         )
     return np.asarray(lots[pool.cluster[lots] == config.topic])
+
+
+def _tagged(pool: Pool, name: str) -> np.ndarray:
+    found = pool.tagged((name,))
+    if not found.any():
+        there = ", ".join(tags(pool.run)) or "none yet"
+        raise SelectionError(f"no sample has the tag '{name}': there are {there}")
+    return found
 
 
 def _around_the_cut(pool: Pool, name: str) -> np.ndarray:

@@ -46,6 +46,7 @@ NOTED = {  # by people, in files of these names
     "decisions": "decided",
     "corrections": "corrected",
     "ratings": "rated",
+    "tags": "tagged",
 }
 
 
@@ -227,6 +228,7 @@ class Run(JobFolder):
         self.token_signal_file = self.path / "token_signal" / "signals.parquet"
         self.decisions_file = self.path / "decisions.jsonl"
         self.corrections_file = self.path / "corrections.jsonl"
+        self.tags_file = self.path / "tags.jsonl"
         self.selections = self.path / "selections"
         self.exports = self.path / "exports"
         self.evaluations = self.path / "evaluations"
@@ -455,6 +457,10 @@ class Run(JobFolder):
     def unreadable_corrections(self) -> list[int]:
         """The same of corrections.jsonl."""
         return read_lines(self.corrections_file).unreadable
+
+    def unreadable_tags(self) -> list[int]:
+        """The same of tags.jsonl."""
+        return read_lines(self.tags_file).unreadable
 
     def probe_set_file(self, name: str) -> Path:
         """Where the rows of a probe set lie."""
