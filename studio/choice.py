@@ -212,7 +212,7 @@ def lists(pool: Pool, shown: Preview | None, matching: np.ndarray, *, first: str
     if not found[chosen].any():
         st.caption(say(NOBODY[chosen]))
         return
-    texts: listing.Told = {}
+    texts: listing.Told = tags.listed(pool)  # before the reason, which is wide
     ranks = {}
     if shown is not None:
         texts |= listing.fate(shown.kept) if chosen in ("shown", "decided") else {}
@@ -220,5 +220,4 @@ def lists(pool: Pool, shown: Preview | None, matching: np.ndarray, *, first: str
         ranks = {mark("score"): shown.ranking.score}
     if url.get("alike"):
         texts = listing.twins(pool) | texts
-    texts |= tags.listed(pool)
     listing.table(pool, found[chosen], "list", ranks=ranks, told=texts, beside=controls)
