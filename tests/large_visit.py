@@ -1,11 +1,14 @@
-"""How long a browser takes to open Explore on a large run.
+"""How long a browser takes to open Explore on a large run, and to answer what is done there.
 
 PYTHONPATH=. python tests/large_visit.py FOLDER RUN visits the run of a runs folder, such as the one
 that large_run.py makes: by a server and a browser that have shown nothing before, in a new tab of
-that browser, and, server and browser fresh again, from the page Start.
+that browser, and, server and browser fresh again, from the page Start. Then a range is drawn, a
+shape, the budget is moved on Select and an example is opened, several times each; the clock runs
+from the pointer's release, or the key, to the text that tells what came of it.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import test_browser
@@ -33,6 +36,27 @@ WATCH = """
 """
 
 
+# From the next release of the pointer, or key, to the first time that a text is another one.
+ANSWER = """selector => {
+    const shown = () => document.querySelector(selector)?.textContent ?? "";
+    const before = shown();
+    window.answered = null;
+    const start = event => {
+        removeEventListener("pointerup", start, true);
+        removeEventListener("keydown", start, true);
+        const from = performance.now();
+        const look = () => {
+            if (shown() !== before) window.answered = performance.now() - from;
+            else requestAnimationFrame(look);
+        };
+        look();
+    };
+    addEventListener("pointerup", start, true);
+    addEventListener("keydown", start, true);
+}"""
+TIMES = 4  # that each is done
+
+
 def new_window(browser: Browser) -> BrowserContext:
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     context.add_init_script(WATCH)
@@ -45,6 +69,61 @@ def visit(page: Page, url: str, when: str) -> None:
     page.wait_for_function("window.seen.whole", polling=200)
     seen = {name: ms / 1000 for name, ms in page.evaluate("window.seen").items()}
     print(f"{when:42} headline {seen['headline']:5.2f} s, all drawn {seen['whole']:5.2f} s")
+
+
+def answered(page: Page, what: str, selector: str, acts: list[Callable[[], None]]) -> None:
+    """Do these, one after the other, and print the milliseconds to each one's answer."""
+    took = []
+    for act in acts:
+        test_browser.settle(page)
+        page.wait_for_timeout(500)
+        page.evaluate(ANSWER, selector)
+        act()
+        page.wait_for_function("window.answered !== null")
+        took.append(page.evaluate("window.answered"))
+    print(f"{what:42} " + ", ".join(f"{one:,.0f}" for one in took) + " ms")
+
+
+def answers(page: Page, url: str, run: str) -> None:
+    """Draw, move and open on the open page Explore, then on Select."""
+
+    def drawn(view: str, *places: tuple[float, float]) -> Callable[[], None]:
+        return lambda: test_browser.drag(page, view, *places)
+
+    def opened(place: float) -> Callable[[], None]:
+        canvas = test_browser.view(page, "distribution")
+        return lambda: canvas.click(position={"x": 200 + place, "y": 60})
+
+    ends = [(0.3 + 0.05 * n, 0.5) for n in range(TIMES)]
+    answered(
+        page,
+        "a range drawn in the distribution",
+        "h2",
+        [drawn("distribution", one, (0.62, 0.5)) for one in ends],
+    )
+    page.goto(f"{url}/Explore?run={run}")
+    answered(
+        page,
+        "a shape drawn on the map",
+        "h2",
+        [drawn("map", (0.02, 0.02), (x, 0.02), (x, 0.98), (0.02, 0.98)) for x, _ in ends],
+    )
+    page.goto(f"{url}/Explore?run={run}")
+    answered(
+        page,
+        "an example opened from the distribution",
+        ".st-key-reading h4",
+        [opened(30.0 * n) for n in range(TIMES)],
+    )
+    page.goto(f"{url}/Select?run={run}")
+    page.locator(".st-key-list canvas").first.wait_for()
+    slider = page.locator(".st-key-budget input[type=range]").first
+    answered(
+        page,
+        "a move of the budget on Select",
+        "h2",
+        [lambda: slider.press("ArrowRight")] * TIMES,
+    )
 
 
 def visits(playwright: Playwright, root: Path, run: str) -> None:
@@ -63,6 +142,7 @@ def visits(playwright: Playwright, root: Path, run: str) -> None:
         page.get_by_text("Which of my examples").wait_for()
         page.wait_for_timeout(3_000)  # people read before they go on
         visit(page, explore, "fresh server and browser, from Start")
+        answers(page, server.url, run)
     finally:
         server.kill()
 
