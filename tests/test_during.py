@@ -53,20 +53,19 @@ def config(**values):
     return RunConfig.parse(settings | {"batch_tokens": 100} | values)
 
 
-def train(folder, *, stop_at=None, sets=None, collect=True, **values):
+def train(folder, *, stop_at=None, sets=None, collect=True, dtype=torch.float32, **values):
     """The trained weights, the collector, and the model's weights before each step."""
     pool, model = pool_of(tiny.make_samples(lengths=LENGTHS)), tiny.make_model("llama-tied")
     settings, before, steps = config(**values), [], []
     model.requires_grad_(settings.warmup == "full")
     collector = Collector(
         folder / "read",
-        TrainingTap(model),
+        TrainingTap(model, dtype),
         pool,
         seed=0,
         with_tokens=True,
         sets=sets or {},
         batch_tokens=100,
-        dtype=torch.float32,
     )
 
     def report(step):
@@ -77,7 +76,7 @@ def train(folder, *, stop_at=None, sets=None, collect=True, **values):
         model,
         pool,
         settings,
-        dtype=torch.float32,
+        dtype=dtype,
         device="cpu",
         checkpoints=folder / "checkpoints",
         report=report,
@@ -122,6 +121,31 @@ def test_the_training_is_not_touched(tmp_path, kind):
     read, _, _ = train(tmp_path / "a", warmup=kind, sets=probe_sets())
     plain, _, _ = train(tmp_path / "b", warmup=kind, collect=False)
     assert read.keys() == plain.keys()
+    assert all(torch.equal(read[name], plain[name]) for name in read)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_training_in_bfloat16_is_read_as_closely_as_it_computes(tmp_path, kind):
+    """Against float32 with the same weights: the numbers are its own, with eight bits a factor."""
+    _, collector, after = train(tmp_path, warmup=kind, dtype=torch.bfloat16, sets=probe_sets())
+    table, pool = collector.merged(), collector.pool
+    chosen = np.flatnonzero(table["step"].to_numpy() == STEPS - 1)
+    model = tiny.make_model("llama-tied")
+    if kind == "lora":
+        model = add_lora(model, 4).get_base_model()
+    model.load_state_dict(after[STEPS - 2])
+    assert {one.dtype for one in model.parameters()} == {torch.float32}
+    expected = GradientScorer(model).score(*pool.collate(chosen))
+    for name in ("loss", "embed_grad_norm", "head_grad_norm"):
+        mine = table[name].to_numpy()[chosen]
+        np.testing.assert_allclose(mine, getattr(expected, name), rtol=0.03)
+        assert (mine != np.asarray(getattr(expected, name))).any()  # it is the training's own pass
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_training_in_bfloat16_is_not_touched(tmp_path, kind):
+    read, _, _ = train(tmp_path / "a", warmup=kind, sets=probe_sets(), dtype=torch.bfloat16)
+    plain, _, _ = train(tmp_path / "b", warmup=kind, collect=False, dtype=torch.bfloat16)
     assert all(torch.equal(read[name], plain[name]) for name in read)
 
 

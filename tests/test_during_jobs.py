@@ -30,8 +30,8 @@ def place(tmp_path_factory):
     return folder
 
 
-def made(place, name):
-    settings = {"when": "during", "targets": {"good": str(place / "good.jsonl")}}
+def made(place, name, **more):
+    settings = {"when": "during", "targets": {"good": str(place / "good.jsonl")}} | more
     return api.create_run(config_for(place, **settings), str(place / "runs" / name))
 
 
@@ -67,6 +67,20 @@ def test_a_run_without_a_scoring_pass(run):
     assert len(run.read_token_signal(sample)["embed_token_norm"]) > 0
     kept = pool.select(SelectionConfig(towards=1.0, draw="top", ratio=0.2)).kept
     assert kept.sum() == round(0.2 * len(pool))
+
+
+@pytest.mark.job
+def test_a_run_in_bfloat16_measures_its_sets_too(place, run):
+    """They are measured between the steps, where the training computes in bfloat16."""
+    other = made(place, "narrow", dtype="bfloat16")
+    api.start_run(other)
+    assert wait_for(other, "finished", "failed").error is None
+    narrow, wide = (open_table(one.probe_file("good")).read() for one in (other, run))
+    assert narrow["sample_id"] == wide["sample_id"]
+    for name in ("embed_cosine", "head_cosine"):
+        found = [table[name].to_numpy() for table in (narrow, wide)]
+        assert np.isfinite(found[0]).all()
+        assert np.corrcoef(found)[0, 1] > 0.95
 
 
 @pytest.mark.job

@@ -39,15 +39,10 @@ class Collector:
         with_tokens: bool,
         sets: Mapping[str, tuple[TokenPool, int | None]],
         batch_tokens: int,
-        dtype: torch.dtype,
     ) -> None:
-        """`sets` are probe sets by name: their rows, and the width of their sketch if any.
-
-        `dtype` is the format that the training computes in.
-        """
+        """`sets` are probe sets by name: their rows, and the width of their sketch if any."""
         self.folder, self.pool, self._tap, self._sets = folder, pool, tap, sets
-        self._seed, self._with_tokens, self._dtype = seed, with_tokens, dtype
-        self._batch_tokens = batch_tokens
+        self._seed, self._with_tokens, self._batch_tokens = seed, with_tokens, batch_tokens
         hidden = tap.scorer.head.weight.shape[1]
         self._projection = random_projection(hidden, seed)
         self._tables: list[pa.Table] = []
@@ -85,16 +80,15 @@ class Collector:
         model = self._tap.scorer.model
         device, training = model.device.type, model.training
         model.eval()  # no dropout
-        with torch.autocast(device, self._dtype, enabled=self._dtype == torch.bfloat16):
-            for name, (rows, sketch) in self._sets.items():
-                self._directions[name] = mean_gradient(
-                    self._tap.scorer,
-                    rows,
-                    batch_tokens=self._batch_tokens,
-                    device=device,
-                    sketch=sketch,
-                    seed=self._seed,
-                )
+        for name, (rows, sketch) in self._sets.items():
+            self._directions[name] = mean_gradient(
+                self._tap.scorer,
+                rows,
+                batch_tokens=self._batch_tokens,
+                device=device,
+                sketch=sketch,
+                seed=self._seed,
+            )
         model.train(training)
 
     def reading(

@@ -27,12 +27,12 @@ from grads.engine.loss import response_losses
 class TrainingTap:
     """Reads the gradients of samples in the passes that train a model."""
 
-    def __init__(self, model: Any) -> None:
-        """`model` before its training: it is described here, in evaluation mode.
+    def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
+        """`model` before its training in `dtype`: it is described here, in evaluation mode.
 
         Raises ModelError where no exact rule is known for its embedding or its head.
         """
-        self.scorer, self.model = GradientScorer.beside_training(model), model
+        self.scorer, self.model = GradientScorer.beside_training(model, dtype), model
 
     @contextmanager
     def reading(

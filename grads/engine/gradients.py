@@ -58,14 +58,17 @@ class GradientScorer:
     """
 
     def __init__(self, model: Any) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.model, self._mixed = model.eval().requires_grad_(False), False
         self.embedding, self.embed_scale, self.head = describe(model)
 
     @classmethod
-    def beside_training(cls, model: Any) -> Self:
-        """One of a model whose weights go on being trained: it scores with those of the moment."""
+    def beside_training(cls, model: Any, dtype: torch.dtype) -> Self:
+        """One of a model whose weights go on being trained: it scores with those of the moment.
+
+        The body computes in `dtype`, as in the training; the head as always.
+        """
         scorer = cls.__new__(cls)
-        scorer.model = model.eval()
+        scorer.model, scorer._mixed = model.eval(), dtype == torch.bfloat16
         scorer.embedding, scorer.embed_scale, scorer.head = describe(model)
         return scorer
 
@@ -134,7 +137,8 @@ class GradientScorer:
         Padding is on the right, where causal attention never sees it: no mask is needed.
         """
         head = self.model.get_output_embeddings()
-        with tapped(self.embedding, head) as tap, suppress(HeadReached):
+        mixed = torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self._mixed)
+        with tapped(self.embedding, head) as tap, suppress(HeadReached), mixed:
             self.model(input_ids=input_ids, use_cache=False)
         assert tap.hidden is not None
         return tap.hidden, tap.leaves[0]

@@ -186,7 +186,7 @@ def _train(
     chosen = training.sample_fraction(len(pool), config.warmup_fraction, config.seed)
     training_dtype = torch.float32 if config.warmup == "full" else dtype
     model = loading.load_base_model(run, training_dtype, device)
-    tap = TrainingTap(model)  # what cannot be scored is not trained either
+    tap = TrainingTap(model, dtype)  # what cannot be scored is not trained either
     refuse_unknown_tokens(model, pool.input_ids)
     last = time.monotonic()
 
@@ -197,7 +197,7 @@ def _train(
         job.progress(step.step, step.steps)
         job.metrics(step=step.step, loss=step.loss, lr=step.lr, tokens_per_s=round(rate, 1))
 
-    collector = collector_of(job, tap, pool, dtype) if config.when == "during" else None
+    collector = collector_of(job, tap, pool) if config.when == "during" else None
     trained = training.train(
         model,
         pool if len(chosen) == len(pool) else pool.subset(chosen),

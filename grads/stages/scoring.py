@@ -191,7 +191,7 @@ def parts_of(
     )
 
 
-def collector_of(job: Job[Run], tap: TrainingTap, pool: TokenPool, dtype: torch.dtype) -> Collector:
+def collector_of(job: Job[Run], tap: TrainingTap, pool: TokenPool) -> Collector:
     """What reads the gradients of the run's samples out of its warm-up."""
     run, config = job.folder, job.folder.config()
     run.parts.mkdir(exist_ok=True)
@@ -206,7 +206,6 @@ def collector_of(job: Job[Run], tap: TrainingTap, pool: TokenPool, dtype: torch.
             for name, one in run.read_manifest().probes.items()
         },
         batch_tokens=config.pass_tokens,
-        dtype=dtype,
     )
 
 
