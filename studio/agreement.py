@@ -60,18 +60,23 @@ def compare(run: Run) -> None:
 
 
 def _pictured(found: RunAgreement, column: str) -> None:
-    picture, points = figure(found, column)
-    st.plotly_chart(
-        picture,
-        key="ranks",
-        alt=say(
-            "Places of {count:,} examples in both runs by {column}",
-            count=found.samples,
-            column=label(column),
-        ),
-    )
+    pictures = figures(found, column)
+    for title, picture, _ in pictures:
+        if title:
+            st.markdown(f"**{title}**")
+        st.plotly_chart(
+            picture,
+            key=f"ranks-{title}",
+            alt=say(
+                "Places of {count:,} examples in both runs by {column}",
+                count=found.samples,
+                column=label(column),
+            ),
+        )
     examples = words.count(found.samples, "example")
-    st.caption(say("Showing {shown:,} of {examples} as points.", shown=points, examples=examples))
+    st.caption(
+        say("Showing {shown:,} of {examples} as points.", shown=pictures[0][2], examples=examples)
+    )
 
 
 def _in_numbers(found: RunAgreement) -> None:
@@ -93,12 +98,30 @@ def _in_numbers(found: RunAgreement) -> None:
     st.caption(told)
 
 
-def figure(found: RunAgreement, column: str) -> tuple[go.Figure, int]:
-    """The places of the shared examples in both runs by a column, and how many are points."""
-    first, second = found.values[column]
+def figures(found: RunAgreement, column: str) -> list[tuple[str, go.Figure, int]]:
+    """The places of the shared examples in both runs by a column, and how many are points.
+
+    Where a second seed stands beside, what that one alone changes is a second picture; then both
+    have a title.
+    """
+    if column not in found.seed_values or not found.again:
+        return [("", *_places(found, found.second, found.values[column], column))]
+    return [
+        (say("The two runs"), *_places(found, found.second, found.values[column], column)),
+        (
+            say("What a second seed alone changes"),
+            *_places(found, found.again, found.seed_values[column], column),
+        ),
+    ]
+
+
+def _places(
+    found: RunAgreement, other: str, values: tuple[np.ndarray, np.ndarray], column: str
+) -> tuple[go.Figure, int]:
+    first, second = values
     known = np.isfinite(first) & np.isfinite(second)
     first, second = first[known], second[known]
-    names = [Path(path).name for path in (found.first, found.second)]
+    names = [Path(path).name for path in (found.first, other)]
     return charts.ranks(
         first,
         second,

@@ -1,6 +1,7 @@
 """How far two runs agree: which samples are the same, how they rank, and what a seed changes."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -248,6 +249,7 @@ def test_the_command_shows_a_table_and_speaks_json(three):
     assert told["by_seed"] == {}
     assert "not known: give --again" in told["notes"][-1]
     assert "values" not in told
+    assert "seed_values" not in told
 
 
 def test_the_picture_stands_alone(three, tmp_path):
@@ -258,11 +260,33 @@ def test_the_picture_stands_alone(three, tmp_path):
     text = file.read_text(encoding="utf-8")
     assert "Learning signal in first" in text
     assert "plotly.js v" in text, "the library is in it: no connection is needed"
+    assert "<h2>" not in text
     wrong = CliRunner().invoke(app, ["agree", first, second, "--picture", "signal.png"])
     assert isinstance(wrong.exception, ConfigError)
     nowhere = str(file / "a.html")
     failed = CliRunner().invoke(app, ["agree", first, second, "--picture", nowhere])
     assert "could not be written" in str(failed.exception)
+
+
+def test_the_picture_shows_beside_it_what_a_second_seed_changes(three, tmp_path):
+    """The same samples, placed by the two runs of one setting."""
+    first, second, again = (str(run.path) for run in three)
+    file = tmp_path / "picture.html"
+    pair = ["agree", first, second, "--again", again]
+    done = CliRunner().invoke(app, [*pair, "--picture", str(file)])
+    assert done.exit_code == 0, done.output
+    text = file.read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", text) == [
+        "The two runs",
+        "What a second seed alone changes",
+    ]
+    for name in ("first", "second", "again"):
+        assert f"Learning signal in {name}" in text
+    assert text.count("plotly.js v") == 1
+    found = api.agree(*three)
+    for name, one in found.by_seed.items():
+        assert ranks(*found.seed_values[name]) == one
+        assert all(len(values) == found.samples for values in found.seed_values[name])
 
 
 # -- the page
@@ -282,6 +306,9 @@ def test_explore_compares_with_another_run(three, monkeypatch):
     value = f"{found.columns['signal'].rank_correlation:.2f}"
     assert row["Rank correlation"].startswith(f"{value} / "), "the second seed is found by itself"
     assert row["10%"].startswith(f"{found.columns['signal'].overlap[0.1]:.0%} / ")
+    assert "What a second seed alone changes" in everything(at)
+    pictures = [c.proto.alt for c in at.get("plotly_chart") if "Places of" in c.proto.alt]
+    assert len(pictures) == 2
     assert_sound(choose(at, "Ranked by", "loss"))
     linked = open_page("Explore", run="first", other="second", ranked="loss")
     assert "300 examples with the same rows and texts" in everything(linked)

@@ -32,10 +32,11 @@ class RunAgreement:
     notes: list[str]
     sample_id: np.ndarray = field(repr=False)  # (m,) of the first run
     values: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)  # (m,) by column
+    seed_values: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False)  # of `by_seed`
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
-        left_out = ("sample_id", "values", "columns", "by_seed")
+        left_out = ("sample_id", "values", "seed_values", "columns", "by_seed")
         told = {name: value for name, value in vars(self).items() if name not in left_out}
         return told | {
             name: {column: vars(one) for column, one in getattr(self, name).items()}
@@ -63,11 +64,13 @@ def agree(first: Run, second: Run, again: Run | None = None) -> RunAgreement:
     pairs, left_out = agreement.comparable(*pools)
     values = {name: (a[rows.first], b[rows.second]) for name, (a, b) in pairs.items()}
     columns = {name: agreement.ranks(*pair) for name, pair in values.items()}
-    by_seed: dict[str, Ranks | None] = {}
+    seed_values: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     if again is not None and beside is not None:
         seeds, _ = agreement.comparable(pools[0], load_pool(again))
-        by_seed = {n: agreement.ranks(a[beside[0]], b[beside[1]]) for n, (a, b) in seeds.items()}
+        seed_values = {n: (a[beside[0]], b[beside[1]]) for n, (a, b) in seeds.items()}
+    by_seed = {name: agreement.ranks(*pair) for name, pair in seed_values.items()}
     found = {name: one for name, one in columns.items() if one is not None}
+    of_seed = {name: one for name, one in by_seed.items() if one is not None and name in found}
     notes = [f"set {name} holds other examples in the two runs: left out" for name in left_out]
     if again is None:
         notes.append(_how_to_tell(first, second))
@@ -81,10 +84,11 @@ def agree(first: Run, second: Run, again: Run | None = None) -> RunAgreement:
         only_second=only[1],
         differ=_differences(first.config(), second.config()),
         columns=found,
-        by_seed={name: one for name, one in by_seed.items() if one is not None and name in found},
+        by_seed=of_seed,
         notes=notes,
         sample_id=pools[0].scores.sample_id[rows.first],
         values={name: values[name] for name in found},
+        seed_values={name: seed_values[name] for name in of_seed},
     )
 
 

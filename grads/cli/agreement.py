@@ -13,7 +13,8 @@ def draw(found: RunAgreement, file: Path) -> None:
     if file.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"picture is {file}: give the name of an HTML file")
     target = str(file.expanduser().absolute())
-    command = [sys.executable, "-m", "studio.picture", found.first, found.second, target]
+    runs = [found.first, found.second, *([found.again] if found.again else [])]
+    command = [sys.executable, "-m", "studio.picture", target, *runs]
     done = subprocess.run(command, cwd=APP.parent, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
