@@ -133,6 +133,10 @@ def goes_by(pool: Pool, options: SelectionConfig) -> str:
         "aligned": [f"embed_cosine_{name}" for name in targets],
         "rds": [f"rds_{name}" for name in targets],
         "question_gain": ["question_gain_z"],
+        "loss_high": ["loss"],
+        "loss_low": ["loss"],
+        "longest": ["response_tokens"],
+        "shortest": ["response_tokens"],
     }
     directed = options.towards and options.directed and targets
     found = by_criterion["aligned"] if directed else by_criterion.get(options.criterion, [])

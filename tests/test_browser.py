@@ -543,6 +543,43 @@ def test_thresholds_are_dragged_and_limit_the_choice(page, server):
     expect(page.get_by_text("Chosen only from:")).to_be_visible()
 
 
+def test_the_line_of_the_budget_is_dragged_and_moved_by_keys(page, server):
+    """It snaps to what the slider can say, and slider, address and headline follow."""
+    pool = api.load_pool(Run.open(server.runs / "demo"))
+    steps = np.arange(1, 201) / 2
+    loss = np.sort(pool.numbers["loss"])[::-1]
+    low, high = charts.spread(loss)
+    place = {  # of the line, from the left of the axis
+        percent: (float(loss[round(3 * percent) - 1]) - low) / (high - low) for percent in steps
+    }
+    page.goto(f"{server.url}/Select?run=demo&criterion=loss_high")
+    expect(headline(page)).to_have_text("Keep 30 of 300 examples")
+    settle(page)
+    width = view(page, "distribution").bounding_box()["width"]
+    across = {percent: (44 + at * (width - 56)) / width for percent, at in place.items()}
+    drag(page, "distribution", (across[10], 0.3), (across[20], 0.3), (across[40], 0.3))
+    page.wait_for_url(re.compile("budget="))
+    settle(page)
+    budget = float(page.evaluate("new URL(location).searchParams.get('budget')"))
+    assert budget in steps
+    assert abs(across[budget] - across[40]) * width < 2
+    expect(headline(page)).to_have_text(f"Keep {round(3 * budget)} of 300 examples")
+    expect(page.get_by_role("slider", name="Budget")).to_have_value(f"{budget:g}")
+    assert "bound=" not in page.url
+    view(page, "distribution").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".st-key-views .said")).to_contain_text(f"budget {budget - 1:g}%")
+    page.wait_for_url(re.compile(f"budget={budget - 1:g}(&|$)"))
+    expect(headline(page)).to_have_text(f"Keep {round(3 * (budget - 1))} of 300 examples")
+    settle(page)
+    page.keyboard.press("ArrowLeft")  # goes on with the line that was moved
+    page.wait_for_url(re.compile(f"budget={budget - 0.5:g}(&|$)"))
+    page.keyboard.press("Tab")  # to the lower end of the axis
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(re.compile("bound=loss"))
+
+
 def test_what_is_set_on_explore_stands_on_select(page, server):
     page.goto(f"{server.url}/Explore?run=demo")
     page.get_by_role("button", name="25%", exact=True).click()
