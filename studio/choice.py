@@ -12,7 +12,7 @@ from grads.api import (
     reasons,
     saved_last,
 )
-from studio import charts, filters, keep, listing, titles, url, words
+from studio import charts, doors, filters, keep, listing, titles, url, words
 from studio.language import mark, say, told
 
 LISTS = {
@@ -163,13 +163,16 @@ def covered(pool: Pool, shown: Preview) -> None:
         )
     st.markdown("#### " + titles.covered(rows))
     whole = (len(pool), max(shown.count, 1))
-    st.plotly_chart(
+    doors.draw(
         charts.coverage(
             [told(row.name) for row in rows],
             [100 * row.pool / whole[0] for row in rows],
             [100 * row.kept / whole[1] for row in rows],
             [(100 * row.random.low / whole[1], 100 * row.random.high / whole[1]) for row in rows],
         ),
+        pool,
+        by,
+        [row.name for row in rows],
         key="coverage",
         alt=say(
             "Share of each {column} among all and kept examples, and the range of random subsets",

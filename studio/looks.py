@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import streamlit as st
 
-from grads.api import MAP, Bound, Categories, Cut, Filter, Pool, Preview
-from studio import charts, choice, filters, keep, options, reader, titles, url, views, words
+from grads.api import MAP, TOPIC, Bound, Categories, Cut, Filter, Pool, Preview
+from studio import charts, choice, doors, filters, keep, options, reader, titles, url, views, words
 from studio.language import mark, say, told
 from studio.views import data
 
@@ -329,8 +329,11 @@ def topics(pool: Pool, matching: np.ndarray) -> None:
     names = list(map(told, pool.cluster_names()))
     with st.expander(titles.topics(names, [c.size for c in pool.clusters]), expanded=True):
         sizes = np.bincount(pool.cluster[matching], minlength=len(pool.clusters))
-        st.plotly_chart(
+        doors.draw(
             charts.topics(names, sizes.tolist(), [c.size for c in pool.clusters]),
+            pool,
+            TOPIC,
+            pool.categories[TOPIC].names,
             key="topic-sizes",
             alt=say("Number of examples in each topic"),
         )

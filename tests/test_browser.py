@@ -580,6 +580,53 @@ def test_the_line_of_the_budget_is_dragged_and_moved_by_keys(page, server):
     page.wait_for_url(re.compile("bound=loss"))
 
 
+def bar(page: Page, chart: str, name: str):
+    """The mark of a category in a picture of categories: the last that is drawn in its row."""
+    row = page.locator(f".st-key-{chart} .ytick text", has_text=name).bounding_box()
+    middle = row["y"] + row["height"] / 2
+    marks = page.locator(f".st-key-{chart} .points path").all()
+    boxes = [box for box in (mark.bounding_box() for mark in marks) if box and box["width"]]
+    return [b for b in boxes if abs(b["y"] + b["height"] / 2 - middle) < 6][-1]
+
+
+@pytest.mark.parametrize(
+    ("address", "chart", "parameter"),
+    [
+        ("Explore?run=demo", "topic-sizes", "topics"),
+        ("Select?run=demo", "coverage", "topics"),
+        ("Select?run=demo&by=kind", "coverage", "only"),
+    ],
+)
+def test_a_click_on_a_bar_shows_its_category_alone_and_another_all(
+    page, server, address, chart, parameter
+):
+    pool = api.load_pool(Run.open(server.runs / "demo"))
+    column = "kind" if parameter == "only" else api.TOPIC
+    found = pool.categories[column]
+    sizes = np.bincount(found.code)
+    number = int(np.argsort(-sizes)[1])
+    held = json.dumps([column, found.names[number]]) if parameter == "only" else str(number)
+    page.goto(f"{server.url}/{address}")
+    expect(page.locator(f".st-key-{chart} .points path").first).to_be_attached()
+    settle(page)
+    page.locator(f".st-key-{chart}").scroll_into_view_if_needed()
+
+    def click() -> None:
+        box = bar(page, chart, found.names[number])
+        page.mouse.move(box["x"] + box["width"] / 2 - 3, box["y"] + box["height"] / 2)
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+    click()
+    expect(headline(page)).to_have_text(re.compile(f": {sizes[number]} match"))
+    page.wait_for_url(re.compile(f"{parameter}="))
+    query = f"new URL(location).searchParams.getAll('{parameter}')"
+    assert page.evaluate(query) == [held]
+    settle(page)
+    click()
+    expect(headline(page)).not_to_have_text(re.compile("match"))
+    page.wait_for_url(lambda url: f"{parameter}=" not in url)
+
+
 def test_what_is_set_on_explore_stands_on_select(page, server):
     page.goto(f"{server.url}/Explore?run=demo")
     page.get_by_role("button", name="25%", exact=True).click()
