@@ -875,6 +875,18 @@ def test_the_tab_tells_of_a_job_and_the_browser_of_its_end(page, server):
     api.delete_run(run)
 
 
+def test_the_tab_tells_how_far_an_evaluation_is(page, server):
+    run = demo_run(server.runs, "measured")
+    made = Evaluation(run, "going")
+    made.path.mkdir(parents=True)
+    made.config_file.write_text('{"kind": "evaluation"}')
+    far = {"stage": "evaluate", "done": 4000, "total": 10000, "message": "full, seed 0"}
+    set_state(made, "running", **far)
+    page.goto(f"{server.url}/Evaluate?run=measured&evaluation=going")
+    expect(page).to_have_title("40% · evaluate · GrADS Studio")
+    shutil.rmtree(run.path)
+
+
 def test_the_page_that_is_open_is_underlined_without_a_ground_of_its_own(page, server):
     page.goto(f"{server.url}/Review?run=demo")
     here = page.locator(".st-key-here")
