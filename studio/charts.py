@@ -172,12 +172,13 @@ def group_colour(name: str, number: int) -> str:
 
 
 def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> go.Figure:
-    """Size of each topic, and how much of it is shown."""
+    """Size of each topic, and how much of it is shown; marks carry the number of their topic."""
     figure = go.Figure()
     labels = [plain(name) for name in names]
     figure.add_bar(
         y=labels,
         x=list(total),
+        customdata=list(range(len(names))),
         orientation="h",
         marker={"color": DIMMED},
         text=[
@@ -193,6 +194,7 @@ def topics(names: Sequence[str], shown: Sequence[int], total: Sequence[int]) -> 
     figure.add_bar(
         y=labels,
         x=list(shown),
+        customdata=list(range(len(names))),
         orientation="h",
         marker={"color": SHOWN},
         hovertemplate="%{y}: %{x:,}<extra></extra>",
@@ -209,12 +211,16 @@ def coverage(
     kept: Sequence[float],
     random: Sequence[tuple[float, float]],
 ) -> go.Figure:
-    """Share of each category, in percent, in pool and subset, and its range in random subsets."""
+    """Share of each category, in percent, in pool and subset, and its range in random subsets.
+
+    Marks carry the number of their category.
+    """
     figure = go.Figure()
     labels = [plain(name) for name in names]
     figure.add_scatter(
         x=[end for low, high in random for end in (low, high, None)],
         y=[label for label in labels for _ in range(3)],
+        customdata=[number for number in range(len(names)) for _ in range(3)],
         mode="lines",
         name=say("random subsets"),
         line={"color": "rgba(139,145,156,0.55)", "width": 8},
@@ -232,6 +238,7 @@ def coverage(
         figure.add_scatter(
             x=list(values),
             y=labels,
+            customdata=list(range(len(names))),
             mode="markers",
             name=name,
             marker={"color": colour, "symbol": symbol, "size": size, "line": {"width": 2}},
@@ -242,7 +249,8 @@ def coverage(
             + "<extra></extra>",
         )
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(rangemode="tozero")
+    most = max([*pool, *kept, *(high for _, high in random), 1])
+    figure.update_xaxes(range=[-0.03 * most, 1.05 * most])  # a mark at 0 lies within, to be clicked
     return layout(figure, say("share, %"), "", 110 + 22 * len(names))
 
 

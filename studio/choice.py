@@ -12,7 +12,7 @@ from grads.api import (
     reasons,
     saved_last,
 )
-from studio import charts, filters, keep, listing, tags, titles, url, words
+from studio import charts, doors, filters, keep, listing, tags, titles, url, words
 from studio.language import mark, say, told
 
 LISTS = {
@@ -133,6 +133,10 @@ def goes_by(pool: Pool, options: SelectionConfig) -> str:
         "aligned": [f"embed_cosine_{name}" for name in targets],
         "rds": [f"rds_{name}" for name in targets],
         "question_gain": ["question_gain_z"],
+        "loss_high": ["loss"],
+        "loss_low": ["loss"],
+        "longest": ["response_tokens"],
+        "shortest": ["response_tokens"],
     }
     directed = options.towards and options.directed and targets
     found = by_criterion["aligned"] if directed else by_criterion.get(options.criterion, [])
@@ -159,13 +163,16 @@ def covered(pool: Pool, shown: Preview) -> None:
         )
     st.markdown("#### " + titles.covered(rows))
     whole = (len(pool), max(shown.count, 1))
-    st.plotly_chart(
+    doors.draw(
         charts.coverage(
             [told(row.name) for row in rows],
             [100 * row.pool / whole[0] for row in rows],
             [100 * row.kept / whole[1] for row in rows],
             [(100 * row.random.low / whole[1], 100 * row.random.high / whole[1]) for row in rows],
         ),
+        pool,
+        by,
+        [row.name for row in rows],
         key="coverage",
         alt=say(
             "Share of each {column} among all and kept examples, and the range of random subsets",

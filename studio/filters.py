@@ -226,6 +226,14 @@ def _facets(pool: Pool, own: list[str]) -> list[str]:
     )
 
 
+def look_at(pool: Pool, column: str, name: str) -> None:
+    """Show one category of a column alone; all again where it is shown alone already."""
+    number = pool.categories[column].names.index(name)
+    topics, only = ("topics", str(number)), ("only", json.dumps([column, name]))
+    parameter, text = topics if column == TOPIC else only
+    url.put(parameter, *([] if url.get_all(parameter) == [text] else [text]))
+
+
 def range_of(ranges: tuple[Bound, ...], column: str) -> tuple[float, float] | None:
     """The range that a column is limited to."""
     for bound in ranges:

@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from grads import api
-from grads.api import ACTIVE, JobFolder, Run, Status
+from grads.api import ACTIVE, Evaluation, JobFolder, Run, Status
 from studio import charts, frame, url, words
 from studio.language import mark, say, told
 
@@ -16,6 +16,10 @@ MARKS = {
     "broken off": ":orange[:material/pause_circle:]",
     "waiting": ":gray[:material/radio_button_unchecked:]",
     "skipped": ":gray[:material/remove:]",
+}
+ENDS = {  # what is said of the end of a job that foresees it
+    Run: mark("{told}; about {time} to the end of the run"),
+    Evaluation: mark("{told}; about {time} to the end of the evaluation"),
 }
 # What the status of a job names beside the stages of a run, as its stages call it.
 NAMED = (
@@ -29,13 +33,13 @@ def message(status: Status) -> str:
     return words.literal(told(api.watch.WAITS.found(status.message)).capitalize())
 
 
-def progress(status: Status, left: float | None = None) -> str:
+def progress(folder: JobFolder, status: Status) -> str:
     """A bar with the stage, how far it is, and the time that it and all still take.
 
     Where the end of all is foreseen, the bar is of all, and moves while a stage only begins. Gives
     the stage and how far it is in a few words; none while it waits.
     """
-    known = api.watch.STAGES.get(status.stage)
+    known, left = api.watch.STAGES.get(status.stage), api.watch.left(folder, status)
     stage = say(known.label if known else status.stage)
     text = message(status) or words.literal(stage) or say("Starting")
     if status.total and not status.message:
@@ -46,16 +50,16 @@ def progress(status: Status, left: float | None = None) -> str:
             total=status.total,
             unit=words.literal(say(status.unit)),
         )
-    if status.eta_s is not None:
+    if status.eta_s is not None and status.eta_s != left:
         text = say("{told}, about {time} left", told=text, time=words.duration(status.eta_s))
     share = of_stage = min(status.done / status.total, 1.0) if status.total else 0.0
     if left is not None:
-        time_left = words.duration(left)
-        text = say("{told}; about {time} to the end of the run", told=text, time=time_left)
+        end = ENDS[type(folder)]
+        text = say(end, told=text, time=words.duration(left))
         spent = max(time.time() - (status.process_started or time.time()), 0.0)
         share = spent / max(spent + left, 1e-9)
     st.progress(share, text=text)
-    if not status.stage or status.message:
+    if not status.stage or (status.message and not status.total):
         return ""
     return f"{of_stage:.0%} · {stage}"
 
@@ -84,7 +88,7 @@ def _live(run: Run) -> None:
         if status.state not in ACTIVE:
             st.rerun()
         state(status)
-        frame.tab(progress(status, api.watch.left(run, status)) or say("waiting"))
+        frame.tab(progress(run, status) or say("waiting"))
         _picture(run, status)
         log(run)
 
@@ -196,4 +200,4 @@ def _wait_for(folder: JobFolder, what: str, result: Path | None, seen: int) -> N
         if status.state not in ACTIVE or _written(result) != seen:
             st.rerun()
         status.message = status.message or ("" if status.total else what)
-        frame.tab(progress(status) or what)
+        frame.tab(progress(folder, status) or what)

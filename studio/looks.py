@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import streamlit as st
 
-from grads.api import MAP, Bound, Categories, Filter, Pool, Preview
-from studio import charts, choice, filters, keep, options, reader, titles, url, views, words
+from grads.api import MAP, TOPIC, Bound, Categories, Cut, Filter, Pool, Preview
+from studio import charts, choice, doors, filters, keep, options, reader, titles, url, views, words
 from studio.language import mark, say, told
 from studio.views import data
 
@@ -20,6 +20,7 @@ PICTURES = {
     "x": mark("Plane: across"),
     "y": mark("Plane: up"),
 }
+SCORE = mark("Score of the choice")  # a distribution that is of no column
 DEFAULTS = {"column": "signal", "x": "embed_signal", "y": "head_signal"}
 MOST_KEPT = 16  # of what a pool's views are drawn from
 
@@ -47,12 +48,31 @@ class Look:
     group: Categories  # what colours the points
     ordered: bool  # whether its groups are quarters of a number
     kept: np.ndarray | None  # (n,) bool
+    score: np.ndarray | None = None  # (n,) of the choice, where there is one
+    cut: Cut | None = None  # where the budget ends, if it is a threshold and what is kept is its
+    percent: float | None = None  # of that budget; None where the data decide
 
     @classmethod
-    def by(cls, pool: Pool, by: str, kept: np.ndarray | None, **columns: str) -> "Look":
+    def by(cls, pool: Pool, by: str, kept: np.ndarray | None, **columns: Any) -> "Look":
         """With the colours of a column, of fate, or of nothing."""
         ordered = by in pool.numbers and by not in pool.categories
         return cls(group=filters.groups(pool, by, kept), ordered=ordered, kept=kept, **columns)
+
+    def values(self, pool: Pool) -> np.ndarray:
+        """(n,) what the distribution is of."""
+        return self.score if self.of_score and self.score is not None else pool.numbers[self.column]
+
+    @property
+    def of_score(self) -> bool:
+        """Whether the distribution is of the choice's score."""
+        return self.column == SCORE
+
+    def budget(self, pool: Pool) -> data.Budget | None:
+        """The budget as a threshold in the distribution, where what that shows is what ranks."""
+        way = 0 if self.cut is None else self.cut.way(self.values(pool))
+        if self.cut is None or not way:
+            return None
+        return data.Budget(self.cut, way, self.percent, options.PERCENTS)
 
     def samples(self, pool: Pool, shown: np.ndarray) -> data.Samples:
         """What all views go by, where these (n,) are shown."""
@@ -63,12 +83,18 @@ def controls(pool: Pool, shown: Preview | None) -> Look:
     """The columns and the colour as widgets behind a button; the legend beside it."""
     run, numbers = pool.run, list(pool.numbers)
     called = keep.marked(run)
-    first = DEFAULTS | ({} if shown is None else {"column": choice.goes_by(pool, shown.options)})
+    first = DEFAULTS | ({} if shown is None else {"column": _ranking(pool, shown)})
+    of_choice = [] if shown is None else [SCORE]
     row = st.container(horizontal=True, vertical_alignment="center", key="looks")
     with row, st.popover(say("Views"), icon=":material/visibility:"):
         chosen = {
             key: url.choose(
-                st.selectbox, say(title), numbers, key, default=first[key], format_func=words.label
+                st.selectbox,
+                say(title),
+                numbers + (of_choice if key == "column" else []),
+                key,
+                default=first[key],
+                format_func=_label,
             )
             for key, title in PICTURES.items()
         }
@@ -85,6 +111,14 @@ def controls(pool: Pool, shown: Preview | None) -> Look:
         colours = filters.colours(pool, kept)
         by = url.choose(st.selectbox, say("Colour"), colours, "colour", format_func=filters.called)
     look = Look.by(pool, by, kept, **chosen)
+    if shown is not None:
+        ratio = shown.options.ratio
+        look = replace(
+            look,
+            score=_score(shown),
+            cut=None if selection else shown.cut,
+            percent=None if ratio is None else round(100 * ratio, 6),
+        )
     with row:
         _legend(
             look.samples(pool, np.ones(len(pool), bool)),
@@ -94,6 +128,22 @@ def controls(pool: Pool, shown: Preview | None) -> Look:
     if selection:
         keep.warn_of_stale(run, [selection])
     return look
+
+
+def _ranking(pool: Pool, shown: Preview) -> str:
+    """What the choice goes by most: a column, or the score where no column ranks as it does."""
+    column = choice.goes_by(pool, shown.options)
+    return column if shown.cut is None or shown.cut.way(pool.numbers[column]) else SCORE
+
+
+def _score(shown: Preview) -> np.ndarray:
+    """(n,) the score of a choice; what lies below the floor comes last, and so at the low end."""
+    above, score = shown.ranking.above_floor, shown.ranking.score
+    return np.where(above, score, score[above].min())
+
+
+def _label(column: str) -> str:
+    return say(SCORE) if column == SCORE else words.label(column)
 
 
 def _legend(samples: data.Samples, *, of_fate: bool, by: str | None) -> None:
@@ -174,7 +224,7 @@ def views_of(
         )
     )
     ranged = wanted.bounds if limits is None else limits
-    values, label = pool.numbers[look.column], words.label(look.column)
+    values, label = look.values(pool), _label(look.column)
     found.append(
         data.distribution(
             values,
@@ -189,6 +239,8 @@ def views_of(
             ),
             limits=filters.range_of(ranged, look.column),
             chooses=limits is not None,
+            ranged=not look.of_score,
+            budget=look.budget(pool),
             opened=opened,
         )
     )
@@ -244,10 +296,14 @@ def heard(
     if what == "open" and isinstance(gesture.get("id"), int):
         reader.open_sample(gesture["id"])
     elif what == "nearest" and _number(gesture.get("value")):
-        values = np.where(matching, pool.numbers[look.column], np.nan)
+        values = np.where(matching, look.values(pool), np.nan)
         if np.isfinite(values).any():
             nearest = int(np.nanargmin(np.abs(values - gesture["value"])))
             reader.open_sample(int(pool.scores.sample_id[nearest]))
+    elif what == "budget" and _number(gesture.get("percent")):
+        options.set_budget(gesture["percent"])
+    elif what == "range" and look.of_score:
+        return  # a score is no column, which ranges are of
     elif what == "range" and _number(gesture.get("low")) and _number(gesture.get("high")):
         ends = data.brushed_range(pool.numbers[look.column], gesture["low"], gesture["high"])
         filters.set_bound(look.column, *ends, parameter)
@@ -273,8 +329,11 @@ def topics(pool: Pool, matching: np.ndarray) -> None:
     names = list(map(told, pool.cluster_names()))
     with st.expander(titles.topics(names, [c.size for c in pool.clusters]), expanded=True):
         sizes = np.bincount(pool.cluster[matching], minlength=len(pool.clusters))
-        st.plotly_chart(
+        doors.draw(
             charts.topics(names, sizes.tolist(), [c.size for c in pool.clusters]),
+            pool,
+            TOPIC,
+            pool.categories[TOPIC].names,
             key="topic-sizes",
             alt=say("Number of examples in each topic"),
         )

@@ -10,6 +10,7 @@ from studio import filters, url, words
 from studio.language import mark, say
 
 DEFAULTS = SelectionConfig.model_fields
+PERCENTS = np.arange(1, 201) / 2  # that the budget can be
 PRESETS = (2.5, 5.0, 10.0, 25.0, 50.0)
 AUTO = mark("auto")
 BOUND = "bound"  # query parameter: COLUMN:LOW:HIGH, repeated
@@ -74,16 +75,11 @@ def budget() -> dict[str, Any]:
     slider, presets = st.columns([3, 4], gap="medium", vertical_alignment="bottom")
     presets = presets.container(horizontal=True, gap="xsmall")
 
-    def apply(preset: float | str) -> None:
-        url.put("auto", *(["true"] if preset == AUTO else []))
-        if preset != AUTO:
-            url.put("budget", f"{preset:g}")
-
     percent = url.slide(
         say("Budget"),
-        (0.5, 100.0),
+        (PERCENTS[0], PERCENTS[-1]),
         10.0,
-        0.5,
+        PERCENTS[0],
         draw=slider.slider,
         key="budget",
         format="%g%%",
@@ -96,10 +92,17 @@ def budget() -> dict[str, Any]:
             say(AUTO) if preset == AUTO else f"{preset:g}%",
             key=f"preset-{preset}",
             type="secondary" if preset == stands else "tertiary",
-            on_click=apply,
+            on_click=set_budget,
             args=(preset,),
         )
     return {"ratio": percent / 100}
+
+
+def set_budget(to: float | str) -> None:
+    """Hold a budget in percent, or `AUTO`."""
+    url.put("auto", *(["true"] if to == AUTO else []))
+    if to != AUTO:
+        url.put("budget", f"{to:g}")
 
 
 def counted() -> dict[str, Any]:

@@ -60,7 +60,7 @@ def _line(one: QueuedJob) -> None:
         if one.place:
             st.caption(job.message(one.status))
         else:
-            job.progress(one.status)
+            job.progress(one.folder, one.status)
     with go:
         _watch(one)
     if out.button(

@@ -543,6 +543,90 @@ def test_thresholds_are_dragged_and_limit_the_choice(page, server):
     expect(page.get_by_text("Chosen only from:")).to_be_visible()
 
 
+def test_the_line_of_the_budget_is_dragged_and_moved_by_keys(page, server):
+    """It snaps to what the slider can say, and slider, address and headline follow."""
+    pool = api.load_pool(Run.open(server.runs / "demo"))
+    steps = np.arange(1, 201) / 2
+    loss = np.sort(pool.numbers["loss"])[::-1]
+    low, high = charts.spread(loss)
+    place = {  # of the line, from the left of the axis
+        percent: (float(loss[round(3 * percent) - 1]) - low) / (high - low) for percent in steps
+    }
+    page.goto(f"{server.url}/Select?run=demo&criterion=loss_high")
+    expect(headline(page)).to_have_text("Keep 30 of 300 examples")
+    settle(page)
+    width = view(page, "distribution").bounding_box()["width"]
+    across = {percent: (44 + at * (width - 56)) / width for percent, at in place.items()}
+    drag(page, "distribution", (across[10], 0.3), (across[20], 0.3), (across[40], 0.3))
+    page.wait_for_url(re.compile("budget="))
+    settle(page)
+    budget = float(page.evaluate("new URL(location).searchParams.get('budget')"))
+    assert budget in steps
+    assert abs(across[budget] - across[40]) * width < 2
+    expect(headline(page)).to_have_text(f"Keep {round(3 * budget)} of 300 examples")
+    expect(page.get_by_role("slider", name="Budget")).to_have_value(f"{budget:g}")
+    assert "bound=" not in page.url
+    view(page, "distribution").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".st-key-views .said")).to_contain_text(f"budget {budget - 1:g}%")
+    page.wait_for_url(re.compile(f"budget={budget - 1:g}(&|$)"))
+    expect(headline(page)).to_have_text(f"Keep {round(3 * (budget - 1))} of 300 examples")
+    settle(page)
+    page.keyboard.press("ArrowLeft")  # goes on with the line that was moved
+    page.wait_for_url(re.compile(f"budget={budget - 0.5:g}(&|$)"))
+    page.keyboard.press("Tab")  # to the lower end of the axis
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(re.compile("bound=loss"))
+
+
+def bar(page: Page, chart: str, name: str):
+    """The mark of a category in a picture of categories: the last that is drawn in its row."""
+    row = page.locator(f".st-key-{chart} .ytick text", has_text=name).bounding_box()
+    middle = row["y"] + row["height"] / 2
+    marks = page.locator(f".st-key-{chart} .points path").all()
+    boxes = [box for box in (mark.bounding_box() for mark in marks) if box and box["width"]]
+    return [b for b in boxes if abs(b["y"] + b["height"] / 2 - middle) < 6][-1]
+
+
+@pytest.mark.parametrize(
+    ("address", "chart", "parameter"),
+    [
+        ("Explore?run=demo", "topic-sizes", "topics"),
+        ("Select?run=demo", "coverage", "topics"),
+        ("Select?run=demo&by=kind", "coverage", "only"),
+    ],
+)
+def test_a_click_on_a_bar_shows_its_category_alone_and_another_all(
+    page, server, address, chart, parameter
+):
+    pool = api.load_pool(Run.open(server.runs / "demo"))
+    column = "kind" if parameter == "only" else api.TOPIC
+    found = pool.categories[column]
+    sizes = np.bincount(found.code)
+    number = int(np.argsort(-sizes)[1])
+    held = json.dumps([column, found.names[number]]) if parameter == "only" else str(number)
+    page.goto(f"{server.url}/{address}")
+    expect(page.locator(f".st-key-{chart} .points path").first).to_be_attached()
+    settle(page)
+    page.locator(f".st-key-{chart}").scroll_into_view_if_needed()
+
+    def click() -> None:
+        box = bar(page, chart, found.names[number])
+        page.mouse.move(box["x"] + box["width"] / 2 - 3, box["y"] + box["height"] / 2)
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+    click()
+    expect(headline(page)).to_have_text(re.compile(f": {sizes[number]} match"))
+    page.wait_for_url(re.compile(f"{parameter}="))
+    query = f"new URL(location).searchParams.getAll('{parameter}')"
+    assert page.evaluate(query) == [held]
+    settle(page)
+    click()
+    expect(headline(page)).not_to_have_text(re.compile("match"))
+    page.wait_for_url(lambda url: f"{parameter}=" not in url)
+
+
 def test_what_is_set_on_explore_stands_on_select(page, server):
     page.goto(f"{server.url}/Explore?run=demo")
     page.get_by_role("button", name="25%", exact=True).click()
@@ -789,6 +873,18 @@ def test_the_tab_tells_of_a_job_and_the_browser_of_its_end(page, server):
     assert page.evaluate("window.told") == ["going has failed"]
     expect(page).to_have_title("Run · GrADS Studio")
     api.delete_run(run)
+
+
+def test_the_tab_tells_how_far_an_evaluation_is(page, server):
+    run = demo_run(server.runs, "measured")
+    made = Evaluation(run, "going")
+    made.path.mkdir(parents=True)
+    made.config_file.write_text('{"kind": "evaluation"}')
+    far = {"stage": "evaluate", "done": 4000, "total": 10000, "message": "full, seed 0"}
+    set_state(made, "running", **far)
+    page.goto(f"{server.url}/Evaluate?run=measured&evaluation=going")
+    expect(page).to_have_title("40% · evaluate · GrADS Studio")
+    shutil.rmtree(run.path)
 
 
 def test_the_page_that_is_open_is_underlined_without_a_ground_of_its_own(page, server):

@@ -1,5 +1,6 @@
 """Evaluations and searches as jobs, in real processes on a tiny model."""
 
+import itertools
 import json
 import os
 import shutil
@@ -31,7 +32,11 @@ from grads.errors import EvaluationError, RunError, SelectionError
 from grads.evaluation import closeness, tuning
 from grads.evaluation.trials import read_trials
 from grads.jobs import processes as jobs
+from grads.jobs.job import Job
 from grads.selection.options import SelectionConfig
+from grads.stages import evaluation as stages
+from grads.stages import lab
+from grads.stages import tuning as search_stages
 from grads.store.folders import Evaluation, open_folder
 from grads.store.runs import Run
 
@@ -699,6 +704,47 @@ def test_a_search_from_the_grid_to_the_second_test(place, run, tmp_path):
     pilots = [file for file in files.values() if file.phase == "pilot"]
     assert {len(file.sums["heldout_loss"][0]) for file in pilots} == {2}  # half of five
     assert {len(file.sums["general_loss"][0]) for file in pilots} == {8}  # half of sixteen
+
+
+class Foretold(lab.Lab):
+    """A lab that notes each foreseen end, beside how many trainings lie ahead in its stage."""
+
+    told: list[tuple[str, int, float, float]]
+
+    def _foresee(self):
+        super()._foresee()
+        status = self.job.status
+        self.told.append((status.stage, len(self.left), status.eta_s, status.left_s))
+
+
+@pytest.mark.parametrize("kind", ["evaluation", "search"])
+def test_the_end_is_foreseen_from_the_start_and_comes_nearer(place, run, monkeypatch, kind):
+    """At the pace of what is done, which changes between trainings alone.
+
+    A search that finds no winner ends sooner.
+    """
+    monkeypatch.setattr(Foretold, "told", [], raising=False)
+    common = RECIPE | {"general": [str(place / "general.jsonl")], "seeds": 1}
+    if kind == "evaluation":
+        config = EvaluationConfig.parse(common | {"selections": ["fifth"]})
+        monkeypatch.setattr(stages, "Lab", Foretold)
+        made = Evaluation.create(run, "foretold", config)
+        stages.evaluate(Job(made), config)
+    else:
+        search = {"ratio": 0.2, "settings": ["density"], "save_as": "foretold"}
+        config = TuneConfig.parse(common | search)
+        monkeypatch.setattr(search_stages, "Lab", Foretold)
+        made = Evaluation.create(run, "foretold-search", config)
+        search_stages.tune(Job(made), config)
+    told = Foretold.told
+    assert told[0][3] > 0, "by the speed of the run's warm-up"
+    assert told[-1][2] == pytest.approx(0, abs=1e-6)
+    for before, after in itertools.pairwise(told):
+        if before[:2] == after[:2]:  # of one training
+            assert after[3] <= before[3]
+    for stage, _, of_stage, left in told:
+        assert left > of_stage if stage == "pilots" else left == of_stage
+    shutil.rmtree(made.path)
 
 
 def test_a_search_tests_what_it_would_save(run):

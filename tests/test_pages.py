@@ -247,6 +247,39 @@ def test_run_says_the_state_and_what_can_be_done(visited, state, expected, butto
     assert has_button(at, "Delete") == (state not in ACTIVE)
 
 
+@pytest.mark.parametrize("where", ["Evaluate", "the queue"])
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (
+            {"stage": "evaluate", "message": "full, seed 0", "eta_s": 250.0, "left_s": 250.0},
+            "Full, seed 0; about 4 min to the end of the evaluation",
+        ),
+        (
+            {"stage": "pilots", "message": "full, seed 0", "eta_s": 250.0, "left_s": 610.0},
+            "Full, seed 0, about 4 min left; about 10 min to the end of the evaluation",
+        ),
+        ({"stage": "evaluate", "message": "full, seed 0"}, "Full, seed 0"),
+    ],
+)
+def test_the_end_of_an_evaluation_is_told_where_it_is_watched(run, where, status, told):
+    made = Evaluation(run, "going")
+    made.path.mkdir(parents=True)
+    made.config_file.write_text('{"kind": "evaluation"}')
+    numbers = {"done": 4000, "total": 10000, "unit": "token passes"}
+    set_state(made, "running", **numbers, **status)
+    address = {"run": run.id, "evaluation": "going"} if where == "Evaluate" else {"view": "Queue"}
+    at = open_page("Evaluate" if where == "Evaluate" else "Run", **address)
+    (bar,) = at.get("progress")
+    assert bar.proto.text == told
+
+
+def test_the_queue_tells_the_end_of_a_run(root):
+    run_in(root, "running")
+    (bar,) = open_page("Run", view="Queue").get("progress")
+    assert bar.proto.text.endswith("to the end of the run")
+
+
 @pytest.mark.parametrize("page", ["Explore", "Select"])
 @pytest.mark.parametrize("state", STATES)
 def test_unscored_runs_say_their_state_and_where_to_go(visited, page, state):

@@ -116,6 +116,7 @@ from grads.jobs.launch import SCHEDULERS
 from grads.jobs.processes import observe
 from grads.selection.agreement import SCORE, Ranks, highest
 from grads.selection.criteria import Criterion, criteria
+from grads.selection.cut import Cut
 from grads.selection.decision_files import TakenIn, decisions_as, take_in, write_decisions
 from grads.selection.decisions import (
     REASONS,
@@ -207,6 +208,7 @@ __all__ = [
     "Correction",
     "Coverage",
     "Criterion",
+    "Cut",
     "DataError",
     "Decision",
     "Draft",

@@ -82,7 +82,7 @@ def estimate(
         own = lengths[np.isin(ids, trial.sample_ids)]
         training += training_passes(np.concatenate([own, mixed]), trial, recipe)
     passes = training + (measured + answers.passes + tasks.passes) * len(unique)
-    rate, (low, high) = _passes_a_second(run, recipe)
+    rate, (low, high) = passes_a_second(run, recipe)
     if answers.count or tasks.count:
         low, high = UNLIKE
     loading = run.read_manifest().load_seconds * len(unique)
@@ -98,7 +98,7 @@ def estimate(
     )
 
 
-def _passes_a_second(run: Run, recipe: Recipe) -> tuple[float | None, tuple[float, float]]:
+def passes_a_second(run: Run, recipe: Recipe) -> tuple[float | None, tuple[float, float]]:
     """Token passes a second in the warm-up, else in the scoring, and how sure that is."""
     rates: dict[str, list[float]] = {"warm-up": [], "score": []}
     for row in run.read_metrics():

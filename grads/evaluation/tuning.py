@@ -87,10 +87,15 @@ def final_trials(pool: Pool, config: TuneConfig, winner: str) -> list[Trial]:
     return arms.trials(pool, again, config, fresh, phase=FINAL)
 
 
-def trials(pool: Pool, config: TuneConfig) -> list[Trial]:
-    """All that a search trains; any setting stands for the winner, they are of one size."""
+def likely_finals(pool: Pool, config: TuneConfig) -> list[Trial]:
+    """The last trials before a winner is known: any setting stands for it, they are of one size."""
     some = next((name for name in grid(config) if name != "random"), "random")
-    return pilot_trials(pool, config) + final_trials(pool, config, some)
+    return final_trials(pool, config, some)
+
+
+def trials(pool: Pool, config: TuneConfig) -> list[Trial]:
+    """All that a search trains."""
+    return pilot_trials(pool, config) + likely_finals(pool, config)
 
 
 def halves(n: int) -> tuple[np.ndarray, np.ndarray]:

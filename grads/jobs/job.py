@@ -72,7 +72,7 @@ class Job(Generic[Folder]):
             raise Stopped
         self.status.stage, self.status.unit = name, unit
         self.status.done = self.status.total = 0
-        self.status.rate = self.status.eta_s = None
+        self.status.rate = self.status.eta_s = self.status.left_s = None
         self._stage_start = None
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
         self._write()

@@ -98,7 +98,7 @@ def observe(folder: JobFolder) -> Status:
     if alive or (not visible(status) and silent <= STALE_S):
         return status
     status.state = "interrupted"
-    status.rate = status.eta_s = None
+    status.rate = status.eta_s = status.left_s = None
     found = disk.trouble(folder) or "resume it to go on from the last finished part"
     status.error = f"its process is gone: {found}"
     return status
@@ -162,7 +162,8 @@ def stop(folder: JobFolder, grace_s: float = GRACE_S) -> Status:
         _end_tree(process)
     status = folder.read_status()
     if status.state in ACTIVE:
-        status.state, status.rate, status.eta_s = "stopped", None, None
+        status.state = "stopped"
+        status.rate = status.eta_s = status.left_s = None
         status.message = "stopped by force: resume it to go on from the last finished part"
         with suppress(OSError):  # on a full disk it counts as interrupted, which it is
             folder.write_last_status(status)

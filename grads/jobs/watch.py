@@ -8,6 +8,7 @@ import psutil
 from grads.jobs.identity import process_of
 from grads.jobs.turns import WAITS
 from grads.store import pipeline
+from grads.store.folders import Draft
 from grads.store.pipeline import STAGES
 from grads.store.runs import ACTIVE, JobFolder, Run, Status
 from grads.text import Sentence
@@ -68,13 +69,20 @@ def stages(run: Run, status: Status) -> list[Step]:
     return rows
 
 
-def left(run: Run, status: Status) -> float | None:
-    """Seconds to the end of the whole run: of this stage by its own speed, of later ones by the
-    estimate from before the start, else roughly by the speed of the warm-up; None where nothing
-    tells yet.
+def left(folder: JobFolder, status: Status) -> float | None:
+    """Seconds to the end of a whole job; None where nothing tells yet.
+
+    Of a run: of this stage by its own speed, of later ones by the estimate from before the start,
+    else roughly by the speed of the warm-up. Other jobs foresee it themselves, or do not.
     """
     if status.state not in ACTIVE or status.state == "queued":  # how long it waits is not known
         return None
+    if not isinstance(folder, Run) or isinstance(folder, Draft):
+        return status.left_s
+    return _of_a_run(folder, status)
+
+
+def _of_a_run(run: Run, status: Status) -> float | None:
     steps = [step for step in stages(run, status) if step.state in ("now", "waiting")]
     now = next((step.name for step in steps if step.state == "now"), "")
     if run.estimate_file.exists():

@@ -112,6 +112,11 @@ class SelectionConfig(Settings):
         return criterion_named(self.criterion).by_lot or self.draw == "sample"
 
     @property
+    def takes_best(self) -> bool:
+        """Whether the budget is a threshold on the score."""
+        return self.draw == "top" and not self.by_lot
+
+    @property
     def by_hand(self) -> set[int]:
         """Samples whose fate the options name."""
         return {*self.pins, *self.excluded}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from grads.selection.cut import Cut
 from grads.selection.luck import Band, kept_again, random_count, random_sum
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
@@ -53,6 +54,7 @@ class Preview:
     again: np.ndarray | None  # (n,) chance to be kept under another seed; None if none has a say
     price: Price
     warnings: list[Sentence]
+    cut: Cut | None  # where the budget ends; None where no score alone tells who is kept
 
     @property
     def count(self) -> int:
@@ -88,6 +90,7 @@ def preview(pool: Pool, options: SelectionConfig) -> Preview:
         ),
         price=price(pool, kept),
         warnings=chosen.warnings,
+        cut=chosen.cut,
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from grads.errors import SelectionError
 from grads.selection.best import best_within, descending, groups
 from grads.selection.criteria import criterion_named
+from grads.selection.cut import Cut
 from grads.selection.direction import COSINES, pull
 from grads.selection.filters import within_bound
 from grads.selection.options import SelectionConfig
@@ -44,6 +45,7 @@ class Selection:
     ranking: Ranking
     usable: np.ndarray  # (n,) bool: within bounds and topics and not excluded, or pinned
     warnings: list[Sentence]
+    cut: Cut | None  # where the budget ends; None where no score alone tells who is kept
 
 
 def select(
@@ -104,6 +106,21 @@ def select(
         ranking,
         usable=usable,
         warnings=_warnings(kept, pinned, ranking, spare=left - cost[free].sum(), left=left),
+        cut=_cut(ranking, free, kept & ~pinned, cost=cost, pinned=budget - left)
+        if options.takes_best
+        else None,
+    )
+
+
+def _cut(
+    ranking: Ranking, free: np.ndarray, taken: np.ndarray, *, cost: np.ndarray, pinned: float
+) -> Cut | None:
+    """Where the budget ends; None where it holds none of what is free, or goes below the floor."""
+    above = ranking.above_floor
+    if not taken.any() or (taken & ~above).any():
+        return None
+    return Cut(
+        ranking.score, free & above, taken, cost, pinned=pinned, more=bool((free & ~above).any())
     )
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from grads.evaluation.asking import Answered, ask
 from grads.evaluation.damage import remove_damaged
 from grads.evaluation.measure import Probe, Reference, adapter_counts, measure, response_counts
 from grads.evaluation.metrics import SHOWN, Sums
+from grads.evaluation.pace import Ahead, Pace
 from grads.evaluation.tasks import Tasks
 from grads.evaluation.trials import (
     TrialResult,
@@ -61,7 +63,10 @@ class Lab:
         self.answering: set[str] = set()  # keys of the trials that write answers
         self.asked: dict[int, int] = {}  # positions of what all answer, and the work of each
         self.tasks: Tasks | None = None  # that all are asked
-        self.left: dict[str, int] = {}  # work of each training to come, by its key
+        self.pace = Pace(self.run, recipe)
+        self.left: dict[str, Ahead] = {}  # each training to come, by its key
+        self.later: list[Ahead] = []  # what comes after this stage, about
+        self.now = ""  # the key of the training at work
         self.total = self.spent = self.current = 0
 
     def measure_on(self, *probes: Probe) -> None:
@@ -78,6 +83,8 @@ class Lab:
                 digest.update(pool.input_ids.tobytes() + pool.trained.tobytes())
         self.measured_on = digest.hexdigest()[:16]
         remove_damaged(self.evaluation)
+        for trial in self._done().values():
+            self.pace.finished(trial)
         self.elsewhere = finished_elsewhere(self.evaluation, self.measured_on)
 
     def _done(self) -> dict[str, TrialResult]:
@@ -85,17 +92,24 @@ class Lab:
         files = read_trials(self.evaluation)
         return {n: arm for n, arm in files.items() if arm.measured_on == self.measured_on}
 
-    def expect(self, trials: list[Trial], measured: int) -> None:
-        """What lies ahead, each measurement passing `measured` tokens; twins count once."""
+    def expect(
+        self, trials: list[Trial], measured: int, later: dict[str, Ahead] | None = None
+    ) -> None:
+        """What lies ahead in this stage, and `later`; twins count once."""
         known = {arm.key for arm in self._done().values()}
-        work = {t.key: self._training_passes(t) + measured for t in trials}
+        work = self.work(trials, measured)
         self.left |= {
-            key: passes
-            for key, passes in work.items()
+            key: one
+            for key, one in work.items()
             if key not in known and not self._from_elsewhere(key)
         }
-        self.total += sum(work.values())
+        self.total += sum(one.passes for one in work.values())
+        self.later = list((later or {}).values())
         self._report(0)
+
+    def work(self, trials: list[Trial], measured: int) -> dict[str, Ahead]:
+        """What trials take, each measurement passing `measured` tokens, by their keys."""
+        return {t.key: Ahead(self._training_passes(t), measured) for t in trials}
 
     def _from_elsewhere(self, key: str) -> TrialResult | None:
         """The same training in another evaluation, if it wrote the answers that are wanted here."""
@@ -129,9 +143,20 @@ class Lab:
 
     def _report(self, passes: int) -> None:
         self.current += passes
-        left = max(sum(self.left.values()) - self.current, 0)
+        left = max(sum(one.passes for one in self.left.values()) - self.current, 0)
         work = self.spent + self.current
         self.job.progress(self.total - left, self.total, left=left, work=work)
+        self._foresee()
+
+    def _foresee(self) -> None:
+        """Tell the end of the stage and of all, by the pace of this evaluation."""
+        ahead = dict(self.left)
+        if self.now in ahead:
+            ahead[self.now] = replace(ahead[self.now], done=self.current)
+        status, of_stage = self.job.status, self.pace.left(list(ahead.values()))
+        if of_stage is not None:
+            status.eta_s = of_stage
+            status.left_s = of_stage + (self.pace.left(self.later) or 0.0)
 
     def finish(self, trial: Trial, heldout: Probe, general: Probe) -> None:
         """Train, measure and write the trial unless that is done; a twin's file is copied, also
@@ -152,9 +177,13 @@ class Lab:
             twin.model_copy(update=own).write(target)
             return
         self.job.status.message = f"{trial.arm}, seed {trial.seed}"
-        self._conduct(trial, heldout, general, reference).write(target)
+        self.now, started = trial.key, time.monotonic()
+        found = self._conduct(trial, heldout, general, reference)
+        found.write(target)
+        self.pace.finished(found, time.monotonic() - started)
         shutil.rmtree(self._checkpoints(trial), ignore_errors=True)
-        self.spent += self.left.pop(trial.key, 0)
+        if done := self.left.pop(trial.key, None):
+            self.spent += done.passes
         self.current = 0
         self.job.status.message = ""
 

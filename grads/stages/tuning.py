@@ -45,7 +45,9 @@ def tune(job: Job[Evaluation], config: TuneConfig) -> None:
 
     job.stage("pilots", "token passes")
     pilots = tuning.pilot_trials(scored, config)
-    lab.expect(pilots, sum(probe.tokens for probe in first))
+    measured = [sum(probe.tokens for probe in half) for half in (first, second)]
+    later = lab.work(tuning.likely_finals(scored, config), measured[1])
+    lab.expect(pilots, measured[0], later)
     for trial in pilots:
         found(finished=False).write(search.result_file)
         lab.finish(trial, *first)
@@ -53,7 +55,7 @@ def tune(job: Job[Evaluation], config: TuneConfig) -> None:
     if winner is not None:
         job.stage("second test", "token passes")
         finals = tuning.final_trials(scored, config, winner)
-        lab.expect(finals, sum(probe.tokens for probe in second))
+        lab.expect(finals, measured[1])
         for trial in finals:
             lab.finish(trial, *second)
     result = found(finished=True)

@@ -56,7 +56,8 @@ def _work(job: Job[Any], at_once: bool) -> int:
             with nullcontext() if at_once else turn(job, job.folder.root):
                 job.status.state = "running"
                 _stages(job)
-            job.status.state, job.status.eta_s = "finished", None
+            job.status.state = "finished"
+            job.status.eta_s = job.status.left_s = None
             return 0
         except Stopped:
             job.status.state, job.status.message = "stopped", "resume it to go on"
@@ -127,7 +128,8 @@ def _evaluation_stages(job: Job[Any], config: EvaluationConfig | TuneConfig) -> 
 
 
 def _failed(job: Job[Any], error: str) -> int:
-    job.status.state, job.status.error, job.status.eta_s = "failed", error, None
+    job.status.state, job.status.error = "failed", error
+    job.status.eta_s = job.status.left_s = None
     return _say(f"failed: {error}")
 
 

@@ -63,6 +63,8 @@ class Status(BaseModel):
     """Units a second, this attempt only."""
     eta_s: float | None = None
     """Seconds to the end of the stage."""
+    left_s: float | None = None
+    """Seconds to the end of all, where the job itself foresees it: evaluations do."""
     pid: int | None = None
     machine: str | None = None
     """Where the PID means that process (grads/store/machine.py); files of before 0.5 have none."""

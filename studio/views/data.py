@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from grads.api import Categories, number_of_bars
+from grads.api import Categories, Cut, number_of_bars
 from studio import charts
 from studio.language import mark, say
 
@@ -25,6 +25,8 @@ WORDS = {  # with braces for what the browser puts there
     "kept": mark("kept"),
     "aside": mark("set aside"),
     "nothing": mark("no example"),
+    "budget": mark("budget {percent}%, down to {value}"),
+    "up to": mark("budget {percent}%, up to {value}"),
 }
 
 
@@ -200,6 +202,36 @@ def named(
     return scatter_data | {"names": found}
 
 
+@dataclass(frozen=True)
+class Budget:
+    """A budget that is a threshold on what a distribution shows."""
+
+    cut: Cut
+    way: int  # 1 where the highest are kept, -1 where the lowest are
+    percent: float | None  # of the pool; None where the data decide
+    percents: np.ndarray  # (m,) that it can be set to, rising
+
+    def line(self, values: np.ndarray, low: float, high: float) -> dict[str, Any] | None:
+        """Where it cuts the values (n,) along an axis, and where else it would."""
+        taken = values[self.cut.taken]
+        taken = taken[np.isfinite(taken)]
+        if not len(taken):
+            return None
+        ends = (low, high) if self.way > 0 else (-high, -low)
+        steps = self.cut.steps(_fine(self.way * values, *ends), self.percents / 100)
+        value = float(taken.min() if self.way > 0 else taken.max())
+        return {
+            "value": value,
+            "at": _unit(value, low, high, clip=True),
+            "percent": self.percent,
+            "way": self.way,
+            "steps": [
+                [round(100 * share, 6), (place if self.way > 0 else FINE - place) / FINE]
+                for share, place in steps
+            ],
+        }
+
+
 def distribution(
     values: np.ndarray,
     samples: Samples,
@@ -210,13 +242,16 @@ def distribution(
     alt: str,
     limits: tuple[float, float] | None = None,
     chooses: bool = False,
+    ranged: bool = True,
+    budget: Budget | None = None,
     opened: int | None = None,
 ) -> dict[str, Any]:
     """Counts of a column (n,) in bins, by kept and set aside, and its density.
 
     Bars and axes are of all samples, whatever is shown: the others are faint. Values beyond the
     drawn range count in the last bin. `limits` is a range to mark; where it `chooses`, it says
-    what may be kept and hides no point. `opened` is a position to mark.
+    what may be kept and hides no point; where it is not `ranged`, none can be drawn. `budget` is
+    a threshold that can be dragged, `opened` a position to mark.
     """
     low, high = charts.spread(values)
     bins = number_of_bars(values, low, high)
@@ -257,6 +292,8 @@ def distribution(
         "at": at[drawn].tolist(),
         "range": None if limits is None else [_unit(end, low, high, clip=True) for end in limits],
         "limits": chooses,
+        "ranged": ranged,
+        "cut": None if budget is None else budget.line(values, low, high),
         "open": None if opened is None else int(at[opened]) / FINE,
     }
 

@@ -4,6 +4,7 @@
 // drawn shape or range dims the points here at once. Gestures go out as one trigger, `gesture`:
 //   {do: "shape", view, corners}   a shape drawn by dragging in a scatter
 //   {do: "range", view, low, high} a range of the distribution, drawn or dragged by an end
+//   {do: "budget", view, percent}  the line where the budget ends, dragged or moved by keys
 //   {do: "clear", view}            a double click, or Escape
 //   {do: "open", id}               a click on a point, Enter on the marked one
 //   {do: "nearest", view, value}   a click on a bar
@@ -14,6 +15,7 @@ const REACH = 9; // pixels from which a pointer finds a point or an end of a ran
 const DRAGGED = 4; // pixels that make a press a drag
 const WHOLE = [0, 1]; // an axis from end to end
 const STEP = 0.01; // of the axis, that an arrow key moves an end of a range
+const BUDGET = "budget"; // among what is dragged, beside the ends of a range: 0 and 1
 
 const mounted = new WeakMap();
 
@@ -43,15 +45,16 @@ class Views {
       view.box.remove();
       this.views.delete(name);
     }
-    for (const one of data.views) {
+    data.views.forEach((one, place) => {
       if (!this.views.has(one.name)) {
         const kind = one.kind === "scatter" ? Scatter : Distribution;
         this.views.set(one.name, new kind(this, one.name));
       }
-      const view = this.views.get(one.name);
-      this.root.append(view.box);
-      view.take(one);
-    }
+      const { box } = this.views.get(one.name);
+      const there = this.root.children[place];
+      if (there !== box) this.root.insertBefore(box, there || null); // moved, it would lose the focus
+      this.views.get(one.name).take(one);
+    });
     this.resized.observe(this.root);
     const host = document.querySelector(".stApp") || document.body;
     this.themed.observe(host, { attributes: true, attributeFilter: ["class", "style"] });
@@ -444,8 +447,11 @@ class Scatter extends View {
 class Distribution extends View {
   take(data) {
     super.take(data);
-    this.range = null;
-    this.held = null; // the end that is dragged, or moved by keys: 0 or 1
+    // What keys have moved and not yet reported stays, and what they move.
+    if (this.later == null) this.range = null;
+    const steps = data.cut ? data.cut.steps.length : 0;
+    if (this.later == null || this.step >= steps) this.step = null; // of the budget, as it is dragged
+    if (!this.handles().includes(this.held)) this.held = null; // what is dragged
   }
 
   draw() {
@@ -454,6 +460,7 @@ class Distribution extends View {
     const count = bars[0].counts.length;
     const most = up[1] || 1;
     const ends = this.range || this.data.range;
+    const within = this.within(ends);
     for (let k = 0; k < count; k++) {
       let below = 0;
       for (const { counts, colour, faint, full } of bars) {
@@ -461,8 +468,7 @@ class Distribution extends View {
         below += counts[k];
         if (!counts[k]) continue;
         const [x0, x1] = [this.px(k / count), this.px((k + 1) / count)];
-        const within = !ends || ((k + 0.5) / count >= ends[0] && (k + 0.5) / count <= ends[1]);
-        pen.globalAlpha = (faint ? 0.2 : full ? 0.95 : 0.45) * (within ? 1 : 0.45);
+        pen.globalAlpha = (faint ? 0.2 : full ? 0.95 : 0.45) * (within((k + 0.5) / count) ? 1 : 0.45);
         pen.fillStyle = colour;
         pen.fillRect(x0 + 0.5, y1, Math.max(x1 - x0 - 1, 0.5), y0 - y1);
       }
@@ -478,10 +484,21 @@ class Distribution extends View {
     pen.globalAlpha = 1;
     this.axes(pen);
     if (this.data.open != null) this.line(pen, this.data.open, this.views.ink, [2, 2]);
-    if (!ends) {
-      for (const end of WHOLE) this.line(pen, end, this.views.data.accent, []);
-      return;
-    }
+    if (ends) this.limits(pen, ends);
+    else if (this.data.ranged) for (const end of WHOLE) this.line(pen, end, this.views.data.accent, []);
+    if (this.data.cut) this.budget(pen);
+  }
+
+  // Whether a place lies in the range and, while the budget is dragged, in the budget.
+  within(ends) {
+    const { cut } = this.data;
+    const at = this.step == null ? null : cut.steps[this.step][1];
+    return (u) =>
+      (!ends || (u >= ends[0] && u <= ends[1])) && (at == null || (cut.way > 0 ? u >= at : u <= at));
+  }
+
+  limits(pen, ends) {
+    const { across } = this.data;
     pen.fillStyle = this.views.data.accent;
     pen.globalAlpha = 0.08;
     pen.fillRect(this.px(ends[0]), this.top, this.wide * (ends[1] - ends[0]), this.high);
@@ -498,6 +515,31 @@ class Distribution extends View {
     });
   }
 
+  // The line where the budget ends, with its percentage and value beside it.
+  budget(pen) {
+    const { ink, paper, font } = this.views;
+    const { at, percent, value } = this.ending();
+    this.line(pen, at, ink, [7, 3], this.held === BUDGET);
+    pen.fillStyle = ink;
+    pen.font = `600 12px ${font}`;
+    pen.textBaseline = "top";
+    pen.textAlign = at > 0.5 ? "right" : "left";
+    const text = (percent == null ? "" : `${percent}% · `) + short(value);
+    const place = [text, this.px(at) + (at > 0.5 ? -5 : 5), this.top + 16];
+    pen.strokeStyle = paper;
+    pen.lineWidth = 3;
+    pen.strokeText(...place);
+    pen.fillText(...place);
+  }
+
+  // Where the budget ends: as it is dragged, else as the server says.
+  ending() {
+    const { cut, across } = this.data;
+    if (this.step == null) return cut;
+    const [percent, at] = cut.steps[this.step];
+    return { percent, at, value: across[0] + at * (across[1] - across[0]) };
+  }
+
   line(pen, u, colour, dash, thick = false) {
     pen.strokeStyle = colour;
     pen.lineWidth = thick ? 4 : 2;
@@ -512,25 +554,45 @@ class Distribution extends View {
   // Where the lines stand that are dragged: at the ends of the axis until a range is drawn.
   ends() { return this.data.range || WHOLE; }
 
-  grips([x]) { return this.end(x) != null; }
+  // What can be dragged, or moved by keys: the line of the budget and the ends of the range.
+  handles() { return [...(this.data.cut ? [BUDGET] : []), ...(this.data.ranged ? [0, 1] : [])]; }
 
-  end(x) {
-    const far = this.ends().map((end) => Math.abs(this.px(end) - x));
-    const k = far[0] < far[1] ? 0 : 1;
-    return far[k] <= REACH ? k : null;
+  grips([x]) { return this.handle(x) != null; }
+
+  handle(x) {
+    const far = (one) => Math.abs(this.px(one === BUDGET ? this.ending().at : this.ends()[one]) - x);
+    const nearest = this.handles().reduce((a, b) => (a != null && far(a) <= far(b) ? a : b), null);
+    return nearest != null && far(nearest) <= REACH ? nearest : null;
   }
 
   began([x]) {
-    this.held = this.end(x);
-    this.from = this.held == null ? this.ux(x) : this.ends()[1 - this.held];
+    this.held = this.handle(x);
+    this.from = [0, 1].includes(this.held) ? this.ends()[1 - this.held] : this.ux(x);
   }
 
   drag([x]) {
     this.views.tell(0, 0, null);
-    this.set([this.from, this.ux(x)]);
+    if (this.held === BUDGET) this.reach(this.nearest(this.ux(x)));
+    else if (this.data.ranged) this.set([this.from, this.ux(x)]);
+  }
+
+  // The step of the budget whose line is nearest to a place.
+  nearest(u) {
+    const far = this.data.cut.steps.map(([, at]) => Math.abs(at - u));
+    return far.indexOf(Math.min(...far));
+  }
+
+  // Hold a step of the budget.
+  reach(step) {
+    const { steps } = this.data.cut;
+    if (!steps.length) return;
+    this.range = null;
+    this.step = Math.min(Math.max(step, 0), steps.length - 1);
+    this.views.draw();
   }
 
   set(ends) {
+    this.step = null;
     this.range = ends.map((u) => Math.min(Math.max(u, 0), 1)).sort((a, b) => a - b);
     const [low, high] = this.range;
     const { at } = this.data;
@@ -538,25 +600,34 @@ class Distribution extends View {
     this.views.draw();
   }
 
-  dropped() { this.report(); }
+  dropped() {
+    this.report();
+    this.held = null;
+  }
 
   drop() {
-    this.range = this.held = null;
+    this.range = this.step = this.held = null;
     super.drop();
   }
 
   report() {
+    this.later = null;
+    if (this.step != null) {
+      return this.views.send({ do: "budget", view: this.name, percent: this.ending().percent });
+    }
+    if (!this.range) return;
     const [x0, x1] = this.data.across;
     const [low, high] = this.range.map((u) => x0 + u * (x1 - x0));
     this.views.send({ do: "range", view: this.name, low, high });
   }
 
   hover([x, y]) {
-    const end = this.end(x);
+    const handle = this.handle(x);
     const { bars, across } = this.data;
-    this.canvas.style.cursor = end == null ? "crosshair" : "ew-resize";
+    const free = this.data.ranged ? "crosshair" : "pointer";
+    this.canvas.style.cursor = handle == null ? free : "ew-resize";
     const u = this.ux(x);
-    if ((end != null && this.data.range) || u < 0 || u >= 1) return this.tell(0, 0, null);
+    if (this.marks(handle) || u < 0 || u >= 1) return this.tell(0, 0, null);
     const count = bars[0].counts.length;
     const k = Math.floor(u * count);
     const from = across[0] + (k / count) * (across[1] - across[0]);
@@ -569,29 +640,53 @@ class Distribution extends View {
     this.tell(x, y, [reach, parts.join(", ") || words.nothing]);
   }
 
+  // Whether a handle is a line that stands for something, not an end of the axis.
+  marks(handle) { return handle === BUDGET || (handle != null && this.data.range != null); }
+
   click([x]) {
-    if (this.data.range && this.end(x) != null) return;
+    const handle = this.handle(x);
+    this.held = null;
+    if (this.marks(handle)) return this.views.draw();
     const [x0, x1] = this.data.across;
     this.views.send({ do: "nearest", view: this.name, value: x0 + this.ux(x) * (x1 - x0) });
   }
 
-  // Arrows move an end of the range, Tab goes from the lower to the upper one; Escape takes it off.
+  // Arrows move the line of the budget or an end of the range, Tab goes to the next of them; Escape
+  // takes the range off.
   key(event) {
     if (event.key === "Escape") return this.clear();
     const way = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
-    if (event.key === "Tab" && !event.shiftKey && this.held === 0) {
-      this.held = 1;
+    const handles = this.handles();
+    const next = this.held == null ? null : handles[handles.indexOf(this.held) + 1];
+    if (event.key === "Tab" && !event.shiftKey && next != null) {
+      this.held = next;
       event.preventDefault();
       this.views.draw();
     }
-    if (!way) return;
+    if (!way || !handles.length) return;
     event.preventDefault();
-    const ends = [...(this.range || this.ends())];
-    this.held ??= 0;
-    ends[this.held] += way * STEP;
-    this.set(ends);
+    this.held ??= handles[0];
+    if (this.held === BUDGET) this.spend(way);
+    else this.shift(way);
     clearTimeout(this.later);
     this.later = setTimeout(() => this.report(), 250);
+  }
+
+  // The line of the budget a step of it that way, told to who does not see it.
+  spend(way) {
+    const { words } = this.views.data;
+    const { cut } = this.data;
+    const now = cut.steps.findIndex(([percent]) => percent === this.ending().percent);
+    this.reach((now < 0 ? this.nearest(this.ending().at) : now) - way * cut.way);
+    const { percent, value } = this.ending();
+    const text = cut.way > 0 ? words.budget : words["up to"];
+    this.views.said.textContent = filled(text, { percent, value: short(value) });
+  }
+
+  shift(way) {
+    const ends = [...(this.range || this.ends())];
+    ends[this.held] += way * STEP;
+    this.set(ends);
   }
 
   blur() {
