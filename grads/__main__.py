@@ -10,7 +10,9 @@ import sys
 from mmap import mmap
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-MAPPED = (640 + 90 * CORES) * 2**20  # bytes, as measured with exports, which load the most
+# Bytes, as measured with exports, which load the most. A core's are a stack of a thread of Arrow's,
+# and of each OpenBLAS, which have 64 threads at most, another stack and a buffer.
+MAPPED = (640 + 8 * CORES + 82 * min(CORES, 64)) * 2**20
 try:
     mmap(-1, MAPPED).close()
 except OSError:
