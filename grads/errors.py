@@ -12,6 +12,8 @@ NO_MEMORY = (  # can't, could not, cannot
     "t allocate memory",
     "bad_alloc",
     "t start new thread",  # each needs a stack
+    "failed to launch worker thread",  # of Arrow
+    "failed to map segment",  # of a library that is loaded late
     "ctx create failed",  # of zstd, by Arrow
 )
 FREE_SPACE = "free some space on that disk, then resume or start again"

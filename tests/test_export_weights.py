@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
+from hypothesis import given
+from hypothesis import strategies as st
 from run_dirs import demo_run
 from test_export import SCORES, config, lines_subset, read_csv, read_lines, typed_subset
 from test_export_trainers import (
@@ -21,7 +23,7 @@ from trained import LENGTH, SETS, ours, subset_of, tokenizer_of
 from grads import api
 from grads.config.run import RunConfig
 from grads.errors import ExportError, GradsError, SelectionError
-from grads.export.weighted import Weighting, repeats
+from grads.export.weighted import Weighting, passes, repeats
 from grads.export.write import FORMATS, changed_lines, export
 from grads.selection.options import SelectionConfig
 from grads.selection.weights import sampling_weights
@@ -131,6 +133,19 @@ def test_repeats_add_up_and_are_off_by_less_than_one():
         times = repeats(share, rows, np.zeros(50, bool))
         assert times.sum() == rows
         assert (np.abs(times - share * rows) < 1).all()
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=12))
+def test_copies_of_a_row_lie_a_pass_apart(times):
+    expected = [i for n in range(max(times)) for i, count in enumerate(times) if count > n]
+    assert passes(np.array(times)).tolist() == expected
+
+
+def test_one_row_may_outweigh_a_large_pool():
+    """Each pass over the pool for itself would take hours."""
+    times = np.zeros(10**6, int)
+    times[7] = 10**6
+    assert (passes(times) == 7).all()
 
 
 def test_more_pins_than_rows_are_refused():

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from chain import PATIENCE, ROOT, config_for, save_tiny_model, write_data
-from run_dirs import demo_run
+from chain import PATIENCE, ROOT, command, config_for, save_tiny_model, write_data
+from run_dirs import PAGES, demo_run, everything, open_page
 
 from grads import api
 from grads.api import drafts
@@ -109,6 +109,58 @@ def test_no_secret_of_the_environment_is_in_any_file(run):
     files = [path for path in run.path.rglob("*") if path.is_file()]
     assert len(files) > 20
     assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
+
+
+@pytest.fixture(scope="module")
+def with_token(place, tmp_path_factory):
+    """A folder of runs by commands with tokens around them: one finished, one failed; all said."""
+    folder, said = tmp_path_factory.mktemp("token"), []
+    environment = os.environ | dict.fromkeys(SECRETS, TOKEN)
+    environment |= {"HF_HUB_OFFLINE": "1", "GRADS_RUNS_DIR": str(folder)}
+
+    def grads(*words, code=0):
+        done = command(*map(str, words), env=environment)
+        assert done.returncode == code, done.stderr
+        said.append(done.stdout + done.stderr)
+
+    whole, broken = folder / "whole", folder / "broken"
+    data = ("run", "--dataset", place / "data.jsonl")
+    options = ("--warmup", "none", "--heldout", "0", "--max-length", "64")
+    grads(*data, "--model", "no-such-group/no-such-model", "--run-dir", broken, code=1)
+    grads(*data, "--model", place / "model", *options, "--run-dir", whole)
+    grads("select", "--run-dir", whole, "--name", "all", "--ratio", "1.0", "--json")
+    for kind in api.FORMATS:
+        grads("export", "--run-dir", whole, "--selection", "all", "--format", kind, "--json")
+    grads("report", "--run-dir", whole, "--selection", "all", "--out", folder / "report.html")
+    grads("packet", "--run-dir", whole, "--queue", "random", "--out", folder / "packet.html")
+    for run in (whole, broken):
+        grads("status", "--run-dir", run, "--json")
+    grads("list")
+    return folder, "".join(said)
+
+
+@pytest.mark.job
+def test_jobs_and_commands_tell_no_secret_of_the_environment(with_token):
+    folder, said = with_token
+    assert Run(folder / "broken").read_status().state == "failed"
+    assert "no-such-group/no-such-model" in said, "else the failure was another one"
+    assert TOKEN not in said
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"worker.log", "manifest.json", "trl.yaml", "report.html"} <= {f.name for f in files}
+    assert not [path for path in files if TOKEN.encode() in path.read_bytes()]
+
+
+@pytest.mark.job
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", ["whole", "broken"])
+def test_nor_do_pages(with_token, monkeypatch, page, name):
+    for secret in SECRETS:
+        monkeypatch.setenv(secret, TOKEN)
+    monkeypatch.setenv("GRADS_RUNS_DIR", str(with_token[0]))
+    at = open_page(page, run=name)
+    assert len(everything(at)) > 20
+    assert TOKEN not in everything(at)
+    assert TOKEN not in str(at)
 
 
 # -- who is asked what

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -115,7 +116,12 @@ def test_no_memory_is_told_from_what_libraries_raise(ask):
 
 
 @pytest.mark.parametrize(
-    "refused", [OSError("ZSTD_DCtx create failed"), pa.ArrowMemoryError("malloc of size 9 failed")]
+    "refused",
+    [
+        OSError("ZSTD_DCtx create failed"),
+        OSError("Unknown error: Failed to launch worker thread: Resource temporarily unavailable"),
+        pa.ArrowMemoryError("malloc of size 9 failed"),
+    ],
 )
 def test_memory_refused_while_a_table_is_read_is_no_damage(tmp_path, monkeypatch, refused):
     """Nothing is called damaged that may be whole, and nothing is made anew for it."""
@@ -139,6 +145,11 @@ def test_memory_refused_while_a_table_is_read_is_no_damage(tmp_path, monkeypatch
             read()
         assert of_the_machine(caught.value) == OUT_OF_MEMORY
     assert len(made) == 1
+
+
+def test_a_library_that_finds_no_room_is_no_broken_installation():
+    error = ImportError("libgfortran.so.5: failed to map segment from shared object")
+    assert of_the_machine(error) == OUT_OF_MEMORY
 
 
 def limited_python(*lines):
@@ -180,6 +191,52 @@ def test_what_it_has_taken_is_enough_for_the_clustering():
         "    KMeans(4, random_state=0, n_init=1).fit_predict(points)",
     )
     assert done.returncode == 0, done.stderr
+
+
+COMMANDS_AT_A_LIMIT = {
+    "help": ["--help"],
+    "decide": ["decide", "--run-dir", "RUN", "--exclude", "12"],
+    "export": ["export", "--run-dir", "RUN", "--selection", "auto", "--format", "hf"],
+    "checker": ["checker", "ROOT", str(os.getpid())],
+}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory")
+@pytest.mark.parametrize("megabytes", [150, 300, 350, 400, 450, 500, 600])
+@pytest.mark.parametrize("command", COMMANDS_AT_A_LIMIT)
+def test_a_command_says_in_a_line_that_its_libraries_find_no_room(tmp_path, command, megabytes):
+    """Between these limits loading them ends in a trace, goes on for ever or ends the process."""
+    run = demo_run(tmp_path)
+    before = sorted(path.name for path in run.path.rglob("*"))
+    places = {"RUN": str(run.path), "ROOT": str(tmp_path)}
+    words = [places.get(word, word) for word in COMMANDS_AT_A_LIMIT[command]]
+    done = subprocess.run(
+        [sys.executable, "-m", "grads", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes * 2**20,) * 2),
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: out of memory: to start takes ")
+    assert done.stdout == ""
+    assert sorted(path.name for path in run.path.rglob("*")) == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory")
+def test_what_is_asked_for_at_the_start_is_enough():
+    """For the libraries of commands, by what Linux says that they have mapped."""
+    code = (
+        "import grads.__main__ as started\n"
+        "status = open('/proc/self/status').read().split()\n"
+        "print(started.MAPPED - 1024 * int(status[status.index('VmSize:') + 1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert int(done.stdout) >= 0, done.stderr
 
 
 def test_other_errors_are_none_of_the_machine():

@@ -80,8 +80,13 @@ def tokenizer_of(model):
 
 def subset_of(kinds, tokenizer):
     """The rows of these kinds as a run has scored them; None where its template refuses one."""
-    rows = [row_of(kind) for kind in kinds]
-    config = RunConfig.parse({"dataset": "rows"} | ({"layout": "text"} if "text" in kinds else {}))
+    return scored_subset([row_of(kind) for kind in kinds], tokenizer)
+
+
+def scored_subset(rows, tokenizer):
+    """These rows as a run has scored them; None where its template refuses one."""
+    layout = {"layout": "text"} if any("text" in row for row in rows) else {}
+    config = RunConfig.parse({"dataset": "rows"} | layout)
     source = Source("rows", list(range(len(rows))), rows, None, "digest")
     try:
         made = prepare(source, config, tokenizer, LENGTH)

@@ -101,7 +101,7 @@ def save_upload(name: str, content: bytes, root: str | None = None) -> str:
     uploads = runs_root(root) / ".uploads"
     path = uploads / digest / (tame or "data")
     try:
-        if not path.exists():
+        if not path.exists() or path.read_bytes() != content:  # damaged, or changed by hand
             remove_drafts(uploads)
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as draft:

@@ -1,5 +1,6 @@
 """Saved selections as files that a trainer reads."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from grads.api.runs import load_pool
 from grads.errors import ExportError, RunError
 from grads.export import saved
-from grads.export.corrections import Encoder, corrections
+from grads.export.corrections import Encoder
 from grads.export.replay import check_replay
 from grads.export.weighted import Weighting, check_way
 from grads.export.write import FORMATS
@@ -63,6 +64,8 @@ def export_selection(
     record, table = read_selection(run, name)
     since = contradictions(run, record, kept_of(table))
     ids = obeyed(kept_of(table), since)
+    # With what is followed: people may decide while an export is at work.
+    holding, apart = _holding(run, ids), sorted(disagreements(run))
     if not len(ids):
         raise ExportError(f"people have decided against all that '{name}' keeps: choose anew")
     weighting = _weighting(run, record, followed(record.options, since), weights=weights, rows=rows)
@@ -84,24 +87,29 @@ def export_selection(
         with_scores=with_scores,
         weighting=weighting,
         replayed=replayed,
-        encode=_encoder(run, kind, exported),
+        encode=_encoder(run, kind),
         record={
             **told,
-            "decisions": [made.as_json() for made in _holding(run, ids)],
+            "other_scores": _other_scores(run, record),
+            "decisions": [made.as_json() for made in holding],
             "decided_since": [made.sample_id for made in since],
-            "disagreed": sorted(disagreements(run)),
+            "disagreed": apart,
         },
     )
 
 
-def _encoder(run: Run, kind: str, ids: np.ndarray) -> Encoder | None:
-    """What makes the tokens of corrected rows; None where nothing has need of it."""
-    tokens = kind in FORMATS and not FORMATS[kind].plain and run.tokens_file.exists()
-    if not tokens or corrections(run).keys().isdisjoint(ids.tolist()):
+def _encoder(run: Run, kind: str) -> Encoder | None:
+    """What makes the tokens of corrected rows; None where the format has no need of them."""
+    if kind not in FORMATS or FORMATS[kind].plain or not run.tokens_file.exists():
         return None
-    from grads.api.replay import encoder  # loads torch and its kin
 
-    return encoder(run)
+    @cache
+    def made() -> Encoder:
+        from grads.api.replay import encoder  # loads torch and its kin
+
+        return encoder(run)
+
+    return lambda said: made()(said)
 
 
 def _holding(run: Run, kept: np.ndarray) -> list[Decision]:
@@ -123,10 +131,16 @@ def _weighting(
     by = check_way(weights, rows)
     if by is None:
         return None
-    if record.scores_sha256 and record.scores_sha256 != digest(run.scores_file):
+    if _other_scores(run, record):
         raise RunError(
             f"selection '{record.name}' was saved with other scores than the run has now: save it"
             " again"
         )
     found = sampling_weights(load_pool(run), options)
     return Weighting(by, found.sample_ids, found.share, found.pinned, rows)
+
+
+def _other_scores(run: Run, record: SelectionRecord) -> bool:
+    """Whether the run has other scores than the selection was chosen by, or none any more."""
+    there = digest(run.scores_file) if run.scores_file.exists() else None
+    return bool(record.scores_sha256) and record.scores_sha256 != there

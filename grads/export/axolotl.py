@@ -2,7 +2,8 @@
 
 Axolotl renders conversations by the model's template and trains the words of each answer and the
 token that ends it. That is what was scored where every answer is just its words and one such token;
-otherwise (tool calls, reasoning, plain texts) the rows are the scored tokens.
+otherwise (tool calls, reasoning, plain texts, or where its reader would change the texts) the rows
+are the scored tokens.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from grads.config.run import RunConfig
 from grads.data.turns import Turn
 from grads.export.exact import frame, reads_as_control, scored
+from grads.export.inferred import dump_alike
 from grads.export.rows import Format, Subset, count_lines, dump_lines, token_table, write_text
 from grads.export.settings import brings_none, is_text, lora_alpha, model_name, write_template
 
@@ -36,6 +38,15 @@ def _ending(subset: Subset) -> str | None:
     return found.closing if one_token else None
 
 
+def _rows(subset: Subset, end: str | None) -> list[dict[str, Any]] | None:
+    """The rows as text; None where Axolotl would train other tokens of them than were scored."""
+    if end is None and subset.tokens is not None:
+        return None
+    if is_text(subset):
+        return [{"text": turns[0]["content"]} for turns in subset.turns]
+    return subset.messages()
+
+
 def _write(subset: Subset, path: Path, config: RunConfig) -> None:
     source: dict[str, Any] = {"path": path.name, "ds_type": "json"}
     settings: dict[str, Any] = {
@@ -53,14 +64,13 @@ def _write(subset: Subset, path: Path, config: RunConfig) -> None:
         "output_dir": "output",
     }
     end = _ending(subset)
-    if end is None and subset.tokens is not None:
-        source["type"] = "completion"  # of which tokens that are there already have no need
-        rows = token_table(subset).to_pylist()
+    rows = _rows(subset, end)
+    if rows is None or not dump_alike(subset.with_scores(rows), path):
+        source["type"] = "completion"
+        dump_lines(subset.with_scores(token_table(subset).to_pylist()), path)
     elif is_text(subset):
         source |= {"type": "completion", "field": "text"}
-        rows = [{"text": turns[0]["content"]} for turns in subset.turns]
     else:
-        rows = subset.messages()
         source |= {
             "type": "chat_template",
             "field_messages": "messages",
@@ -78,7 +88,6 @@ def _write(subset: Subset, path: Path, config: RunConfig) -> None:
         settings |= own  # what the trained model will have
         if source["type"] == "chat_template":
             source |= own  # what its rows are written with
-    dump_lines(subset.with_scores(rows), path)
     if config.warmup != "full":
         settings |= {
             "adapter": "lora",

@@ -15,6 +15,7 @@ import yaml
 from grads.config.run import RunConfig
 from grads.data.layouts import Conversation
 from grads.data.turns import Turn, Unusable
+from grads.export.inferred import dump_texts
 from grads.export.order import by_turns
 from grads.export.rows import Format, Subset, count_lines, dump_lines, token_table, write_text
 from grads.export.settings import brings_none, is_text, lora_alpha, model_name, write_template
@@ -58,7 +59,10 @@ def _write(subset: Subset, path: Path, config: RunConfig) -> None:
     for c in conversations:
         row = {"text": c.turns[0].content} if texts else {"messages": [_said(t) for t in c.turns]}
         rows.append(row | ({"tools": json.dumps(c.tools) if c.tools else ""} if tools else {}))
-    dump_lines(subset.with_scores(rows), path)
+    if subset.tokens is None:  # which are trained where they are there
+        dump_texts(subset.with_scores(rows), path)
+    else:
+        dump_lines(subset.with_scores(rows), path)
     entry: dict[str, Any] = {"file_name": path.name}
     if texts:
         entry["columns"] = {"prompt": "text"}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,10 @@ def _subset(run: Run, name: str, ids: np.ndarray, with_scores: bool) -> Subset:
     samples = run.read_table(run.samples_file, wanted)
     mask = pc.is_in(samples["sample_id"], pa.array(ids))
     samples = samples.filter(mask)
+    if len(samples) != len(ids):
+        raise RunError(
+            f"run {run.id} does not have all samples of selection '{name}': save it again"
+        )
     table = run.read_table(run.source_file).filter(mask) if run.source_file.exists() else None
     raw = samples["raw"].to_pylist()
     rows = [json.loads(line) for line in raw] if table is None else table.to_pylist()
@@ -150,8 +155,14 @@ def bundle(path: Path) -> tuple[str, bytes]:
         raise RunError(f"{path} is gone: make the files again")
     if path.is_file():
         return path.name, path.read_bytes()
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member in sorted(path.rglob("*")):
-            archive.write(member, Path(_called(path)) / member.relative_to(path))
+    buffer, folder = io.BytesIO(), path.stat()
+    try:
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for member in sorted(path.rglob("*")):
+                archive.write(member, Path(_called(path)) / member.relative_to(path))
+        whole = os.path.samestat(path.stat(), folder)
+    except FileNotFoundError:
+        whole = False
+    if not whole:
+        raise RunError(f"{path} was made anew meanwhile: download it again")
     return bundle_name(path), buffer.getvalue()

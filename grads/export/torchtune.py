@@ -10,9 +10,10 @@ import yaml
 
 from grads.config.run import RunConfig
 from grads.data.layouts import Conversation
-from grads.data.turns import Unusable
+from grads.data.turns import Turn, Unusable
+from grads.export.inferred import dump_texts
 from grads.export.order import by_turns
-from grads.export.rows import Format, Subset, count_lines, dump_lines, learned, write_text
+from grads.export.rows import Format, Subset, count_lines, learned, write_text
 
 NOTE = """\
 # The data set for a recipe of torchtune: copy it into the config of the model's recipe, and run it
@@ -33,8 +34,13 @@ def _fit(row: Conversation) -> Conversation:
     return by_turns(row)
 
 
+def _said(turn: Turn) -> dict[str, str]:
+    return {"role": turn.role, "content": turn.content}
+
+
 def _write(subset: Subset, path: Path, config: RunConfig) -> None:
-    dump_lines(subset.with_scores(subset.messages()), path)
+    rows = [{"messages": [_said(turn) for turn in c.turns]} for c in subset.conversations()]
+    dump_texts(subset.with_scores(rows), path)
     dataset = {
         "_component_": "torchtune.datasets.chat_dataset",
         "source": "json",

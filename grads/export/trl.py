@@ -2,7 +2,8 @@
 
 TRL writes the conversations out itself, and knows two ways to tell what carries loss: all that
 follows a prompt, line breaks included, or what a template marks as generated. The first way that
-comes to the scored tokens on every row is taken; where none does, the rows are those tokens.
+comes to the scored tokens on every row is taken; where none does, or its reader would change the
+texts, the rows are those tokens.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import yaml
 from grads.config.run import RunConfig
 from grads.data.layouts import Conversation
 from grads.export.exact import Scored, ScoredRows, frame, marked, reads_as_control, rendered, scored
+from grads.export.inferred import dump_alike
 from grads.export.rows import (
     Format,
     Subset,
@@ -113,19 +115,17 @@ def _write(subset: Subset, path: Path, config: RunConfig) -> None:
         "num_train_epochs": config.epochs,
         "seed": config.seed,
     }
-    if is_text(subset):
-        rows = [{"text": turns[0]["content"]} for turns in subset.turns]
-    elif way := _way(subset):
-        rows = _in_pairs(subset.messages()) if way.pairs else subset.messages()
+    way = None if is_text(subset) else _way(subset)
+    rows = _rows(subset, way)
+    if rows is None or not dump_alike(subset.with_scores(rows), path):
+        dump_lines(subset.with_scores(token_table(subset).to_pylist()), path)
+        if brings_none(subset) and subset.template:
+            settings["chat_template_path"] = write_template(subset.template.source, path)
+    elif way:
         settings |= {"completion_only_loss": True} if way.pairs else {}
         settings |= {"assistant_only_loss": True} if way.marks else {}
         if way.template:
             settings["chat_template_path"] = write_template(way.template, path)
-    else:
-        rows = token_table(subset).to_pylist()
-        if brings_none(subset) and subset.template:
-            settings["chat_template_path"] = write_template(subset.template.source, path)
-    dump_lines(subset.with_scores(rows), path)
     if config.warmup != "full":
         settings |= {
             "use_peft": True,
@@ -135,6 +135,15 @@ def _write(subset: Subset, path: Path, config: RunConfig) -> None:
         }
     note = "# Run in this folder: trl sft --config trl.yaml\n"
     write_text(path.with_name("trl.yaml"), note + yaml.safe_dump(settings, sort_keys=False))
+
+
+def _rows(subset: Subset, way: _Way | None) -> list[dict[str, Any]] | None:
+    """The rows as text; None where there is no way to give them so."""
+    if is_text(subset):
+        return [{"text": turns[0]["content"]} for turns in subset.turns]
+    if way is None:
+        return None
+    return _in_pairs(subset.messages()) if way.pairs else subset.messages()
 
 
 def _in_pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

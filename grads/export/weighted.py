@@ -67,10 +67,10 @@ def weighted(subset: Subset, weighting: Weighting, form: Format) -> tuple[Subset
         columns = [row | {"weight": float(w)} for row, w in zip(scores, share, strict=True)]
         return replace(subset, scores=columns), about
     times = repeats(share, weighting.rows or len(subset), pinned)
-    # Pass by pass, so that a trainer that keeps the order sees no row twice in a row.
-    order = [i for n in range(times.max()) for i in np.flatnonzero(times > n).tolist()]
     counts = sorted(Counter(times.tolist()).items())
-    return subset.only(order), about | {"times": {str(n): rows for n, rows in counts}}
+    return subset.only(passes(times).tolist()), about | {
+        "times": {str(n): rows for n, rows in counts}
+    }
 
 
 def repeats(share: np.ndarray, rows: int, pinned: np.ndarray) -> np.ndarray:
@@ -87,6 +87,16 @@ def repeats(share: np.ndarray, rows: int, pinned: np.ndarray) -> np.ndarray:
     largest = np.argsort(-(exact - times), kind="stable")[: left - int(times.sum())]
     times[largest] += 1
     return np.asarray(times + pinned)
+
+
+def passes(times: np.ndarray) -> np.ndarray:
+    """(rows,) places of rows that stand there so often (n,) each.
+
+    Pass by pass, so that a trainer that keeps the order sees no row twice in a row.
+    """
+    places = np.repeat(np.arange(len(times)), times)
+    first = np.repeat(np.cumsum(times) - times, times)
+    return places[np.argsort(np.arange(len(places)) - first, kind="stable")]
 
 
 def weight_lines(about: dict[str, Any] | None) -> list[Sentence]:

@@ -58,8 +58,8 @@ def export(
     """
     if kind not in FORMATS:
         raise ExportError(f"unknown format '{kind}': use one of {', '.join(FORMATS)}")
-    if out.exists() and not overwrite:
-        raise ExportError(f"{out} exists already: give another --out, or remove it first")
+    if not overwrite:
+        _refuse_taken(out)
     fit = FORMATS[kind].fit
     fitted = subset.fitted(fit) if fit else Fitted(subset, [], 0)
     if fitted.refused and not len(fitted.subset):
@@ -81,19 +81,31 @@ def export(
         "refused": fitted.refused,
     }
     try:
-        _write_and_check(subset, kind, out, config, manifest=manifest)
+        _write_and_check(subset, kind, out, config, manifest=manifest, overwrite=overwrite)
     except (OSError, ValueError, TypeError, OverflowError, csv.Error, pa.ArrowException) as error:
         told = of_the_machine(error) or error
         raise ExportError(f"cannot write {kind} to {out}: {told}") from error
     return manifest
 
 
+def _refuse_taken(out: Path) -> None:
+    if out.exists():
+        raise ExportError(f"{out} exists already: give another --out, or remove it first")
+
+
 def _write_and_check(
-    subset: Subset, kind: str, out: Path, config: RunConfig, *, manifest: dict[str, Any]
+    subset: Subset,
+    kind: str,
+    out: Path,
+    config: RunConfig,
+    *,
+    manifest: dict[str, Any],
+    overwrite: bool,
 ) -> None:
     """Write data and manifest beside their place, and move them there once they load back."""
     form = FORMATS[kind]
     as_file = form.alone and out.suffix == f".{kind}"
+    beside = out.with_name(out.name + ".manifest.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as draft:
         folder = draft.parent if as_file else draft
@@ -106,14 +118,19 @@ def _write_and_check(
         manifest["sha256"] = digest(data) if data.is_file() else None
         if not as_file:
             write_text(folder / "manifest.json", json.dumps(manifest, indent=2))
+        if not overwrite:
+            _refuse_taken(out)  # by another process, meanwhile
+        beside.unlink(missing_ok=True)  # of an earlier file: it says nothing of this one
     if as_file:
-        with replacing(out.with_name(out.name + ".manifest.json")) as draft:
+        with replacing(beside) as draft:
             write_text(draft, json.dumps(manifest, indent=2))
 
 
 def changed_lines(manifest: dict[str, Any]) -> list[Sentence]:
     """What people should know of rows that the target takes otherwise, or does not take."""
     lines = []
+    if manifest.get("other_scores"):
+        lines.append(Sentence("the run's scores are others than it was chosen by"))
     if since := manifest.get("decided_since"):
         told = Sentence(
             "people have decided otherwise since it was saved, which is followed here: row {rows}",

@@ -12,7 +12,7 @@ from grads.selection.decisions import decisions, stale, why_in_words
 from grads.selection.pool import SIGNALS, TOPIC, Pool
 from grads.selection.preview import Preview, coverage, emptied, preview
 from grads.selection.reasons import reasons
-from grads.selection.record import SelectionRecord
+from grads.selection.record import SelectionRecord, kept_of, read_selection
 from grads.store.files import digest
 from grads.store.runs import Run
 from grads.text import Sentence
@@ -27,13 +27,14 @@ WHO = {
 }
 
 
-def saved(pool: Pool, record: SelectionRecord) -> Preview:
-    """The selection as it was saved, with what there is to say of it.
+def saved(pool: Pool, name: str) -> tuple[SelectionRecord, Preview]:
+    """The selection of this name as it was saved, with what there is to say of it.
 
     Raises SelectionError where it cannot be worked out any more.
     """
+    record, table = read_selection(pool.run, name)
     shown = preview(pool, record.options)
-    return replace(shown, kept=pool.kept(record.name))
+    return record, replace(shown, kept=pool.mask(kept_of(table)))
 
 
 def chosen(pool: Pool, record: SelectionRecord, shown: Preview) -> str:

@@ -9,7 +9,7 @@ from grads.report import run as of_run
 from grads.report.markup import line, page, telling, text
 from grads.report.measured import measured
 from grads.selection.pool import Pool
-from grads.selection.record import SelectionRecord, read_record
+from grads.selection.record import SelectionRecord
 from grads.store.folders import Evaluation, ProbeRequest
 from grads.store.runs import Run
 from grads.text import Sentence, Tell
@@ -36,8 +36,7 @@ def report(
 def _page(pool: Pool, selection: str | None, evaluation: str | None) -> str:
     run = pool.run
     manifest, about = run.read_manifest(), run.read_about()
-    record = read_record(run, selection) if selection else None
-    shown = choice.saved(pool, record) if record else None
+    record, shown = choice.saved(pool, selection) if selection else (None, None)
     found = Evaluation.open(run, evaluation) if evaluation else None
     result = read_result(found.result_file) if found and found.result_file.exists() else None
     title = about.title or run.id

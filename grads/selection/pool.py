@@ -368,8 +368,12 @@ class Pool:
 
     def kept(self, name: str) -> np.ndarray:
         """(n,) bool: what a saved selection keeps."""
+        return self.mask(kept_ids(self.run, name))
+
+    def mask(self, sample_ids: np.ndarray) -> np.ndarray:
+        """(n,) bool: which samples have these ids."""
         mask = np.zeros(len(self), bool)
-        mask[self.positions(kept_ids(self.run, name))] = True
+        mask[self.positions(sample_ids)] = True
         return mask
 
     # -- looking

@@ -53,16 +53,21 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
-    number = f"{_machine_mark()}.{os.getpid()}.{secrets.token_hex(4)}"
-    draft = path.with_name(f".{path.name}.{number}")
+    draft, old = _beside(path), _beside(path)
     _remove_left(path.parent.glob(f".{glob.escape(path.name)}.*"))
     try:
         yield draft
         if draft.is_dir() and path.is_dir():
-            shutil.rmtree(path)
+            path.rename(old)  # whole: who reads it meanwhile, or is killed, has no half of it
         draft.replace(path)
     finally:
         _remove(draft)
+        _remove(old)
+
+
+def _beside(path: Path) -> Path:
+    number = f"{_machine_mark()}.{os.getpid()}.{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name}.{number}")
 
 
 def write_out(path: Path, content: str | bytes) -> None:

@@ -7,7 +7,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from grads.store.files import sync
+from grads.store.files import JSON_ESCAPES, sync
 
 
 class Lines(NamedTuple):
@@ -51,11 +51,12 @@ def append_lines(path: Path, values: list[dict[str, Any]], lasting: bool = False
     """
     if not values:
         return
-    lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()
+    lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
     with path.open("ab+", buffering=0) as file:  # what a buffer holds would be written at closing
         end = file.seek(0, os.SEEK_END)
         try:
-            _write(file, (b"" if _ends_whole(file, end) else b"\n") + lines)
+            whole = b"" if _ends_whole(file, end) else b"\n"
+            _write(file, whole + lines.encode("utf-8", JSON_ESCAPES))
             if lasting:
                 sync(path)
                 sync(path.parent)
