@@ -95,14 +95,15 @@ with frame.page("Data") as corner:
             "columns": setup.mapping(intake.columns(place)) if dataset else {}
         }
         st.caption(say("Left empty, the layout is recognised by itself."))
-        model, longest, limit, heldout = st.columns(4)
+        model, longest, limit, heldout = st.columns(4, vertical_alignment="bottom")
         chosen |= {
             "model": setup.text("model", model, "demo"),
             "max_length": setup.widget("max_length", longest),
             "limit": setup.widget("limit", limit) or None,
             "heldout": setup.widget("heldout", heldout),
         }
-        for name, field in zip(("layout", *setup.OF_A_HUB), st.columns(4), strict=True):
+        places = st.columns(4, vertical_alignment="bottom")
+        for name, field in zip(("layout", *setup.OF_A_HUB), places, strict=True):
             chosen[name] = setup.widget(name, field)
     if not dataset:
         st.stop()

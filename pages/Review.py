@@ -3,14 +3,14 @@
 import streamlit as st
 
 from grads import api
-from studio import decision_files, frame, keep, queues, review, share
+from studio import decision_files, frame, keep, queues, review, reviewer, share
 from studio.language import say
 
 with frame.page("Review") as corner:
     run = frame.scored_run()
     frame.headline(say("Would you train on this?"))
     asked, who = st.columns([5, 2], gap="large", vertical_alignment="bottom")
-    name = review.name_of_reviewer(who)
+    name = reviewer.name(who)
     here = review.opened(run, queues.chosen(api.load_pool(run), asked), name)
     told = say("The command that writes this queue as a page for someone without this tool:")
     share.offer(

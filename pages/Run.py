@@ -28,7 +28,8 @@ def fields() -> RunConfig:
         "max_length": setup.widget("max_length", longest),
     }
     with st.expander(say("Advanced settings")):
-        places = [place for _ in setup.ADVANCED[::5] for place in st.columns(5)]
+        lines = [st.columns(5, vertical_alignment="bottom") for _ in setup.ADVANCED[::5]]
+        places = [place for line in lines for place in line]
         for name, place in zip(setup.ADVANCED, places, strict=False):
             values[name] = setup.widget(name, place)
     with st.expander(say("What I want, and what must stay")):

@@ -34,11 +34,17 @@ STYLE = """<style>
 [data-testid="stHeader"] {background: none; pointer-events: none}
 [data-testid="stMain"]:focus-visible {outline: none; box-shadow: none}
 @media (max-width: 1000px) {
-  [data-testid="stHorizontalBlock"] {flex-wrap: wrap}
+  [data-testid="stHorizontalBlock"] {flex-wrap: wrap; row-gap: 1rem}
   [data-testid="stColumn"] {min-width: 45%}
   [data-testid="stColumn"]:has([data-testid="stColumn"], [data-testid="stPlotlyChart"],
     [data-testid="stSlider"], .turn, [data-testid="stDataFrame"]) {min-width: 100%}
-  [data-testid="stColumn"]:has(.st-key-middle) {order: -1}  /* the views before the options */
+  /* The views, and an example that is open, before the options. */
+  [data-testid="stColumn"]:has(.st-key-middle, .st-key-reading .turn) {order: -1}
+}
+@media (max-width: 600px) {
+  .st-key-run {flex: 1 1 7rem; max-width: 280px}  /* in a line with what stands behind it */
+  [data-testid="stColumn"]:has([data-testid="stPageLink"], [data-testid="stFileUploader"]) {
+    min-width: 100%}
 }
 [data-testid="stMainBlockContainer"]:has(.st-key-strip) {
   max-width: 1920px; padding: .6rem 1.6rem 0}
@@ -70,10 +76,15 @@ h4 {font-size: 1rem !important}
 .st-key-here * {font-weight: 600}
 .st-key-here [data-testid="stPageLink-NavLink"]:not(:hover, :focus-visible) {background: none}
 [data-testid="stMultiSelect"] :has(> span[title]) {background-color: #1f66b8}  /* under white */
-.st-key-fetch {display: none}
+.st-key-fetch, .st-key-kept {display: none}
 .st-key-next a {background: #1f66b8; border-radius: .5rem; padding: .45rem .9rem}
 .st-key-next a:hover {background: #184f90}
 .st-key-next a * {color: #fff}
+/* The accent of the dark theme is too light below white words. */
+button[kind="primary"]:enabled {background: #1f66b8; border-color: #1f66b8}
+button[kind="primary"]:enabled:hover {background: #184f90; border-color: #184f90}
+/* What is drawn anew every second does not fade on the way. */
+.st-key-live [data-stale="true"] {opacity: 1; transition: none}
 [data-testid="stColumn"]:has(.st-key-verdict) {position: sticky; top: 1rem; align-self: flex-start}
 .st-key-verdict [data-testid="stButton"] button:not([kind="tertiary"]) {min-height: 3.2rem}
 .turn {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 4px solid #8b919c;

@@ -83,7 +83,7 @@ def live(run: Run) -> None:
 
 @st.fragment(run_every=1.0)
 def _live(run: Run) -> None:
-    with frame.guard():
+    with frame.guard(), st.container(key="live"):
         status = api.observe(run)
         if status.state not in ACTIVE:
             st.rerun()

@@ -1,7 +1,6 @@
 """One example at a time: read, decided about with a key, taken back."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import streamlit as st
 
@@ -10,7 +9,6 @@ from grads.api import Decision, QueueConfig, Run
 from studio import corrections, frame, keep, queues, tags, url, words
 from studio.language import mark, say, told
 
-REVIEWER = "reviewer"  # in the session, as on the pages where an example is open
 UNDO = "reviewed"  # in the session: what was done last, to be taken back
 MOST_UNDONE = 200
 SAID = {"pin": mark("You keep it"), "exclude": mark("You exclude it")}
@@ -49,22 +47,6 @@ class Review:
             for one in here
             if one.reviewer == self.reviewer
         }
-
-
-def name_of_reviewer(place: Any) -> str:
-    """Who decides; held for all pages, and asked for once: in a field, keys are letters."""
-    name = str(st.session_state.get(REVIEWER) or "").strip()
-    if not name:
-        place.text_input(say("Your name"), key=REVIEWER, persist_state="session")
-        return ""
-    with place.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f":material/person: **{words.literal(name)}**", width="content")
-        st.button(say("Someone else"), type="tertiary", on_click=_forget_reviewer)
-    return name
-
-
-def _forget_reviewer() -> None:
-    st.session_state[REVIEWER] = ""
 
 
 def opened(run: Run, config: QueueConfig, reviewer: str) -> Review:

@@ -98,7 +98,17 @@ def widget(name: str, place: Any = st) -> Any:
             help=help_text,
         )
         return written.strip() or None
-    if int in kinds or name in ("heldout", "batch_tokens"):
+    if name == "batch_tokens":  # a number, or the word that leaves it to the memory
+        return url.choose(
+            place.selectbox,
+            called,
+            [field.default, "auto"],
+            name,
+            format_func=lambda number: say(str(number)),
+            accept_new_options=True,
+            help=help_text,
+        )
+    if int in kinds or name == "heldout":
         return url.whole_number(
             place.number_input,
             called,

@@ -282,6 +282,14 @@ def settle(page: Page) -> None:
     expect(page.locator("[data-test-script-state=notRunning]")).to_be_attached(timeout=SLOW)
 
 
+def open_all(page: Page) -> None:
+    """Open what is folded, and what is folded in that."""
+    folded = page.locator(".stMain details:not([open]) > summary")
+    while folded.count():
+        folded.evaluate_all("found => found.forEach(one => one.click())")
+        settle(page)
+
+
 def within(page: Page) -> tuple[Bound, ...]:
     """The ranges in the address."""
     found = re.findall(r"within=([a-z_]+)%3A([-\d.e]+)%3A([-\d.e]+)", page.url)

@@ -446,6 +446,7 @@ def test_a_new_run_without_data_asks_for_data(run):
         ({"epochs": "0"}, "epochs is '0'"),
         ({"warmup_fraction": "1.5"}, "warmup_fraction is '1.5'"),
         ({"batch_size": "0", "lora_rank": "0"}, "lora_rank is 0"),
+        ({"batch_tokens": "many"}, "batch_tokens is 'many': Input should be 'auto'"),
         ({"dataset": "/etc/passwd"}, "lies outside the folders"),
         ({"model": "/etc"}, "/etc lies outside the folders"),
         ({"warmup_from": "/etc"}, "/etc lies outside the folders"),
@@ -467,6 +468,18 @@ def test_valid_settings_can_be_started_and_measured(root, new_link):
     assert has_button(at, "Start")
     assert has_button(at, "Estimate")
     assert list_runs(root) == [], "looking starts nothing"
+
+
+@pytest.mark.job
+def test_the_tokens_of_a_pass_are_a_number_or_left_to_the_memory(new_link):
+    """What a link says, and what is chosen; the command says the same."""
+    at = open_page("Run", **new_link, batch_tokens="512")
+    assert any("--batch-tokens 512" in code.value for code in at.code)
+    choose(at, "batch tokens", "auto")
+    assert_sound(at)
+    assert at.query_params["batch_tokens"] == "auto"
+    assert any("--batch-tokens auto" in code.value for code in at.code)
+    assert has_button(at, "Start")
 
 
 @pytest.mark.job

@@ -60,7 +60,15 @@ def test_keys_decide_and_a_letter_in_a_field_is_a_letter(run, page, tmp_path):
         expect(page.get_by_text("3 of 5 in this queue, 2 decided by you")).to_be_visible()
         expect(page).to_have_url(re.compile(r"[?&]at=3(&|$)"))  # written when all is drawn
         page.reload()
-        expect(page.get_by_text("3 of 5 in this queue")).to_be_visible()
+        expect(page.get_by_text("3 of 5 in this queue, 2 decided by you")).to_be_visible()
+        assert "Skunk" not in page.url, "who gets a link signs with another name"
+        settle(page)
+        page.get_by_role("button", name="Someone else").click()
+        expect(name).to_have_value("")
+        page.wait_for_function("!sessionStorage.getItem('grads-reviewer')")
+        page.reload()
+        expect(page.get_by_text("3 of 5 in this queue, 0 decided by you")).to_be_visible()
+        expect(name).to_be_visible()
     finally:
         server.kill()
     made = {sample: one.decision for sample, one in api.decisions(run).items()}

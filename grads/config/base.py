@@ -23,6 +23,8 @@ FILE_SUFFIXES = (
     *(".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"),
     *(".gz", ".zst", ".gguf"),
 )
+# In a problem's place: which kind of value it was held against, of a field that takes two.
+OF_A_UNION = re.compile(r"constrained-int|literal\[.*\]")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _absolute_path(text: str) -> str:
 
 def describe(problem: Any) -> str:
     """One problem of a pydantic ValidationError in words: field, value, what is wrong."""
-    name = cut(".".join(str(part) for part in problem["loc"]), VALUE)
+    name = cut(".".join(p for p in map(str, problem["loc"]) if not OF_A_UNION.fullmatch(p)), VALUE)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         return f"unknown setting '{name}': see --help for the settings there are"
