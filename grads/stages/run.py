@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -37,7 +38,7 @@ from grads.stages.scoring import (
 from grads.stages.steps import making
 from grads.store import manifest
 from grads.store.columns import MAP
-from grads.store.files import digest, matrix, replacing, write_table
+from grads.store.files import digest, matrix, replacing, scratch, write_table
 from grads.store.folders import Draft
 from grads.store.machine import processes
 from grads.store.runs import Run
@@ -263,13 +264,15 @@ def check(job: Job[Draft]) -> None:
 
 def _cluster(job: Job[Run]) -> None:
     run, config = job.folder, job.folder.config()
-    table = run.read_table(run.features_file, ["sample_id", "feature"])
+    table = run.read_table(run.features_file, ["sample_id", "feature"]).combine_chunks()
     features = matrix(table["feature"])
     texts = _Texts(run)
     found = topics.find_clusters(features, texts, config.seed, config.clusters)
     table = table.append_column("cluster", pa.array(found.label, pa.int32()))
-    groups = pa.array(duplicates.near_duplicates(texts, config.seed))
-    table = table.append_column("duplicate_group", groups)
+    groups = duplicates.near_duplicates(
+        texts, config.seed, room=lambda size: scratch(run.path, size, np.int32)
+    )
+    table = table.append_column("duplicate_group", pa.array(groups))
     for name, along in zip(MAP, text_map.text_map(features, config.seed).T, strict=True):
         table = table.append_column(name, pa.array(along, pa.float32()))
     write_table(run.features_file, table)
