@@ -17,7 +17,7 @@ from grads.engine.scoring import PROJECTED
 from grads.errors import ScoringError
 from grads.stages.scoring import _write_scores
 from grads.store.columns import MEASURED
-from grads.store.files import matrix, read_table, write_table
+from grads.store.files import SINGLE_SAMPLES, matrix, read_table, write_table
 from grads.store.runs import Run
 
 
@@ -142,3 +142,37 @@ def test_the_features_of_a_large_pool_are_not_in_memory_as_a_whole(tmp_path):
         write(run, parts)
     assert len(read_table(run.features_file)) == n
     assert peak["mb"] < 4 * PROJECTED * n / 2**20
+
+
+def test_a_table_that_is_read_in_batches_leaves_memory_as_it_is_read(tmp_path):
+    """Arrow's reader of a whole file holds all that it has read of it until its end."""
+    n, run = 20_000, Run.create(RunConfig(dataset="d.jsonl"), tmp_path / "run")
+    table = table_of(np.arange(n), width=64, signals=False)
+    write_table(run.features_file, table, SINGLE_SAMPLES)
+    before, held, read = pa.total_allocated_bytes(), [], 0
+    for batch in run.read_batches(run.features_file):
+        read += len(batch)
+        held.append(pa.total_allocated_bytes() - before)
+    assert read == n
+    assert max(held) < table.nbytes / 2
+
+
+def test_lists_that_are_joined_are_not_in_memory(tmp_path):
+    """As what a warm-up has shown of its samples; half of them were read twice."""
+    n, block = 20_000, 500
+    ids = np.random.default_rng(0).permutation(np.r_[0:n, 0 : n // 2])
+    order = np.unique(ids, return_index=True)[1]
+
+    def read():
+        for start in range(0, len(ids), block):
+            yield table_of(ids[start : start + block], seed=start, width=PROJECTED)
+
+    before = pa.total_allocated_bytes()
+    found = joined(read, order, tmp_path)
+    assert pa.total_allocated_bytes() - before < found.nbytes / 4
+    write_table(tmp_path / "joined.parquet", found)
+    assert read_table(tmp_path / "joined.parquet").equals(found)
+    assert found["sample_id"].to_pylist() == list(range(n))
+    place = int(order[n // 2])
+    expected = next(table for start, table in enumerate(read()) if start == place // block)
+    assert found.slice(n // 2, 1).equals(expected.slice(place % block, 1).cast(found.schema))

@@ -13,6 +13,7 @@ from grads.engine.gradients import GradientScorer, SampleGradients
 from grads.engine.passes import Parts, Progress
 from grads.errors import ScoringError
 from grads.store.columns import DURING, MEASURED, SCORES
+from grads.store.files import as_lists
 
 TOKEN_SIGNALS = ("embed_token_norm", "head_token_norm")  # columns of lists
 PROJECTED = 256  # numbers of a mean hidden state that a part keeps, for the clusters
@@ -155,8 +156,7 @@ def batch_table(
     columns: dict[str, Any] = {"sample_id": pa.array(sample_ids)}
     for name in MEASURED:
         columns[name] = pa.array(_numpy(getattr(result, name)))
-    width = features.shape[1]
-    columns["feature"] = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width)
+    columns["feature"] = as_lists(features)
     if with_tokens:
         columns |= token_signals(result)
     return pa.table(columns | _towards_columns(result, sets))

@@ -42,7 +42,7 @@ from grads.stages.linear_algebra import one_thread
 from grads.stages.steps import making, staged
 from grads.store import pipeline
 from grads.store.columns import MEASURED, SCORES
-from grads.store.files import SINGLE_SAMPLES, digest_of, matrix, write_table, write_tables
+from grads.store.files import SINGLE_SAMPLES, as_lists, digest_of, matrix, write_table, write_tables
 from grads.store.folders import TokenRequest
 from grads.store.manifest import ProbeSet, SelfCheck
 from grads.store.runs import Run
@@ -290,8 +290,8 @@ def _write_features(run: Run, read: Read, sample_ids: pa.ChunkedArray) -> None:
     for part in read(["sample_id", "feature"]):
         place = np.searchsorted(ids, part["sample_id"].to_numpy())
         features[place] = components.of(matrix(part["feature"]))
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
-    write_table(run.features_file, pa.table({"sample_id": sample_ids, "feature": lists}))
+    columns = {"sample_id": sample_ids, "feature": as_lists(features)}
+    write_table(run.features_file, pa.table(columns))
 
 
 def read_answers_alone(job: Job[Any], run: Run, scorer: GradientScorer, folder: Path) -> None:

@@ -238,8 +238,17 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """A Parquet file, or some of its columns, some rows at a time; raises as `read_table` does."""
     with _memory_told():
-        for batch in open_table(path).iter_batches(SINGLE_SAMPLES, columns=columns):
+        for batch in batches(open_table(path), columns):
             yield pa.Table.from_batches([batch])
+
+
+def batches(file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    """The rows of an open Parquet file, SINGLE_SAMPLES at a time.
+
+    By a reader for each group of rows: one for all of them holds what it has read until its end.
+    """
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(SINGLE_SAMPLES, row_groups=[group], columns=columns)
 
 
 @contextmanager
@@ -272,6 +281,11 @@ def matrix(column: pa.ChunkedArray) -> np.ndarray:
     """A column of n lists of one length d, as (n, d)."""
     whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return np.asarray(whole.flatten().to_numpy().reshape(len(whole), -1))
+
+
+def as_lists(values: np.ndarray) -> pa.FixedSizeListArray:
+    """(n, d) as a column of n lists."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
 def digest(path: Path) -> str:
