@@ -1,10 +1,12 @@
 """Topics, the terms that name them, and near-duplicates."""
 
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 from run_dirs import DEMO
+from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import CountVectorizer
 
 from grads.selection import duplicates, topics
@@ -14,8 +16,9 @@ from grads.selection.topics import (
     cluster_terms,
     default_count,
     find_clusters,
-    reduce_features,
+    principal_components,
 )
+from grads.store.files import scratch
 from grads.store.runs import Run
 
 COOKING = [
@@ -67,21 +70,26 @@ def altered(text, *places):
 
 
 @pytest.mark.parametrize(
-    ("n", "width", "reduced"), [(200, 100, 64), (30, 100, 30), (200, 10, 10), (1, 9, 1)]
+    ("n", "width", "reduced"),
+    [(200, 100, 64), (30, 100, 30), (200, 10, 10), (1, 9, 1), (3000, 256, 64)],
 )
 def test_features_are_reduced_to_at_most_64(n, width, reduced):
-    features = np.random.default_rng(0).standard_normal((n, width)).astype(np.float32)
-    result = reduce_features(features, seed=3)
+    """As by the decomposition of all of them at once, however they are cut into blocks."""
+    rng = np.random.default_rng(0)
+    scales = np.linspace(3, 0.2, width)  # no two components alike
+    features = (rng.standard_normal((n, width)) * scales + 50).astype(np.float32)
+    result = principal_components(np.array_split(features, 7)).of(features)
     assert result.shape == (n, reduced)
     assert result.dtype == np.float32
-    assert np.isfinite(result).all()
-    np.testing.assert_array_equal(result, reduce_features(features, seed=3))
+    with np.errstate(invalid="ignore"):  # one sample has no variance
+        expected = PCA(reduced, svd_solver="full").fit_transform(features.astype(np.float64))
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_reduction_keeps_distances_where_64_numbers_suffice():
     rng = np.random.default_rng(0)
-    features = rng.standard_normal((100, 20)) @ rng.standard_normal((20, 300))
-    reduced = reduce_features(features.astype(np.float32), seed=0)
+    features = (rng.standard_normal((100, 20)) @ rng.standard_normal((20, 300))).astype(np.float32)
+    reduced = principal_components([features]).of(features)
     before = np.linalg.norm(features[:, None] - features[None], axis=-1)
     after = np.linalg.norm(reduced[:, None] - reduced[None], axis=-1)
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-2)
@@ -124,6 +132,13 @@ def test_no_more_clusters_than_distinct_points():
     found = find_clusters(features, ["text"] * 10, seed=0, k=8)
     assert found.sizes == [5, 3, 2]
     assert same_partition(found.label, np.repeat(np.arange(3), [2, 5, 3]))
+
+
+@pytest.mark.parametrize(("k", "found"), [(2, 2), (3, 3), (8, 3)])
+def test_distinct_rows_are_counted_as_far_as_is_asked_for(k, found):
+    """Zeros of either sign are one."""
+    rows = np.array([[0, 1], [-0.0, 1], [2, 1], [0, 1], [2, 3]], np.float32)
+    assert topics._distinct_rows(rows, k) == found
 
 
 def test_one_sample_is_one_cluster():
@@ -326,9 +341,10 @@ def test_grams_are_those_of_the_analyzer(text):
 
 def test_overlap_is_that_of_sets():
     texts = [" ".join(words(12, 1)), altered(" ".join(words(12, 1)), 3, 7), "a b c a", "c b x"]
-    grams = duplicates._grams(texts)
     left, right = map(np.ravel, np.meshgrid(range(4), range(4)))
     sets = [grams_of(text) for text in texts]
+    blocks = iter([texts[:3], texts[3:]])
+    grams = duplicates._Grams(blocks, np.array([len(one) for one in sets]), duplicates.IN_MEMORY)
     expected = [
         len(sets[a] & sets[b]) / len(sets[a] | sets[b]) for a, b in zip(left, right, strict=True)
     ]
@@ -397,6 +413,22 @@ def test_a_bucket_of_thousands_is_one_group(monkeypatch):
     )
     assert (near_duplicates(texts, 0) == 0).all()
     assert sum(counted) < 1500 * 50, "far from all pairs"
+
+
+def test_the_grams_of_candidates_are_not_in_memory(tmp_path, monkeypatch):
+    """All of them are candidates here; as two sparse matrices they took four times their size."""
+    monkeypatch.setattr(duplicates, "TEXTS", 64)
+    monkeypatch.setattr(duplicates, "PAIRS", 64)
+    frame = [" ".join(words(140, i)) for i in range(1_000)]
+    texts = [*frame, *(altered(text, 3) for text in frame)]
+    held = 4 * sum(len(grams_of(text)) for text in texts)
+    tracemalloc.start()
+    groups = near_duplicates(texts, 0, lambda size: scratch(tmp_path, size, np.int32))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert groups.tolist() == [*range(1_000), *range(1_000)]
+    assert most < 2 * held
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_groups_of_the_demo_stay(tmp_path):

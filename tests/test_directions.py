@@ -1,6 +1,7 @@
 """Inner products with a probe set's mean gradient, and answers without their questions."""
 
 import copy
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -211,6 +212,22 @@ def test_samples_without_a_question_of_their_own_are_left_out():
     assert len(without_questions(unlike)) == 0  # nothing would be left to begin with
     same = tokens(([1, 30, 9, 50], 3), ([1, 30, 9, 51], 3))
     assert len(without_questions(same)) == 0
+
+
+def test_the_answers_of_a_large_pool_lie_on_disk(tmp_path):
+    """As the pool's own tokens do: in memory, pieces and their join took twice its size."""
+    n, width = 2_000, 200
+    ids = np.tile(np.arange(width, dtype=np.int32), (n, 1))
+    ids[:, 50:60] = np.arange(n)[:, None]  # the questions
+    trained = np.tile(np.arange(width) >= 100, n)
+    pool = TokenPool(np.arange(n), width * np.arange(n + 1), ids.ravel(), trained)
+    tracemalloc.start()
+    alone = without_questions(pool, tmp_path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (alone.lengths == width - 10).all()
+    assert most < pool.input_ids.nbytes / 4
+    assert not list(tmp_path.iterdir())
 
 
 def test_common_ends():

@@ -4,7 +4,7 @@ Each file holds the samples from one checkpoint to the next, so a training that 
 them goes on with what was read until then, and with no more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from grads.data.tokens import TokenPool
 from grads.engine import team
 from grads.engine.directions import Direction
 from grads.engine.during import PassReading, TrainingTap
+from grads.engine.joining import joined
 from grads.engine.probing import mean_gradient
 from grads.engine.scoring import batch_table, random_projection
 from grads.errors import ScoringError
-from grads.store.files import read_table, write_table
+from grads.store.files import read_batches, read_table, write_table
 
 FROM = "from_step"  # in a file's metadata: where the one before it ends
 # A set's mean gradient is taken anew whenever this many times its tokens have been trained on.
@@ -126,23 +127,24 @@ class Collector:
             self._flushed = step
 
     def merged(self) -> pa.Table:
-        """Every sample once, as it was last read, sorted by id.
+        """Every sample once, as it was last read, sorted by id; lists as `joined` has them.
 
         Raises ScoringError where one is missing.
         """
-        try:
-            tables = [read_table(file) for file in self._files()]
-        except (pa.ArrowException, OSError) as error:
-            raise ScoringError(f"{error}: resume, which trains anew") from None
-        table = pa.concat_tables(tables).replace_schema_metadata(None)
-        ids = table["sample_id"].to_numpy()
-        _, last = np.unique(ids[::-1], return_index=True)  # sorted by id
-        found = table.take(pa.array(len(ids) - 1 - last)).combine_chunks()
-        if not np.array_equal(found["sample_id"].to_numpy(), np.sort(self.pool.sample_ids)):
+        ids = np.concatenate([table["sample_id"].to_numpy() for table in self._read(["sample_id"])])
+        found, behind = np.unique(ids[::-1], return_index=True)
+        if not np.array_equal(found, np.sort(self.pool.sample_ids)):
             raise ScoringError(
                 f"{self.folder} does not hold every sample: resume, which trains anew"
             )
-        return found
+        return joined(self._read, len(ids) - 1 - behind, self.folder)
+
+    def _read(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        try:
+            for file in self._files():
+                yield from read_batches(file, columns)
+        except (pa.ArrowException, OSError) as error:
+            raise ScoringError(f"{error}: resume, which trains anew") from None
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("until-*.parquet"))

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from grads.data.tokens import TokenPool, token_batches
+from grads.engine.joining import joined
 from grads.engine.room import Room
 from grads.engine.team import ALONE, Team, in_step
 from grads.errors import ScoringError, Stopped
@@ -132,20 +133,27 @@ class Parts:
             return False
         return (part.schema.metadata or {}).get(MADE_FROM.encode()) == self.made_from.encode()
 
-    def merged(self) -> pa.Table:
-        """All parts as one table, sorted by sample id; raises ScoringError if one is missing."""
-        count = len(self.plan())
-        try:
-            tables = [read_table(self.file(number)) for number in range(count)]
-        except (pa.ArrowException, OSError) as error:
-            raise ScoringError(f"{error}: resume, which makes that part anew") from None
-        merged = pa.concat_tables(tables).sort_by("sample_id").combine_chunks()
-        if not np.array_equal(merged["sample_id"].to_numpy(), np.sort(self.pool.sample_ids)):
+    def read(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The parts one by one, or some of their columns; raises ScoringError if one is missing."""
+        for number in range(len(self.plan())):
+            try:
+                part = read_table(self.file(number), columns)
+            except (pa.ArrowException, OSError) as error:
+                raise ScoringError(f"{error}: resume, which makes that part anew") from None
+            yield part
+
+    def merged(self, columns: list[str] | None = None) -> pa.Table:
+        """All parts as one table sorted by sample id, or some of its columns; lists as `joined` has
+        them. Raises ScoringError as `read` does.
+        """
+        ids = np.concatenate([part["sample_id"].to_numpy() for part in self.read(["sample_id"])])
+        order = np.argsort(ids)
+        if not np.array_equal(ids[order], np.sort(self.pool.sample_ids)):
             raise ScoringError(
                 f"the parts in {self.folder} do not hold each sample once: remove the folder and"
                 " resume"
             )
-        return merged
+        return joined(partial(self.read, columns), order, self.folder)
 
 
 class _Others:

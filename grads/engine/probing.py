@@ -1,6 +1,7 @@
 """What is measured of a pool beside its gradients' size: a set's mean gradient, answers alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from grads.engine.autograd import accumulate_in
 from grads.engine.directions import Direction, MeanGradient, sketch_map
 from grads.engine.gradients import GradientScorer
 from grads.errors import Stopped
+from grads.store.files import scratch
 
 
 def mean_gradient(
@@ -40,46 +42,48 @@ def mean_gradient(
     return total.direction()
 
 
-def without_questions(pool: TokenPool) -> TokenPool:
+def without_questions(pool: TokenPool, folder: Path | None = None) -> TokenPool:
     """Each sample's answers as they would stand if nothing had been asked.
 
     What stands before an answer is cut to what all samples of the pool have there: the template's
     beginning, and what it writes last before an answer. Samples that nothing was cut from, as they
     hold no question of their own, are left out; so are those that would have nothing to begin with.
+    The tokens lie in files without names in `folder`, as `scratch` has them.
     """
-    leading = [_leading(pool.trained[a:b]) for a, b in _spans(pool)]
-    prompts = [pool.input_ids[a : a + n] for (a, _), n in zip(_spans(pool), leading, strict=True)]
-    begin, end = common_ends([prompt for prompt in prompts if len(prompt)])
-    kept, pieces, marks = [], [], []
-    for i, (a, b) in enumerate(_spans(pool)):
-        keep = answer_context(pool.trained[a:b], begin, end)
-        if keep.all() or not (keep & ~pool.trained[a:b]).any():
-            continue
-        kept.append(i)
-        pieces.append(pool.input_ids[a:b][keep])
-        marks.append(pool.trained[a:b][keep])
-    lengths = [len(piece) for piece in pieces]
-    empty = pool.input_ids[:0], pool.trained[:0]
-    return TokenPool(
-        sample_ids=pool.sample_ids[kept],
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        input_ids=np.concatenate([*pieces, empty[0]]),
-        trained=np.concatenate([*marks, empty[1]]),
-    )
+    prompts = (ids[: _leading(trained)] for ids, trained in _samples(pool))
+    begin, end = common_ends(prompt for prompt in prompts if len(prompt))
+    keep = scratch(folder, len(pool.trained), np.bool_)
+    lengths = np.zeros(len(pool), np.int64)
+    for i, (_, trained) in enumerate(_samples(pool)):
+        context = answer_context(trained, begin, end)
+        if not context.all() and (context & ~trained).any():
+            keep[pool.offsets[i] : pool.offsets[i + 1]] = context
+            lengths[i] = context.sum()
+    kept = np.flatnonzero(lengths)
+    offsets = np.concatenate([[0], np.cumsum(lengths[kept])])
+    ids, marks = scratch(folder, offsets[-1], np.int32), scratch(folder, offsets[-1], np.bool_)
+    for sample, start, stop in zip(kept, offsets[:-1], offsets[1:], strict=True):
+        whole = slice(pool.offsets[sample], pool.offsets[sample + 1])
+        ids[start:stop] = pool.input_ids[whole][keep[whole]]
+        marks[start:stop] = pool.trained[whole][keep[whole]]
+    return TokenPool(pool.sample_ids[kept], offsets, ids, marks)
 
 
-def common_ends(rows: list[np.ndarray]) -> tuple[int, int]:
+def common_ends(rows: Iterable[np.ndarray]) -> tuple[int, int]:
     """How many ids all rows begin with, and how many all end with."""
-    shortest = min(map(len, rows), default=0)
+    rows = iter(rows)
+    first = next(rows, np.zeros(0))
+    begin = end = len(first)
+    for row in rows:
+        begin, end = _shared(first, row, begin), _shared(first[::-1], row[::-1], end)
+    return begin, end
 
-    def shared(cut: Callable[[np.ndarray], np.ndarray]) -> int:
-        table = np.stack([cut(row) for row in rows])
-        same = (table == table[0]).all(axis=0)
-        return int(shortest if same.all() else np.argmin(same))
 
-    if not shortest:
-        return 0, 0
-    return shared(lambda row: row[:shortest]), shared(lambda row: row[::-1][:shortest])
+def _shared(a: np.ndarray, b: np.ndarray, most: int) -> int:
+    """How many ids both begin with, `most` at most."""
+    most = min(most, len(a), len(b))
+    differ = np.flatnonzero(a[:most] != b[:most])
+    return int(differ[0]) if len(differ) else most
 
 
 def answer_context(trained: np.ndarray, begin: int, end: int) -> np.ndarray:
@@ -102,5 +106,7 @@ def _leading(trained: np.ndarray) -> int:
     return int(np.argmax(trained)) if trained.any() else len(trained)
 
 
-def _spans(pool: TokenPool) -> list[tuple[int, int]]:
-    return list(zip(pool.offsets[:-1].tolist(), pool.offsets[1:].tolist(), strict=True))
+def _samples(pool: TokenPool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens, and which are trained, of each sample."""
+    for start, stop in zip(pool.offsets[:-1], pool.offsets[1:], strict=True):
+        yield pool.input_ids[start:stop], pool.trained[start:stop]

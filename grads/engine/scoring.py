@@ -13,7 +13,9 @@ from grads.engine.gradients import GradientScorer, SampleGradients
 from grads.engine.passes import Parts, Progress
 from grads.errors import ScoringError
 from grads.store.columns import DURING, MEASURED, SCORES
+from grads.store.files import as_lists
 
+TOKEN_SIGNALS = ("embed_token_norm", "head_token_norm")  # columns of lists
 PROJECTED = 256  # numbers of a mean hidden state that a part keeps, for the clusters
 
 
@@ -104,9 +106,9 @@ def scores_table(merged: pa.Table, samples: pa.Table) -> pa.Table:
     )
 
 
-def has_set(merged: pa.Table, name: str) -> bool:
-    """Whether the parts tell how the samples lie to the set."""
-    return _column(name, Towards._fields[0]) in merged.column_names
+def has_set(columns: list[str], name: str) -> bool:
+    """Whether parts of these columns tell how the samples lie to the set."""
+    return _column(name, Towards._fields[0]) in columns
 
 
 def towards_table(merged: pa.Table, name: str) -> pa.Table:
@@ -154,8 +156,7 @@ def batch_table(
     columns: dict[str, Any] = {"sample_id": pa.array(sample_ids)}
     for name in MEASURED:
         columns[name] = pa.array(_numpy(getattr(result, name)))
-    width = features.shape[1]
-    columns["feature"] = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width)
+    columns["feature"] = as_lists(features)
     if with_tokens:
         columns |= token_signals(result)
     return pa.table(columns | _towards_columns(result, sets))
@@ -172,7 +173,7 @@ def token_signals(result: SampleGradients) -> dict[str, pa.Array]:
             [norms.float().cpu().numpy() for norms in getattr(result, name)],
             pa.large_list(pa.float32()),
         )
-        for name in ("embed_token_norm", "head_token_norm")
+        for name in TOKEN_SIGNALS
     }
 
 

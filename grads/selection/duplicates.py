@@ -5,13 +5,14 @@ rows of one band or another with a probability of 0.995, those that overlap by 0
 4 in 100,000. What decides is the overlap itself, so no chance joins two texts.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from hashlib import blake2b
 from itertools import compress, islice
 
 import numpy as np
 from rensa import RMinHash
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 ALIKE = 0.7  # Jaccard overlap of character 5-grams from which two texts are near-duplicates
@@ -19,32 +20,40 @@ GRAM, BITS = 5, 20
 FACTORS = np.random.default_rng(0).integers(0, 2**64, GRAM, dtype=np.uint64) | np.uint64(1)
 BANDS, ROWS = 42, 6  # of a signature
 TEXTS = 1_024  # whose n-grams and signatures are made at once
-PAIRS = 65_536  # whose overlap is counted at once
+PAIRS = 4_096  # whose overlap is counted at once
 BESIDE = 8  # texts of a bucket that each is held against, so that no bucket costs its square
 Pairs = tuple[np.ndarray, np.ndarray]  # positions of their left and right texts
+Room = Callable[[int], np.ndarray]  # an int32 array of a size
+IN_MEMORY: Room = partial(np.empty, dtype=np.int32)
 
 
-def near_duplicates(texts: Iterable[str], seed: int) -> np.ndarray:
+def near_duplicates(texts: Iterable[str], seed: int, room: Room = IN_MEMORY) -> np.ndarray:
     """(n,) group of each sample: samples of one group are near-duplicates; -1 has no other.
 
     A group is called after its first sample. What is alike in steps is one group. The texts are
-    read twice, some at a time.
+    read three times, some at a time. `room` gives the array that holds the n-grams of candidates.
     """
-    first: dict[bytes, int] = {}
-    copy_of = np.array([first.setdefault(_digest(text), len(first)) for text in texts], np.int64)
+    copy_of = _first_alike(texts)
     news = np.diff(np.maximum.accumulate(copy_of), prepend=-1) > 0  # first of their kind
-    keys, empty = _keys(_chosen(texts, news), len(first), seed)
-    label = np.arange(len(first))
+    keys, counts = _keys(_chosen(texts, news), int(news.sum()), seed)
+    label = np.arange(len(counts))
     in_a_bucket = _in_a_bucket(keys)
     beside = np.flatnonzero(in_a_bucket)
     if len(beside):
         again = _chosen(texts, news & in_a_bucket[copy_of])
-        label[beside] = beside[_alike(again, keys[beside])]
+        grams = _Grams(again, counts[beside], room)
+        label[beside] = beside[_alike(grams, keys[beside])]
     _, place, member, count = np.unique(
         label[copy_of], return_index=True, return_inverse=True, return_counts=True
     )
-    alone = (count[member] == 1) | empty[copy_of]
+    alone = (count[member] == 1) | (counts == 0)[copy_of]
     return np.where(alone, -1, place[member])
+
+
+def _first_alike(texts: Iterable[str]) -> np.ndarray:
+    """(n,) the number of each text among those that differ, in the order of their coming."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(_digest(text), len(first)) for text in texts], np.int64)
 
 
 def _digest(text: str) -> bytes:
@@ -58,9 +67,31 @@ def _chosen(texts: Iterable[str], mask: np.ndarray) -> Iterator[list[str]]:
         yield some
 
 
-def _alike(blocks: Iterator[list[str]], keys: np.ndarray) -> np.ndarray:
+class _Grams:
+    """Which n-grams each of n texts holds."""
+
+    def __init__(self, blocks: Iterator[list[str]], counts: np.ndarray, room: Room) -> None:
+        """`counts` (n,) tells how many n-grams each text has."""
+        self._offsets = np.concatenate([[0], np.cumsum(counts)])
+        self._numbers = room(int(self._offsets[-1]))
+        start = 0
+        for texts in blocks:
+            found = _grams(texts).indices
+            self._numbers[start : start + len(found)] = found
+            start += len(found)
+
+    def of(self, rows: np.ndarray) -> csr_matrix:
+        """(len(rows), 2^BITS) those of some texts."""
+        spans = [slice(self._offsets[i], self._offsets[i + 1]) for i in rows]
+        numbers = np.concatenate([self._numbers[span] for span in spans])
+        pointers = np.concatenate([[0], np.cumsum(np.diff(self._offsets)[rows])])
+        ones = np.ones(len(numbers), np.float32)
+        return csr_matrix((ones, numbers, pointers), shape=(len(rows), 1 << BITS))
+
+
+def _alike(grams: _Grams, keys: np.ndarray) -> np.ndarray:
     """(n,) a number of each text's group, below n."""
-    label, grams = np.arange(len(keys)), csr_matrix(vstack([_grams(texts) for texts in blocks]))
+    label = np.arange(len(keys))
     for left, right in _candidates(keys):
         apart = label[left] != label[right]
         left, right = left[apart], right[apart]
@@ -70,10 +101,10 @@ def _alike(blocks: Iterator[list[str]], keys: np.ndarray) -> np.ndarray:
 
 
 def _keys(blocks: Iterator[list[str]], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, BANDS) a number of each band of a text's signature, and (n,) which have no n-grams."""
+    """(n, BANDS) a number of each band of a text's signature, and (n,) how many n-grams it has."""
     mix = np.random.default_rng(seed).integers(0, 2**64, ROWS, dtype=np.uint64) | np.uint64(1)
     keys = np.empty((count, BANDS), np.uint64)
-    empty = np.empty(count, bool)
+    counts = np.empty(count, np.int64)
     start = 0
     for texts in blocks:
         grams = _grams(texts)
@@ -83,9 +114,9 @@ def _keys(blocks: Iterator[list[str]], count: int, seed: int) -> tuple[np.ndarra
         signature = np.array(rows, np.uint64).reshape(-1, BANDS, ROWS)
         part = slice(start, start + len(texts))
         keys[part] = (signature * mix).sum(axis=2, dtype=np.uint64)
-        empty[part] = np.diff(grams.indptr) == 0
+        counts[part] = np.diff(grams.indptr)
         start += len(texts)
-    return keys, empty
+    return keys, counts
 
 
 def _in_a_bucket(keys: np.ndarray) -> np.ndarray:
@@ -114,14 +145,15 @@ def _candidates(keys: np.ndarray) -> Iterator[Pairs]:
             yield left[same], right[same]
 
 
-def _overlap(grams: csr_matrix, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _overlap(grams: _Grams, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """(p,) Jaccard overlap of pairs of texts."""
-    sizes = np.diff(grams.indptr)
     found = np.zeros(len(left))
     for start in range(0, len(left), PAIRS):
-        a, b = left[start : start + PAIRS], right[start : start + PAIRS]
-        shared = np.asarray(grams[a].multiply(grams[b]).sum(axis=1)).ravel()
-        found[start : start + PAIRS] = shared / np.maximum(sizes[a] + sizes[b] - shared, 1)
+        some = slice(start, start + PAIRS)
+        a, b = grams.of(left[some]), grams.of(right[some])
+        shared = np.asarray(a.multiply(b).sum(axis=1)).ravel()
+        either = np.diff(a.indptr) + np.diff(b.indptr) - shared
+        found[some] = shared / np.maximum(either, 1)
     return found
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from grads.selection.broken import is_broken
@@ -43,11 +42,34 @@ class Clusters:
     broken: int | None = None  # which of them holds the damaged texts
 
 
-def reduce_features(features: np.ndarray, seed: int) -> np.ndarray:
-    """(n, width) -> (n, <= 64) float32 by principal components, signs fixed."""
-    width = min(FEATURES, *features.shape)
-    reduced = PCA(width, svd_solver="auto", random_state=seed).fit_transform(features)
-    return np.asarray(reduced, dtype=np.float32)
+@dataclass(frozen=True)
+class Components:
+    """The principal components of n samples' features."""
+
+    mean: np.ndarray  # (width,) float64
+    axes: np.ndarray  # (width, <= 64) float64; the largest weight of each is positive
+
+    def of(self, features: np.ndarray) -> np.ndarray:
+        """(m, width) -> (m, <= 64) float32."""
+        return np.asarray((features - self.mean) @ self.axes, dtype=np.float32)
+
+
+def principal_components(blocks: Iterable[np.ndarray]) -> Components:
+    """Of n rows that come as blocks (m, width), which are read once and never held together.
+
+    From their covariance in float64, which is exact enough for features in float32.
+    """
+    count, total, products = 0, np.zeros(1), np.zeros((1, 1))
+    for block in blocks:
+        rows = block.astype(np.float64)
+        count += len(rows)
+        total = total + rows.sum(axis=0)
+        products = products + rows.T @ rows
+    mean = total / count
+    _, axes = np.linalg.eigh(products - count * np.outer(mean, mean))  # smallest variance first
+    axes = axes[:, ::-1][:, : min(FEATURES, count, len(mean))]
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
+    return Components(mean, axes * np.sign(largest))
 
 
 def default_count(n: int) -> int:
@@ -65,8 +87,8 @@ def find_clusters(features: np.ndarray, texts: Iterable[str], seed: int, k: int 
     label = np.full(len(features), -1)
     whole = np.flatnonzero(~broken)
     if len(whole):
-        found = features[whole]
-        wanted = min(k or default_count(len(whole)), len(np.unique(found, axis=0)))
+        found = features[whole] if broken.any() else features
+        wanted = _distinct_rows(found, k or default_count(len(whole)))
         label[whole] = _k_means(found, wanted, seed)
     label[broken] = label.max() + 1
     k = int(label.max()) + 1
@@ -79,6 +101,16 @@ def find_clusters(features: np.ndarray, texts: Iterable[str], seed: int, k: int 
     if apart is not None:
         terms[apart] = []
     return Clusters(label, np.bincount(label, minlength=k).tolist(), terms, apart)
+
+
+def _distinct_rows(features: np.ndarray, most: int) -> int:
+    """How many rows of (n, f) differ, counted up to `most`."""
+    seen: set[bytes] = set()
+    for row in features:
+        seen.add((row + 0.0).tobytes())  # -0.0 is 0.0
+        if len(seen) == most:
+            break
+    return len(seen)
 
 
 def _k_means(features: np.ndarray, k: int, seed: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -59,13 +60,13 @@ def read_sets(job: Job[Any], sets: Sets, sketch: int | None = None) -> dict[str,
 
 def _of_pool(run: Run, ids: list[int], role: Role) -> tuple[pa.Table, ProbeSet]:
     """A set of samples of the run's own pool."""
-    samples = run.read_table(run.samples_file, ["sample_id", "turns", "hash", "response_tokens"])
-    tokens = run.read_table(run.tokens_file, ["sample_id", "input_ids", "trained"])
     wanted = pa.array(sorted(set(ids)), pa.int64())
+    samples = _rows(run, run.samples_file, ["turns", "hash", "response_tokens"], wanted=wanted)
+    tokens = _rows(run, run.tokens_file, ["input_ids", "trained"], wanted=wanted)
     unknown = sorted(set(ids) - set(samples["sample_id"].to_pylist()))
     if unknown:
         raise DataError(f"the run has no sample {unknown[0]} to put into a set: it may be refused")
-    table = _joined(*(t.filter(pc.is_in(t["sample_id"], wanted)) for t in (samples, tokens)))
+    table = _joined(samples, tokens)
     hashes = table["hash"].to_pylist()
     return table, _described(run, table, role, source=f"rows:{','.join(map(str, ids))}").model_copy(
         update={"digest": digest_of(hashes)}
@@ -81,6 +82,12 @@ def _of_file(run: Run, file: str, role: Role, tokenizer: Any) -> tuple[pa.Table,
     described = _described(run, table, role, source=file)
     known = {"digest": source.digest, "refused": len(prepared.rejects)}
     return table, described.model_copy(update=known)
+
+
+def _rows(run: Run, path: Path, columns: list[str], *, wanted: pa.Array) -> pa.Table:
+    """The rows of a table of the run that are of the wanted samples."""
+    batches = run.read_batches(path, ["sample_id", *columns])
+    return pa.Table.from_batches([b.filter(pc.is_in(b["sample_id"], wanted)) for b in batches])
 
 
 def _joined(samples: pa.Table, tokens: pa.Table) -> pa.Table:

@@ -5,8 +5,10 @@ import shutil
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -37,7 +39,7 @@ from grads.stages.scoring import (
 from grads.stages.steps import making
 from grads.store import manifest
 from grads.store.columns import MAP
-from grads.store.files import digest, matrix, replacing, write_table
+from grads.store.files import as_lists, digest, matrix, replacing, scratch, write_table
 from grads.store.folders import Draft
 from grads.store.machine import processes
 from grads.store.runs import Run
@@ -263,13 +265,15 @@ def check(job: Job[Draft]) -> None:
 
 def _cluster(job: Job[Run]) -> None:
     run, config = job.folder, job.folder.config()
-    table = run.read_table(run.features_file, ["sample_id", "feature"])
-    features = matrix(table["feature"])
+    ids, features = _features(run)
+    table = pa.table({"sample_id": ids, "feature": as_lists(features)})
     texts = _Texts(run)
     found = topics.find_clusters(features, texts, config.seed, config.clusters)
     table = table.append_column("cluster", pa.array(found.label, pa.int32()))
-    groups = pa.array(duplicates.near_duplicates(texts, config.seed))
-    table = table.append_column("duplicate_group", groups)
+    groups = duplicates.near_duplicates(
+        texts, config.seed, room=lambda size: scratch(run.path, size, np.int32)
+    )
+    table = table.append_column("duplicate_group", pa.array(groups))
     for name, along in zip(MAP, text_map.text_map(features, config.seed).T, strict=True):
         table = table.append_column(name, pa.array(along, pa.float32()))
     write_table(run.features_file, table)
@@ -278,6 +282,19 @@ def _cluster(job: Job[Run]) -> None:
         for number, (size, terms) in enumerate(zip(found.sizes, found.terms, strict=True))
     ]
     Topics(clusters=rows).write(run.clusters_file)
+
+
+def _features(run: Run) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """The samples' ids, and their features (n, <= 64), read some at a time: they are held once."""
+    ids = run.read_table(run.features_file, ["sample_id"])["sample_id"]
+    batches = run.read_batches(run.features_file, ["feature"])
+    blocks = (matrix(pa.chunked_array([batch["feature"]])) for batch in batches)
+    first = next(blocks)
+    features, end = np.empty((len(ids), first.shape[1]), np.float32), 0
+    for block in chain([first], blocks):
+        start, end = end, end + len(block)
+        features[start:end] = block
+    return ids, features
 
 
 class _Texts:

@@ -1,7 +1,7 @@
 """The stages that score: the gradients of every sample, how they lie to sets, answers alone."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from grads.engine.passes import Parts, Progress
 from grads.engine.probing import mean_gradient, without_questions
 from grads.engine.room import Room
 from grads.engine.scoring import (
+    TOKEN_SIGNALS,
     direct_pool,
     has_set,
     score_losses,
@@ -37,15 +38,17 @@ from grads.errors import Stopped
 from grads.jobs.job import Job
 from grads.selection import topics
 from grads.stages import loading, together
+from grads.stages.linear_algebra import one_thread
 from grads.stages.steps import making, staged
 from grads.store import pipeline
 from grads.store.columns import MEASURED, SCORES
-from grads.store.files import SINGLE_SAMPLES, digest_of, matrix, write_table
+from grads.store.files import SINGLE_SAMPLES, as_lists, digest_of, matrix, write_table, write_tables
 from grads.store.folders import TokenRequest
 from grads.store.manifest import ProbeSet, SelfCheck
 from grads.store.runs import Run
 
 TOKEN_SIGNALS_UP_TO = 5_000  # samples, unless the config says otherwise
+Read = Callable[[list[str] | None], Iterable[pa.Table]]  # of columns, None all of them
 
 
 def measure(job: Job[Run], pool: TokenPool, dtype: torch.dtype, device: str) -> None:
@@ -219,11 +222,16 @@ def _score(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: str) 
     if run.config().when == "after":
         together.call("score")
         parts = team.settled(lambda: score_parts(job, scorer, pool, device))
-        _write_scores(run, parts.merged(), sorted(sets))
+        _write_scores(run, parts.read, lambda columns: [parts.merged(columns)], sorted(sets))
         return
-    merged = run.read_table(run.during_file)
-    later = {name: one for name, one in sets.items() if not has_set(merged, name)}
-    _write_scores(run, merged, sorted(sets.keys() - later))
+
+    def read(columns: list[str] | None) -> Iterator[pa.Table]:
+        for batch in run.read_batches(run.during_file, columns):
+            yield pa.Table.from_batches([batch])
+
+    names = run.column_names(run.during_file)
+    later = {name: one for name, one in sets.items() if not has_set(names, name)}
+    _write_scores(run, read, read, sorted(sets.keys() - later))
     if later:
         hold_against(job, run, scorer, pool, sets=later, folder=run.parts)
 
@@ -248,21 +256,22 @@ def score_parts(job: Job[Run], scorer: GradientScorer, pool: TokenPool, device: 
     return parts
 
 
-def _write_scores(run: Run, merged: pa.Table, sets: list[str]) -> None:
-    config = run.config()
-    if "embed_token_norm" in merged.column_names:
-        signals = ["sample_id", "embed_token_norm", "head_token_norm"]
+def _write_scores(run: Run, read: Read, in_order: Read, sets: list[str]) -> None:
+    """What the parts hold as the run keeps it.
+
+    `read` gives some of their columns, some samples at a time; `in_order` sorted by sample id.
+    """
+    names = next(iter(read(None))).column_names
+    if TOKEN_SIGNALS[0] in names:
         run.token_signal_file.parent.mkdir(exist_ok=True)
-        write_table(run.token_signal_file, merged.select(signals), SINGLE_SAMPLES)
+        signals = in_order(["sample_id", *TOKEN_SIGNALS])
+        write_tables(run.token_signal_file, signals, SINGLE_SAMPLES)
     else:  # those that were asked for belong to the scores before
         run.token_signal_file.unlink(missing_ok=True)
-    features = topics.reduce_features(matrix(merged["feature"]), config.seed)
-    width = features.shape[1]
-    columns = {
-        "sample_id": merged["sample_id"],
-        "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width),
-    }
-    write_table(run.features_file, pa.table(columns))
+    numbers = [name for name in names if name not in {"feature", *TOKEN_SIGNALS}]
+    merged = pa.concat_tables(in_order(numbers))
+    with one_thread():
+        _write_features(run, read, merged["sample_id"])
     if sets:
         run.probes.mkdir(exist_ok=True)
     for name in sets:
@@ -270,6 +279,18 @@ def _write_scores(run: Run, merged: pa.Table, sets: list[str]) -> None:
     copied = [name for name in SCORES if name not in MEASURED]
     samples = run.read_table(run.samples_file, copied)
     write_table(run.scores_file, scores_table(merged, samples))
+
+
+def _write_features(run: Run, read: Read, sample_ids: pa.ChunkedArray) -> None:
+    """features.parquet, the samples in the order of their ids."""
+    components = topics.principal_components(matrix(part["feature"]) for part in read(["feature"]))
+    ids = sample_ids.to_numpy()
+    features = np.empty((len(ids), components.axes.shape[1]), np.float32)
+    for part in read(["sample_id", "feature"]):
+        place = np.searchsorted(ids, part["sample_id"].to_numpy())
+        features[place] = components.of(matrix(part["feature"]))
+    columns = {"sample_id": sample_ids, "feature": as_lists(features)}
+    write_table(run.features_file, pa.table(columns))
 
 
 def read_answers_alone(job: Job[Any], run: Run, scorer: GradientScorer, folder: Path) -> None:
@@ -290,7 +311,7 @@ def losses_for_extras(
     """
     pool = loading.load_pool(run)
     folder.parent.mkdir(exist_ok=True)
-    wanted = {folder: without_questions(pool)}
+    wanted = {folder: without_questions(pool, folder.parent)}
     if run.config().when == "during":
         wanted = {folder.with_name(f"{folder.name}-whole"): pool} | wanted
     made = []

@@ -128,10 +128,11 @@ def reserve(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def scratch(folder: Path, size: int, dtype: DTypeLike) -> np.ndarray:
+def scratch(folder: Path | None, size: int, dtype: DTypeLike) -> np.ndarray:
     """(size,) zeros that lie in a file without a name on this disk, and may leave memory for it.
 
-    Raises OSError where the disk has no room for them.
+    Without a folder it is the disk of the system's temporary files. Raises OSError where it has no
+    room for them.
     """
     with tempfile.TemporaryFile(dir=folder) as file:
         length = max(size, 1) * np.dtype(dtype).itemsize  # nothing cannot be mapped
@@ -235,8 +236,30 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
     Memory that was refused is no damage, whatever Arrow calls it: a MemoryError.
     """
-    try:
+    with _memory_told():
         return open_table(path).read(columns)
+
+
+def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """A Parquet file, or some of its columns, some rows at a time; raises as `read_table` does."""
+    with _memory_told():
+        for batch in batches(open_table(path), columns):
+            yield pa.Table.from_batches([batch])
+
+
+def batches(file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    """The rows of an open Parquet file, SINGLE_SAMPLES at a time.
+
+    By a reader for each group of rows: one for all of them holds what it has read until its end.
+    """
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(SINGLE_SAMPLES, row_groups=[group], columns=columns)
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
         if is_out_of_memory(error):
             raise MemoryError(str(error)) from None
@@ -261,8 +284,13 @@ def read_rows(path: Path, sample_ids: list[int]) -> dict[int, dict[str, Any]]:
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:
     """A column of n lists of one length d, as (n, d)."""
-    whole = column.combine_chunks()
+    whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return np.asarray(whole.flatten().to_numpy().reshape(len(whole), -1))
+
+
+def as_lists(values: np.ndarray) -> pa.FixedSizeListArray:
+    """(n, d) as a column of n lists."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
 def digest(path: Path) -> str:

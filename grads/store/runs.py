@@ -26,7 +26,7 @@ from grads.store.about import About
 from grads.store.cost import RunCost
 from grads.store.files import (
     JSON_ESCAPES,
-    SINGLE_SAMPLES,
+    batches,
     digest,
     member,
     open_table,
@@ -337,7 +337,7 @@ class Run(JobFolder):
     ) -> Iterator[pa.RecordBatch]:
         """A Parquet file of the run, some rows at a time; raises as `read_table` does."""
         with self._readable(path):
-            yield from open_table(path).iter_batches(SINGLE_SAMPLES, columns=columns)
+            yield from batches(open_table(path), columns)
 
     def column_names(self, path: Path) -> list[str]:
         """The columns of a Parquet file of the run; raises as `read_table` does."""
