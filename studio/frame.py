@@ -84,7 +84,7 @@ h4 {font-size: 1rem !important}
 button[kind="primary"]:enabled {background: #1f66b8; border-color: #1f66b8}
 button[kind="primary"]:enabled:hover {background: #184f90; border-color: #184f90}
 /* What is drawn anew every second does not fade on the way. */
-.st-key-live [data-stale="true"] {opacity: 1; transition: none}
+.st-key-live [data-stale="true"], .st-key-live summary {opacity: 1; transition: none}
 [data-testid="stColumn"]:has(.st-key-verdict) {position: sticky; top: 1rem; align-self: flex-start}
 .st-key-verdict [data-testid="stButton"] button:not([kind="tertiary"]) {min-height: 3.2rem}
 .turn {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 4px solid #8b919c;

@@ -2047,18 +2047,20 @@ def test_of_many_refused_rows_it_is_said_how_many_are_shown(rows, shown):
     assert said == (["The first 500 of 501 rows; the download holds all."] if rows > 500 else [])
 
 
-def test_the_percent_beside_a_stage_is_of_that_stage_whatever_is_known_of_the_end():
-    def page():
+def test_the_percent_beside_a_stage_is_of_that_stage_whatever_is_known_of_the_end(run):
+    def page(path, name):
         import streamlit as st
 
-        from grads.api import Status
+        from grads.api import Evaluation, Run, Status
         from studio import job
 
-        status = Status(state="running", stage="score", done=4, total=10, unit="examples")
-        st.text(job.progress(status, None))
-        st.text(job.progress(status, 1e6))
+        for left in (None, 1e6):
+            status = Status(state="running", stage="score", done=4, total=10, left_s=left)
+            st.text(job.progress(Evaluation.open(Run.open(path), name), status))
 
-    at = AppTest.from_function(page, default_timeout=run_dirs.PATIENCE).run()
+    name = run.evaluation_names()[0]
+    patience = run_dirs.PATIENCE
+    at = AppTest.from_function(page, args=(str(run.path), name), default_timeout=patience).run()
     assert [line.value for line in at.text] == ["40% · Score every sample"] * 2
 
 

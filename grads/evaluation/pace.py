@@ -67,4 +67,5 @@ class Pace:
     def _beside_of(self, one: Ahead) -> float:
         if self._beside:
             return mean(self._beside) * one.measured_left / max(one.measured, 1)
-        return self._loading + (self._of_the_run or 0.0) * one.measured_left
+        loading = 0.0 if one.done else self._loading
+        return loading + (self._of_the_run or 0.0) * one.measured_left
