@@ -12,7 +12,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import Filter, Pool, Run
-from studio import frame, keep, words
+from studio import frame, keep, reviewer, words
 from studio.language import mark, say
 
 MOST = 10_000  # decisions at once; more are a range or a topic of a selection
@@ -49,7 +49,7 @@ def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
     with st.expander(say("Do something with all {examples}", examples=examples)):
         # One below the other: the column at the side is narrow.
         why = st.text_input(say("Why (optional)"), key="bulk-reason")
-        st.session_state.setdefault("bulk-reviewer", st.session_state.get("reviewer") or "")
+        st.session_state.setdefault("bulk-reviewer", reviewer.known())
         who = st.text_input(
             say("Your name (optional)"), key="bulk-reviewer", persist_state="session"
         )
@@ -60,7 +60,7 @@ def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
         ):
             if st.button(label, icon=icon, disabled=many, width="stretch"):
                 with frame.telling():
-                    _decide(run, ids, decision, why, reviewer=who)
+                    _decide(run, ids, decision, why, who=who)
         if many:
             most = say(
                 "People decide about {most:,} examples at most at once: filter further.", most=MOST
@@ -70,15 +70,15 @@ def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
         keep.save(pool, lambda: api.all_matching(pool, wanted), len(ids), key="bulk-name")
 
 
-def _decide(run: Run, ids: list[int], decision: str, why: str, *, reviewer: str) -> None:
+def _decide(run: Run, ids: list[int], decision: str, why: str, *, who: str) -> None:
     said = api.opinions(run)
     before = {sample: said.get(sample, []) for sample in ids}
-    api.decide_all(run, [(decision, sample) for sample in ids], why, reviewer=reviewer)
+    api.decide_all(run, [(decision, sample) for sample in ids], why, reviewer=who)
     done = say(DONE[decision], examples=words.count(len(ids), "example"))
-    _note(run, done, partial(api.take_back, run, before, reviewer.strip()))
+    _note(run, done, partial(api.take_back, run, before, who.strip()))
 
 
-def _tag(run: Run, ids: list[int], reviewer: str) -> None:
+def _tag(run: Run, ids: list[int], who: str) -> None:
     """A tag for all of them, one that is there or a new one; or taken off them."""
     name = st.selectbox(
         say("Tag"),
@@ -91,9 +91,9 @@ def _tag(run: Run, ids: list[int], reviewer: str) -> None:
     for label, told, icon, off in TAGGING:
         if st.button(say(label), icon=icon, disabled=not name, width="stretch") and name:
             with frame.telling():
-                changed = api.tag(run, name, ids, off=off, reviewer=reviewer)
+                changed = api.tag(run, name, ids, off=off, reviewer=who)
                 examples = words.count(len(changed), "example")
-                back = partial(api.tag, run, name, changed, off=not off, reviewer=reviewer)
+                back = partial(api.tag, run, name, changed, off=not off, reviewer=who)
                 _note(run, say(told, examples=examples, tag=words.literal(name)), back)
 
 

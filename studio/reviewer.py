@@ -23,20 +23,25 @@ export default function ({ data, setTriggerValue }) {
 _keeper = st.components.v2.component("grads_reviewer", html="<span></span>", js=JS)
 
 
+def known() -> str:
+    """Who has said a name, on any page; "" where nobody has."""
+    return str(st.session_state.get(NAME) or "").strip()
+
+
 def name(place: Any) -> str:
     """Who decides, or "" as long as nobody has said; in a field for it, keys are letters."""
-    known = str(st.session_state.get(NAME) or "").strip()
+    said = known()
     with st.container(key="kept"):
         forgotten = bool(st.session_state.get(FORGOTTEN))
-        told = {"name": known, "forgotten": forgotten}
+        told = {"name": said, "forgotten": forgotten}
         _keeper(key=KEEPER, data=told, on_name_change=_remember)
-    if not known:
+    if not said:
         place.text_input(say("Your name"), key=NAME, persist_state="session")
         return ""
     with place.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f":material/person: **{words.literal(known)}**", width="content")
+        st.markdown(f":material/person: **{words.literal(said)}**", width="content")
         st.button(say("Someone else"), type="tertiary", on_click=_forget)
-    return known
+    return said
 
 
 def _remember() -> None:

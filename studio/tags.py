@@ -5,7 +5,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import Pool, Run
-from studio import frame, listing, url
+from studio import frame, listing, reviewer, url
 from studio.language import mark, say
 
 TAGGED = "tagged"  # in the address: tags, of which an example has one
@@ -20,10 +20,10 @@ def of(run: Run, sample_id: int) -> None:
         with frame.telling():
             for name in wanted:
                 if name not in has:
-                    api.tag(run, name, [sample_id], reviewer=_who())
+                    api.tag(run, name, [sample_id], reviewer=reviewer.known())
             for name in has:
                 if name not in wanted:
-                    api.tag(run, name, [sample_id], off=True, reviewer=_who())
+                    api.tag(run, name, [sample_id], off=True, reviewer=reviewer.known())
 
     st.session_state[key] = has  # as the run has them: another tab may have changed them
     st.multiselect(
@@ -34,10 +34,6 @@ def of(run: Run, sample_id: int) -> None:
         accept_new_options=True,
         placeholder=say("Choose a tag or type a new one"),
     )
-
-
-def _who() -> str:
-    return str(st.session_state.get("reviewer") or "")
 
 
 def wanted(run: Run) -> tuple[str, ...]:

@@ -11,7 +11,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from streamlit.testing.v1 import AppTest
+from typer.testing import CliRunner, Result
 
+from grads.__main__ import app
 from grads.selection.record import read_selection
 from grads.store.files import write_table
 from grads.store.runs import Run, Status
@@ -25,6 +27,11 @@ BROKEN = "Something went wrong"  # what studio/frame.py says of an unexpected ex
 PATIENCE = 90  # seconds for a page, on a machine with other work
 # Options that selections of 0.1 to 0.4 did not have, as they read: off.
 LATER_OPTIONS = {"towards": 0.0, "away": 0.0, "cosine": "embed", "deduplicate": False}
+
+
+def grads(*arguments: object) -> Result:
+    """What a command says and ends with, in this process."""
+    return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
 def demo_run(root: Path, name: str = "demo") -> Run:

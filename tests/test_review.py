@@ -14,16 +14,15 @@ from run_dirs import (
     assert_sound,
     demo_run,
     everything,
+    grads,
     has_button,
     headline,
     messages,
     open_page,
     press,
 )
-from typer.testing import CliRunner
 
 from grads import api
-from grads.__main__ import app
 from grads.api import QueueConfig
 from grads.data.layouts import conversation
 from grads.errors import ConfigError, ExportError, GradsError, RunError
@@ -39,10 +38,6 @@ FORMULAS = ["=1+1", "'=1", "''x", "-5", "'", "@a", "a,b\nc", '"quoted"', "\t1", 
 def run(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
     return demo_run(tmp_path)
-
-
-def grads(*arguments):
-    return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
 def told(run, sample):

@@ -3,11 +3,9 @@
 import json
 
 import pytest
-from run_dirs import assert_sound, demo_run, everything, messages, open_page, press
-from typer.testing import CliRunner
+from run_dirs import assert_sound, demo_run, everything, grads, messages, open_page, press
 
 from grads import api
-from grads.__main__ import app
 from grads.api import Filter, QueueConfig
 from grads.errors import ConfigError, RunError, SelectionError
 
@@ -16,10 +14,6 @@ from grads.errors import ConfigError, RunError, SelectionError
 def run(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
     return demo_run(tmp_path)
-
-
-def grads(*arguments):
-    return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
 def has(run):
