@@ -20,7 +20,7 @@ def aside(pool: Pool, shown: Preview | None, wanted: Filter, matching: np.ndarra
         bulk.act(pool, wanted, matching)
     if 0 < matching.sum() <= min(probes.MOST_ROWS, len(pool) - 1):
         found = words.count(int(matching.sum()), "example")
-        with st.expander(say("Use these {examples} as a set", examples=found)):
+        with st.expander(say("Use what is shown as a set: {examples}", examples=found)):
             probes.offer(pool, pool.scores.sample_id[matching].tolist())
     with st.expander(say("Does another run find the same?"), expanded=bool(url.get("other"))):
         agreement.compare(pool.run)

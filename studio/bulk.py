@@ -46,7 +46,7 @@ def act(pool: Pool, wanted: Filter, shown: np.ndarray) -> None:
     ids, run = pool.scores.sample_id[shown].tolist(), pool.run
     _offer_undo(run)
     examples = words.count(len(ids), "example")
-    with st.expander(say("Do something with all {examples}", examples=examples)):
+    with st.expander(say("Do something with what is shown: {examples}", examples=examples)):
         # One below the other: the column at the side is narrow.
         why = st.text_input(say("Why (optional)"), key="bulk-reason")
         st.session_state.setdefault("bulk-reviewer", reviewer.known())

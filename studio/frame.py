@@ -76,7 +76,7 @@ h4 {font-size: 1rem !important}
 .st-key-here * {font-weight: 600}
 .st-key-here [data-testid="stPageLink-NavLink"]:not(:hover, :focus-visible) {background: none}
 [data-testid="stMultiSelect"] :has(> span[title]) {background-color: #1f66b8}  /* under white */
-.st-key-fetch, .st-key-kept {display: none}
+.st-key-fetch, .st-key-kept, .st-key-spoken {display: none}
 .st-key-next a {background: #1f66b8; border-radius: .5rem; padding: .45rem .9rem}
 .st-key-next a:hover {background: #184f90}
 .st-key-next a * {color: #fff}

@@ -22,6 +22,9 @@ from studio import url
 LANGUAGES = {"en": "English", "zh": "中文"}
 FOLDER = Path(__file__).parent / "languages"
 KEY = "lang"  # in the address, and for the whole tab in the session
+# Streamlit's own page says that it is English; who has it read aloud needs to be told otherwise.
+JS = "export default ({ data }) => { document.documentElement.lang = data.code; }"
+_tell = st.components.v2.component("grads_language", html="<span></span>", js=JS)
 _spoken: ContextVar[str] = ContextVar("spoken", default="")
 
 
@@ -33,6 +36,8 @@ def use() -> None:
     chosen = asked if asked in LANGUAGES else st.session_state.get(KEY, usual)
     st.session_state[KEY] = chosen
     url.put(KEY, *([chosen] if chosen != usual else []))
+    with st.container(key="spoken"):
+        _tell(key="speaks", data={"code": chosen})
 
 
 def current() -> str:

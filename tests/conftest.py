@@ -5,6 +5,7 @@ import os
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from watched import watch
 
 from grads.jobs import processes as jobs
 
@@ -13,6 +14,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing may be fetched
 settings.register_profile("any machine", deadline=None)  # a loaded one is slow, and not wrong
 settings.load_profile("any machine")
 SLOW = ("job", "browser", "wheel")  # the marks that `make check` leaves out
+
+
+def pytest_configure(config):
+    watch(config)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -418,7 +418,7 @@ def test_a_brushed_range_is_excluded_together_and_taken_back(page, server):
     pool = api.load_pool(run)
     shown = pool.scores.sample_id[pool.matching(Filter(bounds=within(page)))].tolist()
     assert 0 < len(shown) < 100
-    page.get_by_text(re.compile("Do something with all")).click()
+    page.get_by_text(re.compile("Do something with what is shown")).click()
     page.get_by_role("button", name="Exclude all of them").click()
     expect(page.get_by_text("will be never kept")).to_be_visible()
     made = api.decisions(run)
@@ -778,8 +778,10 @@ def test_after_a_switch_of_the_language_boxes_show_the_other_words(page, server)
     page.goto(f"{server.url}/Run?view=New+run&warmup=full")
     warmup = page.get_by_role("combobox", name=re.compile("Warm-up|预热"))
     expect(warmup).to_have_value("Full: all weights")
+    expect(page.locator("html")).to_have_attribute("lang", "en")
     page.get_by_role("button", name="中文").click()
     expect(warmup).to_have_value("全量：所有权重")
+    expect(page.locator("html")).to_have_attribute("lang", "zh")
     assert "warmup=full" in page.url
 
 

@@ -20,6 +20,7 @@ from grads.errors import ExportError, RunError
 from grads.export import saved, write
 from grads.export.write import FORMATS, changed_lines, export
 from grads.report import choice
+from grads.selection.options import SelectionConfig
 from grads.selection.record import kept_ids
 from grads.stages.preparing import keep_template
 from grads.store import files
@@ -138,6 +139,15 @@ def test_an_export_by_other_scores_says_so(run):
     assert changed_lines(api.export_selection(run, "auto", "jsonl")) == []
     run.scores_file.write_bytes((run.scores_file).read_bytes() + b" ")
     told = changed_lines(api.export_selection(run, "auto", "jsonl"))
+    assert told == ["the run's scores are others than it was chosen by"]
+
+
+def test_a_selection_is_of_the_scores_that_it_was_chosen_by(run):
+    """Though others have come between reading and saving, as a resume elsewhere writes them."""
+    pool = api.load_pool(run)
+    run.scores_file.write_bytes(run.scores_file.read_bytes() + b" ")
+    api.select_samples(run, "later", SelectionConfig.parse({"ratio": 0.1}), pool)
+    told = changed_lines(api.export_selection(run, "later", "jsonl"))
     assert told == ["the run's scores are others than it was chosen by"]
 
 

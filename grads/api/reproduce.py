@@ -13,7 +13,6 @@ from grads.errors import RunError
 from grads.jobs import processes as jobs
 from grads.selection.record import read_record, read_selection
 from grads.store.columns import MEASURED
-from grads.store.files import digest
 from grads.store.folders import open_folder
 from grads.store.runs import Run
 
@@ -152,7 +151,7 @@ def _selection(run: Run, name: str) -> Agreement:
     pool = load_pool(run)
     kept = pool.scores.sample_id[pool.select(record.options).kept]
     before = table.filter(table["kept"])["sample_id"].to_numpy()
-    changed = record.scores_sha256 not in ("", digest(run.scores_file))
+    changed = record.scores_sha256 not in ("", pool.scores_sha256)
     return Agreement(
         of="selection",
         first=str(run.selection_file(name)),

@@ -13,7 +13,6 @@ from grads.selection.pool import SIGNALS, TOPIC, Pool
 from grads.selection.preview import Preview, coverage, emptied, preview
 from grads.selection.reasons import reasons
 from grads.selection.record import SelectionRecord, kept_of, read_selection
-from grads.store.files import digest
 from grads.store.runs import Run
 from grads.text import Sentence
 
@@ -42,7 +41,7 @@ def chosen(pool: Pool, record: SelectionRecord, shown: Preview) -> str:
     options = differing(record.options, without=("pins", "excluded"))
     since = [str(made.sample_id) for made in stale(pool.run, record.name)]
     remarks = [*map(Sentence, record.notes), *map(Sentence, record.warnings)]
-    if record.scores_sha256 not in ("", digest(pool.run.scores_file)):
+    if record.scores_sha256 not in ("", pool.scores_sha256):
         remarks.append(Sentence("the run's scores are others than it was chosen by"))
     if since:
         remarks.append(

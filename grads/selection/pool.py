@@ -95,6 +95,8 @@ class Pool:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        # Before it is read: if it is replaced meanwhile, these scores are told to be others.
+        self.scores_sha256 = run.sha256(run.scores_file)
         table = run.read_table(run.scores_file)
         # A run that was scored before a column came to be opens without it.
         known = SCORES | DURING

@@ -14,7 +14,6 @@ from grads.selection.filters import Filter
 from grads.selection.options import SelectionConfig
 from grads.selection.pool import Pool
 from grads.selection.record import SampleCounts, SelectionRecord, TokenCounts, write_selection
-from grads.store.files import digest
 from grads.store.runs import Run
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -40,7 +39,7 @@ def select_samples(
         options=options,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
-        scores_sha256=digest(run.scores_file),
+        scores_sha256=pool.scores_sha256,
         samples=SampleCounts(kept=chosen.count, pool=len(pool)),
         response_tokens=TokenCounts(
             **chosen.response_tokens, random=round(chosen.random_tokens.mean)

@@ -339,6 +339,11 @@ class Run(JobFolder):
         with self._readable(path):
             yield from batches(open_table(path), columns)
 
+    def sha256(self, path: Path) -> str:
+        """Of a file of the run; raises as `read_table` does."""
+        with self._readable(path):
+            return digest(path)
+
     def column_names(self, path: Path) -> list[str]:
         """The columns of a Parquet file of the run; raises as `read_table` does."""
         with self._readable(path):
