@@ -4,6 +4,7 @@
 does to files is watched by Python's own audit events, and a job is killed at one of them.
 """
 
+import faulthandler
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shu
 STAGES = ("evaluation", "probes", "run", "scoring", "tuning", "worker")
 LOADED = ("grads.cli.commands", *(f"grads.stages.{name}" for name in STAGES))
 SPIN_S = 300  # until SIGALRM ends a job of limited memory: its library may ask for it for ever
+LONGEST_S = 400  # of a fork; one that takes longer hangs, and says where
 PART_TOKENS = 200  # a tiny pool has several parts then
 
 
@@ -50,7 +53,9 @@ class Forks:
         assert self.process.stdout
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        done = json.loads(self.process.stdout.readline())
+        assert "hung" not in done, f"hung in {request}:\n{done['hung']}"
+        return done
 
     def work(
         self, folder: Path, after: int = 0, delay: float = 0.0, behind: str = ""
@@ -101,6 +106,7 @@ def serve() -> None:
         importlib.import_module(name)
     from grads.engine import passes, training
 
+    faulthandler.register(signal.SIGUSR1)
     passes.PART_TOKENS = PART_TOKENS
     training.CHECKPOINT_EVERY_S = 0.0
     answers = os.fdopen(os.dup(1), "w")  # what the forks say goes elsewhere
@@ -126,9 +132,29 @@ def _work(request: dict[str, Any], kept: Path) -> dict[str, Any]:
             honest, by = time.time, random.Random(0)
             time.time = lambda: honest() + by.uniform(-2, 2) * 86_400
         _worker(Path(request["folder"]))
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    ended = _ended(pid, Path(request["folder"]) / "worker.log")
     seconds = time.monotonic() - started
-    return {"code": code, "pid": pid, "seconds": seconds, **_changes(kept)}
+    return {"pid": pid, "seconds": seconds, **ended, **_changes(kept)}
+
+
+def _ended(pid: int, errors: Path) -> dict[str, Any]:
+    """The exit code of a fork; of one that hangs, what all its threads did, from its errors."""
+    try:
+        return {"code": psutil.Process(pid).wait(LONGEST_S)}
+    except psutil.TimeoutExpired:
+        tree = _tree(pid)
+        for act in (signal.SIGUSR1, signal.SIGKILL):
+            for one in tree:
+                with suppress(psutil.Error):
+                    one.send_signal(act)
+            time.sleep(1)
+        os.waitpid(pid, 0)
+        return {"hung": errors.read_text("utf-8", "replace")[-8000:]}
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    top = psutil.Process(pid)
+    return [top, *top.children(recursive=True)]
 
 
 def _changes(kept: Path) -> dict[str, list[Any]]:
@@ -264,9 +290,9 @@ def _command(request: dict[str, Any], kept: Path) -> dict[str, Any]:
         if "folder" in request:
             _watch(request, kept / "changes")
         _run_command(request["arguments"])
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    ended = _ended(pid, kept / "error")
     out, error = ((kept / name).read_text("utf-8", "replace") for name in ("out", "error"))
-    return {"code": code, "out": out, "error": error, **_changes(kept)}
+    return {"out": out, "error": error, **ended, **_changes(kept)}
 
 
 def _run_command(arguments: list[str]) -> None:

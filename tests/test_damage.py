@@ -353,7 +353,6 @@ def chosen_for_jobs(place: Place, sound: Callable, full: bool) -> list[tuple[str
 
 
 @pytest.mark.full
-@pytest.mark.timeout(7200)
 def test_commands_that_read_are_told_of_damage(place, sound, tmp_path, full):
     wrong = []
     cells = chosen(place, full)
@@ -367,7 +366,6 @@ def test_commands_that_read_are_told_of_damage(place, sound, tmp_path, full):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(14400)
 def test_jobs_are_told_of_damage_or_mend_it(place, sound, tmp_path, full):
     wrong = []
     cells = chosen_for_jobs(place, sound, full)
@@ -417,7 +415,6 @@ def test_a_search_tells_of_decisions_that_it_could_not_read(place, tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(7200)
 def test_pages_tell_of_damage(place, tmp_path, monkeypatch, full):
     run = copy_of(place, tmp_path / "sound", None, "")
     monkeypatch.setenv("GRADS_RUNS_DIR", str(run.parent))

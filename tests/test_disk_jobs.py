@@ -139,7 +139,6 @@ def drafts(folder):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kind", FILLED)
 def test_a_full_disk_is_named_in_every_stage(
     kind, place, scored, undisturbed, disk, monkeypatch, full

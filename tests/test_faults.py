@@ -145,7 +145,6 @@ def group_of(leader: int) -> list[int]:
 
 
 @pytest.mark.full
-@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kind", KILLS)
 def test_killed_at_random_moments_and_resumed(
     kind, place, scored, undisturbed, forks, tmp_path, full
@@ -240,7 +239,6 @@ def test_a_command_killed_at_any_change_and_repeated(name, scored, forks, tmp_pa
 
 
 @pytest.mark.full
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", LIMITS)
 def test_a_job_without_memory_says_so_and_goes_on_with_more(
     kind, place, scored, undisturbed, forks, tmp_path, full

@@ -16,6 +16,7 @@ from test_probes import write_set
 
 from grads import api
 from grads.api import ConfigError, ProbeRequest
+from grads.cli.dashboard import free_port
 from grads.cli.terminal import follow
 from grads.jobs import processes as jobs
 from grads.store.columns import MAP
@@ -92,6 +93,21 @@ def test_launched_processes_give_the_scores_of_one(place, alone, launcher, size)
     assert not list(run.path.glob("process-*"))
 
 
+def test_two_machines_give_the_scores_of_one(place, alone):
+    """As far as one can be two: an agent of torchrun's for each, that meet at an address."""
+    run, port = made(place, "two-machines"), free_port()
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node"]
+    agent += ["1", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"]
+    command = [*agent, "-m", "grads", "resume", "--run-dir", str(run.path)]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    agents = [subprocess.Popen(command, cwd=ROOT, **output) for _ in range(2)]
+    said = [one.communicate(timeout=500)[0] for one in agents]
+    assert [one.returncode for one in agents] == [0, 0], said
+    assert jobs.observe(run).state == "finished"
+    assert run.read_manifest().device.startswith("2 x cpu")
+    assert_same(run, alone)
+
+
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_processes_of_the_settings_read_the_warm_up_as_one_does(place, kind):
     settings = {"when": "during", "warmup": kind, "lr": 1e-3}
@@ -132,7 +148,6 @@ def test_the_end_of_one_is_the_end_of_all_and_a_resume_completes_it(place, rank)
 
 
 @pytest.mark.full
-@pytest.mark.timeout(7200)
 def test_killed_at_random_moments_and_resumed_by_any_number(place, full):
     """The leader, another one, or all with their launcher; what was finished is not made again."""
     wanted, rng = (30 if full else 2), np.random.default_rng(2)
