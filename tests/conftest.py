@@ -1,9 +1,12 @@
 """What all tests share: the environment, the demo model, and a guard of the fast tier."""
 
 import os
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 from filelock import FileLock
+from forked import Spawned
 from hypothesis import settings
 from watched import watch
 
@@ -20,6 +23,12 @@ def pytest_configure(config):
     watch(config)
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that the processes have their last ones together."""
+    slow = {one.path for one in items if any(map(one.get_closest_marker, SLOW))}
+    items.sort(key=lambda one: one.path not in slow)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """A test without a mark of the slow tier starts no job, nor does a fixture on its behalf."""
@@ -31,6 +40,29 @@ def pytest_runtest_protocol(item):
         if not any(item.get_closest_marker(mark) for mark in SLOW):
             patch.setattr(jobs, "start", refuse)
         return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_jobs():
+    """Jobs that a test starts itself need not load torch each: they are forks of what has."""
+    spawn = jobs.spawn
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        loaded = cache(lambda: stack.enter_context(Spawned()))
+
+        def start(folder, command, *, processes=1, turn=None):
+            if processes > 1 or command[0] != "worker":
+                spawn(folder, command, processes=processes, turn=turn)
+            else:
+                loaded().spawn(folder, command, turn)
+
+        patch.setattr(jobs, "spawn", start)
+        yield spawn
+
+
+@pytest.fixture
+def own_processes(forked_jobs, monkeypatch):
+    """Jobs are started as the program starts them."""
+    monkeypatch.setattr(jobs, "spawn", forked_jobs)
 
 
 @pytest.fixture(scope="session")

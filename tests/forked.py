@@ -1,7 +1,8 @@
-"""Jobs and commands as forks of one process that has loaded everything: a kill costs a second.
+"""Jobs and commands as forks of one process that has loaded everything: a job costs a second.
 
 `python -m forked` reads a request a line and answers with a line; `Forks` talks to it. What a fork
-does to files is watched by Python's own audit events, and a job is killed at one of them.
+does to files is watched by Python's own audit events, and a job is killed at one of them. With
+`jobs` it starts them as the program does, and answers at once; `Spawned` talks to that.
 """
 
 import faulthandler
@@ -17,26 +18,32 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
+
+from grads.jobs.identity import begun
+from grads.store.folders import open_folder
+from grads.store.runs import JobFolder
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
 STAGES = ("evaluation", "probes", "run", "scoring", "tuning", "worker")
-LOADED = ("grads.cli.commands", *(f"grads.stages.{name}" for name in STAGES))
+LOADED = ("grads.__main__", *(f"grads.stages.{name}" for name in STAGES))
 SPIN_S = 300  # until SIGALRM ends a job of limited memory: its library may ask for it for ever
 LONGEST_S = 400  # of a fork; one that takes longer hangs, and says where
 PART_TOKENS = 200  # a tiny pool has several parts then
 
 
-class Forks:
-    """The process whose forks work; a context."""
+class Loaded:
+    """The process that has loaded everything; a context."""
 
-    def __enter__(self) -> "Forks":
+    MODE: tuple[str, ...] = ()
+
+    def __enter__(self) -> Self:
         here = Path(__file__).parent
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "forked"],
+            [sys.executable, "-m", "forked", *self.MODE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -56,6 +63,22 @@ class Forks:
         done = json.loads(self.process.stdout.readline())
         assert "hung" not in done, f"hung in {request}:\n{done['hung']}"
         return done
+
+
+class Spawned(Loaded):
+    """Starts jobs as `grads.jobs.processes.spawn` does, but for what they would have to load."""
+
+    MODE = ("jobs",)
+
+    def spawn(self, folder: JobFolder, command: list[str], turn: int | None = None) -> None:
+        folder.write_status(begun(None, turn))
+        log, env = str(folder.log_file), dict(os.environ)
+        pid = self._ask(command=command, folder=str(folder.path), log=log, env=env)["pid"]
+        folder.write_status(begun(pid, turn))
+
+
+class Forks(Loaded):
+    """The process whose forks work until they end, or are killed at some moment."""
 
     def work(
         self, folder: Path, after: int = 0, delay: float = 0.0, behind: str = ""
@@ -100,21 +123,42 @@ class Forks:
         return self._ask(arguments=arguments, folder=str(folder), after=after, delay=0.0)
 
 
-def serve() -> None:
+def serve(mode: str = "") -> None:
     """Answer until the input ends."""
     for name in LOADED:
         importlib.import_module(name)
+    answers = os.fdopen(os.dup(1), "w")  # what the forks say goes elsewhere
+    for line in sys.stdin:
+        answer = _start if mode == "jobs" else _wait_for
+        print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
+
+
+def _start(request: dict[str, Any]) -> dict[str, Any]:
+    """A job at work as the program's own process would be: in its session, with its log."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        _into(Path(request["log"]), 1, 2)
+        os.environ.clear()
+        os.environ.update(request["env"])
+        deadline = time.monotonic() + LONGEST_S
+        while open_folder(Path(request["folder"])).read_status().pid != os.getpid():
+            assert time.monotonic() < deadline, "nobody has noted that it has begun"
+            time.sleep(0.01)
+        _run(request["command"])
+    return {"pid": pid}
+
+
+def _wait_for(request: dict[str, Any]) -> dict[str, Any]:
     from grads.engine import passes, training
 
     faulthandler.register(signal.SIGUSR1)
     passes.PART_TOKENS = PART_TOKENS
     training.CHECKPOINT_EVERY_S = 0.0
-    answers = os.fdopen(os.dup(1), "w")  # what the forks say goes elsewhere
-    for line in sys.stdin:
-        request = json.loads(line)
-        with tempfile.TemporaryDirectory() as kept:
-            done = _command if "arguments" in request else _work
-            print(json.dumps(done(request, Path(kept))), file=answers, flush=True)
+    with tempfile.TemporaryDirectory() as kept:
+        return (_command if "arguments" in request else _work)(request, Path(kept))
 
 
 def _work(request: dict[str, Any], kept: Path) -> dict[str, Any]:
@@ -166,42 +210,42 @@ def _changes(kept: Path) -> dict[str, list[Any]]:
 
 
 def _launch(request: dict[str, Any], log: Path) -> None:
-    """Be torchrun: start the processes, and end them all when one of them has ended."""
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    """Be torchrun: start the processes, and end them all when one of them has failed.
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=request["processes"],
-        start_method="fork",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=0,
-    )
-    code = 1
-    try:
-        elastic_launch(config, _member)(request, str(log))
-        code = 0
-    except ChildFailedError as error:
-        print(error, flush=True)
-    finally:
-        os._exit(code)
+    Its own agent for functions would not do: it hangs for ever where one is killed at its end.
+    """
+    from torch.distributed import TCPStore
+
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    size, team = request["processes"], []
+    for rank in range(size):
+        pid = os.fork()
+        if pid == 0:
+            ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+            place = {"MASTER_ADDR": "localhost", "MASTER_PORT": store.port}
+            theirs = {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
+            os.environ.update({k: str(v) for k, v in (ranks | place | theirs).items()})
+            _member(request, str(log))
+        team.append(psutil.Process(pid))
+    code = 0
+    while team and not code:
+        ended, team = psutil.wait_procs(team, timeout=0.1)
+        code = next((one.returncode for one in ended if one.returncode), 0)
+    for one in team:
+        one.terminate()
+    for one in psutil.wait_procs(team, timeout=30)[1]:
+        one.kill()
+    os._exit(int(code != 0))
 
 
 def _member(request: dict[str, Any], log: str) -> None:
     """One of the processes; the leader counts, and kills."""
-    from grads.stages import worker
-    from grads.store.folders import open_folder
-
     rank = int(os.environ["RANK"])
     if rank:
         _watch(request | {"after": 0}, Path(f"{log}.{rank}"))
     else:
         _watch(request, Path(log))
-    if code := worker.main(open_folder(Path(request["folder"]))):
-        os._exit(code)
+    _worker(Path(request["folder"]))
 
 
 def _kill(victim: str) -> None:
@@ -214,7 +258,6 @@ def _kill(victim: str) -> None:
 
 def _worker(folder: Path) -> None:
     from grads.stages import worker
-    from grads.store.folders import open_folder
 
     code = 70
     try:
@@ -233,7 +276,6 @@ def _into(path: Path, *numbers: int) -> None:
 def _watch(request: dict[str, Any], log: Path) -> None:
     """Note every change of a file of the run, and die at the one that was asked for."""
     from grads.jobs.job import Job
-    from grads.store.folders import open_folder
 
     folder = open_folder(Path(request["folder"]))
     run = str(getattr(folder, "run", folder).path)
@@ -296,11 +338,7 @@ def _command(request: dict[str, Any], kept: Path) -> dict[str, Any]:
 
 
 def _run_command(arguments: list[str]) -> None:
-    import traceback
-
-    from grads.cli import commands
     from grads.jobs import processes
-    from grads.jobs.identity import begun
 
     def spawn(folder: Any, command: list[str], *, processes: int = 1, turn: int) -> None:
         assert processes == 1
@@ -315,6 +353,15 @@ def _run_command(arguments: list[str]) -> None:
 
     processes.spawn = spawn
     processes.LOOK_S = 0.02
+    _run(arguments)
+
+
+def _run(arguments: list[str]) -> None:
+    """Be the program with these arguments."""
+    import traceback
+
+    from grads.cli import commands
+
     sys.argv = ["grads", *arguments]
     code = 70
     try:
@@ -331,4 +378,4 @@ def _run_command(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(*sys.argv[1:])

@@ -5,12 +5,15 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import time
 from contextlib import contextmanager
 
+import psutil
 import pyarrow as pa
 import pytest
+from chain import until
 from run_dirs import dead_pid, demo_run, messages, open_page
 from typer.testing import CliRunner
 
@@ -130,6 +133,16 @@ def test_drafts_of_killed_writers_are_removed_and_no_others(run, monkeypatch):
     files.remove_drafts(run.path)
     left = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*")}
     assert left == {*stay, "scores"}
+
+
+def test_a_writer_that_is_dead_and_still_listed_is_no_writer(run):
+    """Until its parent takes note of its end, which for a whole team killed takes a moment."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        until(lambda: psutil.Process(dead.pid).status() == psutil.STATUS_ZOMBIE, "its end")
+        draft = run.path / f".scores.parquet.{files._machine_mark()}.{dead.pid}.01234567"
+        draft.touch()
+        files.remove_drafts(run.path)
+        assert not draft.exists()
 
 
 @pytest.mark.parametrize("name", ["report[1].html", "packet.html", "out.jsonl"])

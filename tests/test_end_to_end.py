@@ -279,6 +279,7 @@ def test_killed_in_a_stage_and_resumed(place, finished, stage, monkeypatch):
         np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("own_processes")
 @pytest.mark.parametrize("own", [None, "glibc.malloc.top_pad=65536"])
 def test_stop_ends_the_process_tree_and_keeps_what_is_done(place, monkeypatch, own):
     """The job runs with huge pages, unless the user has settings for glibc's memory."""

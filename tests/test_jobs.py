@@ -133,6 +133,7 @@ def test_a_lock_that_a_killed_process_still_holds_is_waited_for(run, monkeypatch
     let_go.join()
 
 
+@pytest.mark.usefixtures("own_processes")
 def test_a_job_just_started_is_known_by_its_process(run, monkeypatch):
     """The first status names it, so that neither a set clock nor a slow start lose it."""
     started = []

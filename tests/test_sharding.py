@@ -72,7 +72,7 @@ def test_parts_of_unequal_number_and_length(place):
 @pytest.mark.parametrize(("warmup", "sizes"), [("lora", [3]), ("full", [3, 1, 2])])
 def test_a_stopped_warm_up_goes_on_with_any_number_of_processes(place, warmup, sizes):
     """Two begin it, others go on; it ends as one that nothing has stopped."""
-    settings = {"warmup": warmup, "epochs": 20, "lr": 1e-4}
+    settings = {"warmup": warmup, "epochs": 8, "lr": 1e-4}
     alone = finished(made(place, f"whole-{warmup}", **settings))
     run = made(place, f"stopped-{warmup}", processes=2, shard="layers", **settings)
     api.start_run(run)
@@ -107,7 +107,7 @@ def taken(run):
 @pytest.mark.job
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_end_of_one_is_the_end_of_all(place, rank):
-    run = made(place, f"killed-{rank}", processes=2, shard="layers", epochs=30, lr=1e-5)
+    run = made(place, f"killed-{rank}", processes=2, shard="layers", epochs=8, lr=1e-5)
     api.start_run(run)
     until(lambda: taken(run), "a step of the warm-up")
     processes = launched(run)

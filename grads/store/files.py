@@ -102,8 +102,16 @@ def _remove_left(paths: Iterable[Path]) -> None:
 
 def _is_left(path: Path, mark: str | None, pid: int) -> bool:
     if mark in (None, _machine_mark()):
-        return not psutil.pid_exists(pid)
+        return not _can_write(pid)
     return time.time() - path.stat().st_mtime > FOREIGN_DRAFT_S
+
+
+def _can_write(pid: int) -> bool:
+    """Whether the process lives; one that is dead stays listed until its parent takes note."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _remove(path: Path) -> None:
