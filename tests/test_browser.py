@@ -278,7 +278,11 @@ def drag(page: Page, name: str, *places: tuple[float, float]) -> None:
 
 
 def settle(page: Page) -> None:
-    """Wait until the page has been drawn to its end: its headline stands before its list does."""
+    """Wait until the page has been drawn to its end: its headline stands before its list does.
+
+    Before the headline, a page that has just been opened is as still as one that is done.
+    """
+    expect(headline(page)).to_be_visible(timeout=SLOW)
     expect(page.locator("[data-test-script-state=notRunning]")).to_be_attached(timeout=SLOW)
 
 
