@@ -260,8 +260,11 @@ def test_double_click_and_two_tabs_start_one_job(browser, page, server, place):
 
 
 def view(page: Page, name: str):
-    """The canvas of one of the linked views."""
-    return page.locator(f".st-key-views figure.{name} canvas")
+    """The canvas of one of the linked views, drawn: before, it does not know where its axes lie."""
+    canvas = page.locator(f".st-key-views figure.{name} canvas")
+    canvas.wait_for()
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return canvas
 
 
 def drag(page: Page, name: str, *places: tuple[float, float]) -> None:

@@ -235,6 +235,7 @@ def test_a_file_where_a_folder_is_needed_is_told_in_a_line(tmp_path, monkeypatch
         (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), "no space left on the disk of /x"),
         (OSError(errno.EROFS, "Read-only file system"), "the disk of RUN cannot be written to"),
         (RuntimeError("PytorchStreamWriter failed writing file data/3"), "no space left on"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), "no"),
         (ValueError("I/O error: No space left on device (os error 28)"), "no space left on"),
         (ValueError("I/O error: Read-only file system (os error 30)"), "the disk of RUN"),
         (OSError(errno.EIO, "Input/output error"), None),

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+from grads.errors import CUT_SHORT
 from grads.store.runs import JobFolder
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -29,9 +30,10 @@ def reason(error: BaseException, folder: JobFolder) -> str | None:
     while seen is not None:
         number = seen.errno if isinstance(seen, OSError) else None
         named = seen.filename if isinstance(seen, OSError) else None
-        if number in FULL or FULL_TEXT.search(str(seen)):
+        text = str(seen)
+        if number in FULL or FULL_TEXT.search(text) or CUT_SHORT.search(text):
             return _full(named or folder.path)
-        if number == errno.EROFS or READ_ONLY_TEXT.search(str(seen)):
+        if number == errno.EROFS or READ_ONLY_TEXT.search(text):
             return _read_only(named or folder.path)
         seen = seen.__cause__ or seen.__context__
     return None
