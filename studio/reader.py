@@ -156,15 +156,15 @@ def _percentiles(pool: Pool, position: int, sample: dict[str, Any]) -> None:
         hide_index=True,
         alt=say("The example's numbers, and the share of examples below it"),
         column_config={
-            "number": st.column_config.TextColumn(say("this example's"), width=140),
-            "value": st.column_config.NumberColumn(say("value"), format="%.2f", width=60),
+            "number": st.column_config.TextColumn(say("this example's"), width=180),
+            "value": st.column_config.NumberColumn(say("value"), format="%.2f", width=50),
             "percentile": st.column_config.ProgressColumn(
                 say("above"),
                 min_value=0,
                 max_value=100,
                 format="%.0f%%",
                 help=say("The share of all examples that lie below this one."),
-                width=130,
+                width=100,
             ),
         },
     )

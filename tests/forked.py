@@ -94,7 +94,7 @@ class Forks(Loaded):
     def together(
         self, folder: Path, processes: int, after: int = 0, delay: float = 0.0, victim: str = ""
     ) -> dict[str, Any]:
-        """The same of a run by several processes, which torchrun's agent starts as forks.
+        """The same of a run by several processes, which a launcher as torchrun starts as forks.
 
         The changes are the leader's, `others` those of the other processes, and the victim is the
         "leader", an "other", or "all", the launcher among them.
