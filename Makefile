@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 run: $(VENV)/run.done
 	$(PY) -m grads dashboard
 
-# What needs no job, no browser and no build: for every change, in under two minutes.
+# What needs no job, no browser and no build: for every change, in minutes.
 check: $(VENV)/dev.done lint
 	$(PYTEST) -m "not (job or browser or wheel)"
 
