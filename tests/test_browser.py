@@ -260,9 +260,16 @@ def test_double_click_and_two_tabs_start_one_job(browser, page, server, place):
 
 
 def view(page: Page, name: str):
-    """The canvas of one of the linked views, drawn: before, it does not know where its axes lie."""
+    """The canvas of one of the linked views, drawn, where it stays.
+
+    Before, it does not know where its axes lie, and what comes above it moves it.
+    """
     canvas = page.locator(f".st-key-views figure.{name} canvas")
     canvas.wait_for()
+    place = None
+    while (now := canvas.bounding_box()) != place:
+        place = now
+        page.wait_for_timeout(300)
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return canvas
 
