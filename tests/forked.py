@@ -127,15 +127,19 @@ def serve(mode: str = "") -> None:
     """Answer until the input ends."""
     for name in LOADED:
         importlib.import_module(name)
+    if mode == "jobs":
+        answer = _start
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+    else:
+        answer = _wait_for
+        _make_small()
     answers = os.fdopen(os.dup(1), "w")  # what the forks say goes elsewhere
     for line in sys.stdin:
-        answer = _start if mode == "jobs" else _wait_for
         print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
 
 
 def _start(request: dict[str, Any]) -> dict[str, Any]:
     """A job at work as the program's own process would be: in its session, with its log."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
     pid = os.fork()
     if pid == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -151,12 +155,16 @@ def _start(request: dict[str, Any]) -> dict[str, Any]:
     return {"pid": pid}
 
 
-def _wait_for(request: dict[str, Any]) -> dict[str, Any]:
+def _make_small() -> None:
+    """Have forks write many parts and checkpoints, and tell what they do when they are asked."""
     from grads.engine import passes, training
 
     faulthandler.register(signal.SIGUSR1)
     passes.PART_TOKENS = PART_TOKENS
     training.CHECKPOINT_EVERY_S = 0.0
+
+
+def _wait_for(request: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as kept:
         return (_command if "arguments" in request else _work)(request, Path(kept))
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import psutil
 import pyarrow as pa
 import pytest
-from chain import until
+from chain import gone, until
 from run_dirs import dead_pid, demo_run, messages, open_page
 from typer.testing import CliRunner
 
@@ -138,7 +138,7 @@ def test_drafts_of_killed_writers_are_removed_and_no_others(run, monkeypatch):
 def test_a_writer_that_is_dead_and_still_listed_is_no_writer(run):
     """Until its parent takes note of its end, which for a whole team killed takes a moment."""
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
-        until(lambda: psutil.Process(dead.pid).status() == psutil.STATUS_ZOMBIE, "its end")
+        until(lambda: gone(psutil.Process(dead.pid)), "its end")
         draft = run.path / f".scores.parquet.{files._machine_mark()}.{dead.pid}.01234567"
         draft.touch()
         files.remove_drafts(run.path)
