@@ -133,7 +133,7 @@ def options(setting: str, pool: Pool, ratio: float) -> api.SelectionConfig:
     if setting not in BY_SIZE:
         return api.SelectionConfig.parse(SETTINGS[setting] | {"ratio": ratio})
     field, wanted = BY_SIZE[setting]
-    values, count = getattr(pool.scores.probes[wanted], field), round(ratio * len(pool))
+    values, count = getattr(pool.probes[wanted], field), round(ratio * len(pool))
     best = np.argsort(-values, kind="stable")[:count]
     pins = tuple(pool.scores.sample_id[best].tolist())
     return api.SelectionConfig(draw="top", count=count, pins=pins)

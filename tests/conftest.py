@@ -50,10 +50,8 @@ def forked_jobs():
         loaded = cache(lambda: stack.enter_context(Spawned()))
 
         def start(folder, command, *, processes=1, turn=None):
-            if processes > 1 or command[0] != "worker":
-                spawn(folder, command, processes=processes, turn=turn)
-            else:
-                loaded().spawn(folder, command, turn)
+            some = loaded().spawn if command[0] == "worker" else spawn
+            some(folder, command, processes=processes, turn=turn)
 
         patch.setattr(jobs, "spawn", start)
         yield spawn

@@ -16,7 +16,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,10 +72,17 @@ class Spawned(Loaded):
 
     MODE = ("jobs",)
 
-    def spawn(self, folder: JobFolder, command: list[str], turn: int | None = None) -> None:
+    def spawn(
+        self,
+        folder: JobFolder,
+        command: list[str],
+        *,
+        processes: int = 1,
+        turn: int | None = None,
+    ) -> None:
         folder.write_status(begun(None, turn))
-        log, env = str(folder.log_file), dict(os.environ)
-        pid = self._ask(command=command, folder=str(folder.path), log=log, env=env)["pid"]
+        where = {"folder": str(folder.path), "log": str(folder.log_file), "env": dict(os.environ)}
+        pid = self._ask(command=command, processes=processes, **where)["pid"]
         folder.write_status(begun(pid, turn))
 
 
@@ -151,6 +160,8 @@ def _start(request: dict[str, Any]) -> dict[str, Any]:
         while open_folder(Path(request["folder"])).read_status().pid != os.getpid():
             assert time.monotonic() < deadline, "nobody has noted that it has begun"
             time.sleep(0.01)
+        if request["processes"] > 1:
+            _launch(request["processes"], lambda rank: _run(request["command"]))
         _run(request["command"])
     return {"pid": pid}
 
@@ -176,7 +187,7 @@ def _work(request: dict[str, Any], kept: Path) -> dict[str, Any]:
         os.setsid()
         _into(Path(request["folder"]) / "worker.log", 1, 2)
         if "processes" in request:
-            _launch(request, log)
+            _launch(request["processes"], partial(_member, request, log))
         _watch(request, log)
         if "memory" in request:
             _limit(request["memory"])
@@ -217,15 +228,16 @@ def _changes(kept: Path) -> dict[str, list[Any]]:
     }
 
 
-def _launch(request: dict[str, Any], log: Path) -> None:
-    """Be torchrun: start the processes, and end them all when one of them has failed.
+def _launch(size: int, member: Callable[[int], object]) -> None:
+    """Be torchrun: start so many processes, and end them all when one of them has failed.
 
     Its own agent for functions would not do: it hangs for ever where one is killed at its end.
     """
+    import torch
     from torch.distributed import TCPStore
 
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    size, team = request["processes"], []
+    team = []
     for rank in range(size):
         pid = os.fork()
         if pid == 0:
@@ -233,7 +245,8 @@ def _launch(request: dict[str, Any], log: Path) -> None:
             place = {"MASTER_ADDR": "localhost", "MASTER_PORT": store.port}
             theirs = {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
             os.environ.update({k: str(v) for k, v in (ranks | place | theirs).items()})
-            _member(request, str(log))
+            torch.set_num_threads(1)
+            member(rank)
         team.append(psutil.Process(pid))
     code = 0
     while team and not code:
@@ -246,9 +259,8 @@ def _launch(request: dict[str, Any], log: Path) -> None:
     os._exit(int(code != 0))
 
 
-def _member(request: dict[str, Any], log: str) -> None:
+def _member(request: dict[str, Any], log: Path, rank: int) -> None:
     """One of the processes; the leader counts, and kills."""
-    rank = int(os.environ["RANK"])
     if rank:
         _watch(request | {"after": 0}, Path(f"{log}.{rank}"))
     else:

@@ -415,6 +415,38 @@ def test_a_bucket_of_thousands_is_one_group(monkeypatch):
     assert sum(counted) < 1500 * 50, "far from all pairs"
 
 
+def test_texts_of_few_words_are_passed_over_without_looking_at_their_grams(monkeypatch):
+    """Most share a band with others by chance, so that nearly all of them were compared."""
+    rng, known = np.random.default_rng(0), words(150, 0)
+    texts = [" ".join(rng.choice(known, 60)) for _ in range(2_000)]
+    texts += [altered(text, 3, 9) for text in texts[:50]]
+    candidates = sum(
+        len(left)
+        for left, _ in duplicates._candidates(duplicates._signatures([texts], 2_050, 0).bands)
+    )
+    counted = []
+    overlap = duplicates._overlap
+    monkeypatch.setattr(
+        duplicates, "_overlap", lambda g, a, b: counted.append(len(a)) or overlap(g, a, b)
+    )
+    groups = near_duplicates(texts, 0)
+    assert groups[2_000:].tolist() == [*range(50)]
+    assert candidates > 2_000
+    assert sum(counted) < 150
+
+
+def test_texts_that_are_just_alike_are_not_passed_over():
+    """Their signatures agree in 0.70, give or take; 1 in 200 shares no band."""
+    alike = 0
+    for i in range(400):
+        text = " ".join(words(100, i))
+        other = altered(text, *range(28))
+        one, two = grams_of(text), grams_of(other)
+        assert ALIKE <= len(one & two) / len(one | two) < 0.72
+        alike += near_duplicates([text, other], seed=i).tolist() == [0, 0]
+    assert alike >= 394
+
+
 def test_the_grams_of_candidates_are_not_in_memory(tmp_path, monkeypatch):
     """All of them are candidates here; as two sparse matrices they took four times their size."""
     monkeypatch.setattr(duplicates, "TEXTS", 64)

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections import Counter
-from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -118,32 +117,39 @@ def test_processes_of_the_settings_read_the_warm_up_as_one_does(place, kind):
 
 
 def launched(run):
-    """The processes of a run by their rank, as its launcher has started them."""
-    found = {}
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if str(run.path) in process.cmdline() and "RANK" in process.environ():
-                found[int(process.environ()["RANK"])] = process
-    return found
+    """The processes of a run at work, in the order in which its launcher has started them."""
+    leader = psutil.Process(run.read_status().pid)
+    return sorted(leader.parent().children(), key=lambda one: one.pid)
+
+
+def begin(run, size):
+    """Have so many processes work at a run, whatever its settings say."""
+    run.stop_file.unlink(missing_ok=True)
+    jobs.spawn(run, ["worker", str(run.path)], processes=size)
+
+
+def resumed(run, size):
+    begin(run, size)
+    assert wait_for(run, "finished", "failed").error is None
+    return run
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.usefixtures("own_processes")
 def test_the_end_of_one_is_the_end_of_all_and_a_resume_completes_it(place, rank):
     """By SIGKILL in the warm-up; another number of processes goes on with what is there."""
     run = made(place, f"killed-{rank}", processes=2, epochs=30, lr=1e-5)
     api.start_run(run)
     until(lambda: run.metrics_file.exists() and run.read_metrics(), "a step of the warm-up")
     processes = launched(run)
-    assert sorted(processes) == [0, 1]
+    assert len(processes) == 2
     processes[rank].kill()
     status = wait_for(run, "failed", "interrupted")
-    until(lambda: all(map(gone, processes.values())), "the end of all processes")
+    until(lambda: all(map(gone, processes)), "the end of all processes")
     if rank == 1:  # a leader that is killed can say no more
         assert status.state == "failed"
         assert "one of the run's processes has ended: resume it" in status.error
-    code, said = launch(TORCHRUN, 3, "resume", "--run-dir", run.path)
-    assert code == 0, said
-    assert jobs.observe(run).state == "finished"
+    resumed(run, 3)
     assert run.read_manifest().counts.usable == len(open_table(run.samples_file).read())
 
 
@@ -174,13 +180,14 @@ def test_killed_at_random_moments_and_resumed_by_any_number(place, full):
     assert killed.total() == wanted
 
 
+@pytest.mark.usefixtures("own_processes")
 def test_a_stop_reaches_all(place):
     run = made(place, "stopped", processes=2, epochs=30, lr=1e-5)
     api.start_run(run)
     until(lambda: run.metrics_file.exists() and run.read_metrics(), "a step of the warm-up")
     processes = launched(run)
     assert api.stop_run(run).state == "stopped"
-    until(lambda: all(map(gone, processes.values())), "the end of all processes")
+    until(lambda: all(map(gone, processes)), "the end of all processes")
     assert list(run.checkpoints.glob("checkpoint-*"))
 
 

@@ -10,13 +10,12 @@ import spread
 import tiny
 from chain import ROOT, config_for, gone, save_tiny_model, until, wait_for, write_data
 from test_probes import write_set
-from test_processes import TORCHRUN, assert_same, finished, launch, launched, made
+from test_processes import TORCHRUN, assert_same, begin, finished, launched, made, resumed
 
 from grads import api
 from grads.config.run import RunConfig
 from grads.engine import sharding
 from grads.errors import ConfigError, GradsError, ModelError
-from grads.jobs import processes as jobs
 from grads.stages import together
 
 
@@ -78,14 +77,9 @@ def test_a_stopped_warm_up_goes_on_with_any_number_of_processes(place, warmup, s
     api.start_run(run)
     steps = stop_after(run, 1)
     for size in sizes[:-1]:
-        command = [sys.executable, "-m", *TORCHRUN, str(size), "-m", "grads", "resume"]
-        process = subprocess.Popen([*command, "--run-dir", str(run.path)], cwd=ROOT)
+        begin(run, size)
         steps = stop_after(run, steps + 1)
-        process.wait(timeout=100)
-    code, said = launch(TORCHRUN, sizes[-1], "resume", "--run-dir", run.path)
-    assert code == 0, said
-    assert jobs.observe(run).state == "finished"
-    assert_same(run, alone)
+    assert_same(resumed(run, sizes[-1]), alone)
 
 
 def stop_after(run, step):
@@ -94,7 +88,7 @@ def stop_after(run, step):
     processes = launched(run)
     api.stop_run(run)
     wait_for(run, "stopped")
-    until(lambda: all(map(gone, processes.values())), "the end of all processes")
+    until(lambda: all(map(gone, processes)), "the end of all processes")
     return taken(run)
 
 
@@ -113,9 +107,8 @@ def test_the_end_of_one_is_the_end_of_all(place, rank):
     processes = launched(run)
     processes[rank].kill()
     wait_for(run, "failed", "interrupted")
-    until(lambda: all(map(gone, processes.values())), "the end of all processes")
-    code, said = launch(TORCHRUN, 3, "resume", "--run-dir", run.path)
-    assert code == 0, said
+    until(lambda: all(map(gone, processes)), "the end of all processes")
+    resumed(run, 3)
 
 
 @pytest.mark.parametrize("other", [{"quantize": "4bit"}, {"when": "during"}])

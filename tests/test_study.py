@@ -1,5 +1,6 @@
 """The study: it goes on where it ended, picks the best, and prints what was found."""
 
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -122,6 +123,64 @@ def test_settings_beyond_the_grid(study, data):
         chosen = pool.numbers["signal"][pool.select(options).kept]
         assert len(chosen) == 6
         assert (chosen <= 1).all() if name == "no-high" else (chosen >= -1).all()
+
+
+@pytest.fixture
+def direction(tmp_path, data, monkeypatch):
+    """The second part's script, and data of as many rows as its pools take."""
+    monkeypatch.syspath_prepend(ROOT / "assets")
+    module = importlib.import_module("direction_study")
+    rng = np.random.default_rng(1)
+    for name, n in {
+        **{"medicine/train": 650, "medicine/heldout": 300, "law_zh/train": 140},
+        **{"finance/train": 160, "general/gsm8k": 200, "general/instructions": 160},
+    }.items():
+        path = data / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row(rng, name)) + "\n" for _ in range(n)))
+    monkeypatch.setattr(module, "BUILD", tmp_path / "direction")
+    monkeypatch.setattr(
+        module,
+        "RunConfig",
+        lambda dataset, **more: config_for(
+            tmp_path, dataset=dataset, token_signals=False, **more | {"warmup_fraction": 0.02}
+        ),
+    )
+    return module
+
+
+def row(rng, name):
+    asked, said = (" ".join(rng.choice(WORDS, k)) for k in (4, 9))
+    if name.startswith("finance"):
+        return {
+            "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        }
+    return {"instruction": asked, "input": "", "output": said}
+
+
+@pytest.mark.job
+def test_every_setting_of_direction_makes_a_subset(direction, data):
+    """Of the mixed pool, which has targets of three sizes; the best by a column are its best."""
+    run = direction.scored_run(data, direction.mixed)
+    pool = direction.api.load_pool(run)
+    assert len(pool) == 600
+    for setting in direction.BY_SIZE:
+        options = direction.options(setting, pool, 0.1)
+        values = getattr(pool.probes[direction.BY_SIZE[setting][1]], direction.BY_SIZE[setting][0])
+        kept = pool.select(options).kept
+        assert kept.sum() == 60
+        assert values[kept].min() >= values[~kept].max()
+    samples = run.read_samples(pool.scores.sample_id.tolist())
+    kept = pool.select(direction.options("oracle-domain", pool, 0.1)).kept
+    assert {samples[i]["columns"]["kind"] for i in pool.scores.sample_id[kept]} == {"medicine"}
+
+
+@pytest.mark.job
+def test_every_setting_takes_a_tenth_of_the_flawed_pool(direction, data):
+    run = direction.scored_run(data, direction.flawed)
+    pool = direction.api.load_pool(run)
+    for setting in direction.SETTINGS:
+        assert 0 < pool.select(direction.options(setting, pool, 0.1)).kept.sum() <= 60, setting
 
 
 def test_nothing_found_is_said(study):

@@ -2,13 +2,16 @@
 
 Candidates come from MinHash with banding: two texts whose n-grams overlap by ALIKE agree in all
 rows of one band or another with a probability of 0.995, those that overlap by 0.1 with one of
-4 in 100,000. What decides is the overlap itself, so no chance joins two texts.
+4 in 100,000. Many texts of few words are candidates by the hundred even so; those whose signatures
+differ too much are passed over (of those that overlap by ALIKE, 2 in 10,000). What decides is the
+overlap itself, so no chance joins two texts.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import blake2b
 from itertools import compress, islice
+from typing import NamedTuple
 
 import numpy as np
 from rensa import RMinHash
@@ -20,6 +23,8 @@ GRAM, BITS = 5, 20
 FACTORS = np.random.default_rng(0).integers(0, 2**64, GRAM, dtype=np.uint64) | np.uint64(1)
 BANDS, ROWS = 42, 6  # of a signature
 TEXTS = 1_024  # whose n-grams and signatures are made at once
+EVERY = 2  # hash of a signature leaves a mark, its lowest byte
+MARKED = 0.55  # share of equal marks from which texts are compared: where ALIKE gives 0.70 +- 0.04
 PAIRS = 4_096  # whose overlap is counted at once
 BESIDE = 8  # texts of a bucket that each is held against, so that no bucket costs its square
 Pairs = tuple[np.ndarray, np.ndarray]  # positions of their left and right texts
@@ -35,14 +40,14 @@ def near_duplicates(texts: Iterable[str], seed: int, room: Room = IN_MEMORY) -> 
     """
     copy_of = _first_alike(texts)
     news = np.diff(np.maximum.accumulate(copy_of), prepend=-1) > 0  # first of their kind
-    keys, counts = _keys(_chosen(texts, news), int(news.sum()), seed)
+    signed = _signatures(_chosen(texts, news), int(news.sum()), seed)
+    counts, in_a_bucket = signed.counts, _in_a_bucket(signed.bands)
     label = np.arange(len(counts))
-    in_a_bucket = _in_a_bucket(keys)
     beside = np.flatnonzero(in_a_bucket)
     if len(beside):
         again = _chosen(texts, news & in_a_bucket[copy_of])
-        grams = _Grams(again, counts[beside], room)
-        label[beside] = beside[_alike(grams, keys[beside])]
+        signed = signed.of(beside)  # those of the others are let go
+        label[beside] = beside[_alike(_Grams(again, signed.counts, room), signed)]
     _, place, member, count = np.unique(
         label[copy_of], return_index=True, return_inverse=True, return_counts=True
     )
@@ -89,21 +94,22 @@ class _Grams:
         return csr_matrix((ones, numbers, pointers), shape=(len(rows), 1 << BITS))
 
 
-def _alike(grams: _Grams, keys: np.ndarray) -> np.ndarray:
-    """(n,) a number of each text's group, below n."""
-    label = np.arange(len(keys))
-    for left, right in _candidates(keys):
-        apart = label[left] != label[right]
-        left, right = left[apart], right[apart]
-        alike = _overlap(grams, left, right) >= ALIKE
-        label = _joined(label, left[alike], right[alike])
-    return label
+class _Signatures(NamedTuple):
+    """What is kept of the signatures of n texts."""
+
+    bands: np.ndarray  # (n, BANDS) uint32 a number of each band
+    marks: np.ndarray  # (n, BANDS * ROWS / EVERY) uint8
+    counts: np.ndarray  # (n,) how many n-grams a text has
+
+    def of(self, rows: np.ndarray) -> "_Signatures":
+        """Those of some texts."""
+        return _Signatures(self.bands[rows], self.marks[rows], self.counts[rows])
 
 
-def _keys(blocks: Iterator[list[str]], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, BANDS) a number of each band of a text's signature, and (n,) how many n-grams it has."""
+def _signatures(blocks: Iterator[list[str]], count: int, seed: int) -> _Signatures:
     mix = np.random.default_rng(seed).integers(0, 2**64, ROWS, dtype=np.uint64) | np.uint64(1)
-    keys = np.empty((count, BANDS), np.uint64)
+    bands = np.empty((count, BANDS), np.uint32)
+    marks = np.empty((count, BANDS * ROWS // EVERY), np.uint8)
     counts = np.empty(count, np.int64)
     start = 0
     for texts in blocks:
@@ -111,50 +117,78 @@ def _keys(blocks: Iterator[list[str]], count: int, seed: int) -> tuple[np.ndarra
         rows = RMinHash.digest_matrix_from_flat_token_hashes(
             grams.indices.astype(np.uint64), grams.indptr.astype(np.uint64), BANDS * ROWS, seed
         ).to_rows()
-        signature = np.array(rows, np.uint64).reshape(-1, BANDS, ROWS)
+        hashes = np.array(rows, np.uint64)
+        mixed = (hashes.reshape(-1, BANDS, ROWS) * mix).sum(axis=2, dtype=np.uint64)
         part = slice(start, start + len(texts))
-        keys[part] = (signature * mix).sum(axis=2, dtype=np.uint64)
+        bands[part] = mixed >> np.uint64(32)
+        marks[part] = hashes[:, ::EVERY] & np.uint64(255)
         counts[part] = np.diff(grams.indptr)
         start += len(texts)
-    return keys, counts
+    return _Signatures(bands, marks, counts)
 
 
-def _in_a_bucket(keys: np.ndarray) -> np.ndarray:
+def _alike(grams: _Grams, signed: _Signatures) -> np.ndarray:
+    """(n,) a number of each text's group, below n."""
+    label = np.arange(len(signed.counts))
+    for left, right in _candidates(signed.bands):
+        apart = label[left] != label[right]
+        left, right = left[apart], right[apart]
+        marked = _marked_alike(signed.marks, left, right)
+        left, right = left[marked], right[marked]
+        alike = _overlap(grams, left, right) >= ALIKE
+        label = _joined(label, left[alike], right[alike])
+    return label
+
+
+def _in_a_bucket(bands: np.ndarray) -> np.ndarray:
     """(n,) bool: whether a text shares a band with another."""
-    found = np.zeros(len(keys), bool)
-    for key in keys.T:
-        order = np.argsort(key, kind="stable")
-        same = key[order[1:]] == key[order[:-1]]
+    found = np.zeros(len(bands), bool)
+    for band in bands.T:
+        order = np.argsort(band, kind="stable")
+        same = band[order[1:]] == band[order[:-1]]
         found[order[1:][same]] = found[order[:-1][same]] = True
     return found
 
 
-def _candidates(keys: np.ndarray) -> Iterator[Pairs]:
+def _candidates(bands: np.ndarray) -> Iterator[Pairs]:
     """Pairs of texts that share a band, band by band.
 
     In a bucket, those whose next band is alike lie beside each other.
     """
-    for band in range(BANDS):
-        key = keys[:, band]
-        order = np.lexsort((keys[:, (band + 1) % BANDS], key))
+    for number in range(BANDS):
+        band = bands[:, number]
+        order = np.lexsort((bands[:, (number + 1) % BANDS], band))
         for step in range(1, BESIDE + 1):
             left, right = order[:-step], order[step:]
-            same = key[left] == key[right]
+            same = band[left] == band[right]
             if not same.any():
                 break
             yield left[same], right[same]
 
 
+def _marked_alike(marks: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(p,) bool: whether so many marks of a pair are equal that its overlap may be ALIKE."""
+    found = np.zeros(len(left), bool)
+    for some in _some(len(left)):
+        equal = marks[left[some]] == marks[right[some]]
+        found[some] = equal.sum(axis=1) >= MARKED * marks.shape[1]
+    return found
+
+
 def _overlap(grams: _Grams, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """(p,) Jaccard overlap of pairs of texts."""
     found = np.zeros(len(left))
-    for start in range(0, len(left), PAIRS):
-        some = slice(start, start + PAIRS)
+    for some in _some(len(left)):
         a, b = grams.of(left[some]), grams.of(right[some])
         shared = np.asarray(a.multiply(b).sum(axis=1)).ravel()
         either = np.diff(a.indptr) + np.diff(b.indptr) - shared
         found[some] = shared / np.maximum(either, 1)
     return found
+
+
+def _some(count: int) -> Iterator[slice]:
+    """Where PAIRS of so many begin and end."""
+    return (slice(start, start + PAIRS) for start in range(0, count, PAIRS))
 
 
 def _joined(label: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
