@@ -44,13 +44,14 @@ class Loaded:
 
     def __enter__(self) -> Self:
         here = Path(__file__).parent
+        paths = os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "forked", *self.MODE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=here.parent,
-            env=os.environ | {"PYTHONPATH": str(here)},
+            env=os.environ | {"PYTHONPATH": paths},
         )
         return self
 

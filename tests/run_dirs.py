@@ -1,5 +1,6 @@
 """Run directories in every state, and the dashboard's pages as AppTest draws them."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -179,3 +180,42 @@ def choose(at: AppTest, label: str, value: str) -> AppTest:
     """Choose in the one box with this label."""
     (box,) = [box for box in at.selectbox if box.label == label]
     return box.set_value(value).run()
+
+
+def downloads(at: AppTest) -> list:
+    """What the page offers to download, besides the report that every page offers."""
+    return [one for one in at.get("download_button") if one.proto.label != "Download the report"]
+
+
+def matching(at: AppTest) -> int:
+    """How many examples the headline says match."""
+    text = headline(at).split(": ")[1]
+    assert text.endswith(" match")
+    return int(text.split()[0].replace(",", ""))
+
+
+def listed(at: AppTest) -> list[int]:
+    """Rows of the page's table of examples."""
+    return [
+        row
+        for table in at.dataframe
+        if "question" in table.value.columns
+        for row in table.value["row"].tolist()
+    ]
+
+
+def shown_count(at: AppTest) -> int:
+    """How many examples the headline keeps."""
+    found = re.fullmatch(r"Keep ([\d,]+) of 300 examples", headline(at))
+    assert found
+    return int(found[1].replace(",", ""))
+
+
+def save_as(at: AppTest, name: str) -> AppTest:
+    at.text_input(key="name").set_value(name).run()
+    return press(at, "Save these")
+
+
+def drafts(root: Path, purpose: str) -> list[Run]:
+    """What the pages look at data with, and measure costs in."""
+    return [Run(path) for path in (root / ".drafts").glob(f"{purpose}-*")]
