@@ -61,6 +61,7 @@ def of_the_engine() -> Iterator[str]:
         yield from metric.labels.values()
         yield metric.help
     yield from api.NAMED_ARMS
+    yield from api.AT_WORK.texts
     yield from api.SENTENCES
     for parts in api.PARTS.values():
         yield from parts

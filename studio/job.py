@@ -29,8 +29,9 @@ NAMED = (
 
 
 def message(status: Status) -> str:
-    """What a job says of itself, most of all that it waits; mostly nothing."""
-    return words.literal(told(api.watch.WAITS.found(status.message)).capitalize())
+    """What a job says of itself: what it waits for, or trains; mostly nothing."""
+    said = told(api.AT_WORK.found(api.watch.WAITS.found(status.message)))
+    return words.literal(said[:1].upper() + said[1:])
 
 
 def progress(folder: JobFolder, status: Status) -> str:

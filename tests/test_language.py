@@ -188,9 +188,10 @@ def test_no_english_word_is_left_on_an_evaluation_that_is_not_finished(
     monkeypatch.setenv("GRADS_RUNS_DIR", str(tmp_path))
     evaluation = Evaluation.open(demo_run(tmp_path), "tenth")
     evaluation.result_file.unlink()
-    set_state(evaluation, state)
+    set_state(evaluation, state, message="random, seed 1")
     at = open_page("Evaluate", lang="zh", run="demo")
     assert_sound(at)
+    assert [b.proto.text for b in at.get("progress")] == ["随机，种子 1"] * (state == "running")
     left = {text for text in english(at) if "the loss is nan" not in text}
     assert left == set()
 

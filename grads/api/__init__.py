@@ -97,7 +97,7 @@ from grads.evaluation.result import (
     TuneResult,
 )
 from grads.evaluation.texts import ARMS as NAMED_ARMS
-from grads.evaluation.texts import PARTS, SENTENCES
+from grads.evaluation.texts import AT_WORK, PARTS, SENTENCES
 from grads.evaluation.texts import arm as arm_in_words
 from grads.evaluation.texts import sentence as evaluation_sentence
 from grads.export.corrections import (
@@ -175,6 +175,7 @@ __all__ = [
     "APP",
     "ARMS",
     "ARM_KINDS",
+    "AT_WORK",
     "COLUMNS",
     "FORGETTING",
     "FORMATS",

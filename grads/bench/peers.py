@@ -18,6 +18,7 @@ from datasets import Dataset
 
 from grads.data.tokens import IGNORE
 
+MAPPED = 4  # samples that dattri maps over at once; the whole gradients of one take 226 MB
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # ids, mask, labels: (B, T) each
 Arm = Callable[[Batch], torch.Tensor | None]
 """What one batch costs; (B, 2) norms of embedding and head, NaN where it takes none."""
@@ -123,7 +124,10 @@ def _ghost_clipping(model: Any) -> Arm:
 
 
 def _dattri(model: Any) -> Arm:
-    """Without a mask, which cannot be mapped over: padding stands behind what is learned."""
+    """Without a mask, which cannot be mapped over: padding stands behind what is learned.
+
+    A batch is taken in parts: mapped over all of it, it needs more than 13 GB on the demo's model.
+    """
     from dattri.task import AttributionTask
 
     embedding, _ = _embedding_and_head_only(model)
@@ -141,9 +145,11 @@ def _dattri(model: Any) -> Arm:
 
     @torch.no_grad()  # of the gradients themselves
     def run(batch: Batch) -> torch.Tensor:
-        whole = gradients(parameters, (batch[0], batch[2]))
-        cut = embedding.weight.numel()
-        return torch.stack([whole[:, :cut].norm(dim=1), whole[:, cut:].norm(dim=1)], dim=1)
+        rows, cut = [], embedding.weight.numel()
+        for part in zip(batch[0].split(MAPPED), batch[2].split(MAPPED), strict=True):
+            whole = gradients(parameters, part)
+            rows.append(torch.stack([whole[:, :cut].norm(dim=1), whole[:, cut:].norm(dim=1)], 1))
+        return torch.cat(rows)
 
     return run
 

@@ -8,6 +8,7 @@ from grads.evaluation.intervals import NONE, Verdict
 from grads.text import Sentence, Written
 
 ARMS = ("base", "full", "random")  # that no selection has given a name
+AT_WORK = Written(("{arm}, seed {seed}",), {"arm": ARMS})  # what a job says of itself
 
 UNTRAINED = "the untrained model"
 ON_ALL = "the model trained on all samples"

@@ -27,6 +27,7 @@ from grads.evaluation.measure import Probe, Reference, adapter_counts, measure, 
 from grads.evaluation.metrics import SHOWN, Sums
 from grads.evaluation.pace import Ahead, Pace
 from grads.evaluation.tasks import Tasks
+from grads.evaluation.texts import AT_WORK
 from grads.evaluation.trials import (
     TrialResult,
     finished_elsewhere,
@@ -176,7 +177,8 @@ class Lab:
             own = {"arm": trial.arm, "seed": trial.seed, "phase": trial.phase}
             twin.model_copy(update=own).write(target)
             return
-        self.job.status.message = f"{trial.arm}, seed {trial.seed}"
+        (said,) = AT_WORK.texts
+        self.job.status.message = said.format(arm=trial.arm, seed=trial.seed)
         self.now, started = trial.key, time.monotonic()
         found = self._conduct(trial, heldout, general, reference)
         found.write(target)
