@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import tracemalloc
 from itertools import chain as chains
 
 import chain
@@ -29,7 +30,7 @@ from grads.jobs.job import Job
 from grads.stages import loading, preparing, row_parts
 from grads.stages.preparing import prepare
 from grads.stages.row_parts import RowParts
-from grads.store.files import SINGLE_SAMPLES, write_table, write_tables
+from grads.store.files import SINGLE_SAMPLES, read_batches, write_table, write_tables
 from grads.store.runs import Run
 
 ROWS = 2 * BLOCK + 300
@@ -141,6 +142,26 @@ def test_what_a_file_holds_is_told_by_as_much_as_it_takes(tmp_path, monkeypatch,
     monkeypatch.setattr(json_rows, "BEGINNING", 16)
     (part,) = json_rows.read_json(DataFile.of(path), None)
     assert part == expected
+
+
+@pytest.mark.parametrize("of", ["the user's", "a run's"])
+def test_a_parquet_file_leaves_memory_as_it_is_read(tmp_path, of):
+    """Arrow's reader keeps all that it has read until its end, unless it is told otherwise."""
+    rng, path = random.Random(0), tmp_path / "d.parquet"
+    rows = [{"question": rng.randbytes(500).hex(), "answer": "b"} for _ in range(24 * BLOCK)]
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=BLOCK, compression="none")
+    del rows
+    if of == "a run's":
+        blocks = read_batches(path)
+    else:
+        blocks = open_source(RunConfig(dataset=str(path))).blocks()
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    held = [
+        pa.total_allocated_bytes() - before + tracemalloc.get_traced_memory()[0] for _ in blocks
+    ]
+    tracemalloc.stop()
+    assert max(held) < path.stat().st_size / 3
 
 
 def test_blocks_are_the_rows_in_order(data):

@@ -29,7 +29,7 @@ def from_parquet(data: DataFile, limit: int | None) -> Iterator[Part]:
 def _of_parquet(data: DataFile) -> Iterator[pa.Table]:
     try:
         with pa.BufferReader(data.read()) if data.packed else data.path.open("rb") as bytes_:
-            file = pq.ParquetFile(bytes_)
+            file = pq.ParquetFile(bytes_, pre_buffer=False)  # else it holds all that it has read
             yield file.schema_arrow.empty_table()
             for batch in file.iter_batches(BLOCK):
                 yield pa.Table.from_batches([batch])

@@ -233,10 +233,10 @@ def _check_seal(path: Path) -> None:
 def open_table(path: Path) -> pq.ParquetFile:
     """A Parquet file, to be read in parts; raises OSError or ArrowInvalid where it is damaged.
 
-    Reading a damaged page raises OSError.
+    Reading a damaged page raises OSError. With `pre_buffer`, a reader would hold all it has read.
     """
     _check_seal(path)
-    return pq.ParquetFile(path, page_checksum_verification=True)
+    return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -251,17 +251,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """A Parquet file, or some of its columns, some rows at a time; raises as `read_table` does."""
     with _memory_told():
-        for batch in batches(open_table(path), columns):
+        for batch in open_table(path).iter_batches(SINGLE_SAMPLES, columns=columns):
             yield pa.Table.from_batches([batch])
-
-
-def batches(file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-    """The rows of an open Parquet file, SINGLE_SAMPLES at a time.
-
-    By a reader for each group of rows: one for all of them holds what it has read until its end.
-    """
-    for group in range(file.num_row_groups):
-        yield from file.iter_batches(SINGLE_SAMPLES, row_groups=[group], columns=columns)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from grads.store.about import About
 from grads.store.cost import RunCost
 from grads.store.files import (
     JSON_ESCAPES,
-    batches,
+    SINGLE_SAMPLES,
     digest,
     member,
     open_table,
@@ -337,7 +337,7 @@ class Run(JobFolder):
     ) -> Iterator[pa.RecordBatch]:
         """A Parquet file of the run, some rows at a time; raises as `read_table` does."""
         with self._readable(path):
-            yield from batches(open_table(path), columns)
+            yield from open_table(path).iter_batches(SINGLE_SAMPLES, columns=columns)
 
     def sha256(self, path: Path) -> str:
         """Of a file of the run; raises as `read_table` does."""
