@@ -113,6 +113,7 @@ def test_a_run_with_a_quantised_body(tmp_path, bits):
     check = run.read_manifest().self_check
     assert check.largest_relative_difference <= check.tolerance
     assert np.isfinite(api.load_pool(run).l2).all()
+    assert "will be cast" not in run.log_file.read_text(), "a line for every layer of every pass"
 
 
 def test_without_the_package_it_says_what_to_install(folder, monkeypatch):

@@ -6,6 +6,7 @@ Weights come as safetensors or GGUF only, and no code from a model's repository 
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Iterable
 from functools import lru_cache
@@ -168,6 +169,8 @@ def _quantised(bits: str, device: str, dtype: torch.dtype) -> dict[str, Any]:
             f"quantize {bits} needs bitsandbytes: pip install '.[quantize]', in a checkout pip"
             " install -r requirements-quantize.txt"
         )
+    # It tells at every layer of every pass that it rounds: hundreds of lines a second of a log.
+    logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)
     config = transformers.BitsAndBytesConfig(
         load_in_4bit=bits == "4bit",
         load_in_8bit=bits == "8bit",
