@@ -50,7 +50,7 @@ SAMPLES, MAX_LENGTH, BATCH_TOKENS, ROUNDS = 24, 256, 2048, 3
 
 
 def main(out: Path, dataset: str) -> dict[str, Any]:
-    """Measure every arm, write the result and return it.
+    """Measure every arm, write the result, after each round what is known by then, and return it.
 
     Raises GradsError where a peer is not installed, or the arms disagree.
     """
@@ -76,6 +76,7 @@ def main(out: Path, dataset: str) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in makers}
     memory: dict[str, float] = {}
     norms: dict[str, np.ndarray] = {}
+    long = {"long_answers_mb": long_answers.main()}
     for round_number in range(ROUNDS):
         for name, make in makers.items():
             arm = make(copy.deepcopy(model))
@@ -93,7 +94,9 @@ def main(out: Path, dataset: str) -> dict[str, Any]:
                 flush=True,
             )
             del arm, results
-    return _report(out, dataset, pool, tokens=tokens, seconds=seconds, memory=memory, norms=norms)
+        found = _found(dataset, pool, tokens=tokens, seconds=seconds, memory=memory, norms=norms)
+        write_out(out, json.dumps(found | long, indent=2) + "\n")
+    return found | long
 
 
 def _refuse_without_peers() -> None:
@@ -104,8 +107,7 @@ def _refuse_without_peers() -> None:
         )
 
 
-def _report(
-    out: Path,
+def _found(
     dataset: str,
     pool: TokenPool,
     *,
@@ -131,7 +133,7 @@ def _report(
             "peak_memory_mb": round(memory[name]),
             "largest_relative_difference": differ.get(name),
         }
-    result = {
+    return {
         "date": date.today().isoformat(),
         "machine": f"{psutil.cpu_count()} cores, {platform.machine()}, {torch.get_num_threads()}"
         f" threads, {torch.backends.cpu.get_cpu_capability()}",
@@ -143,10 +145,7 @@ def _report(
         "scoring_over_bound": _ratios(seconds, "scoring", "bound"),
         "during_over_lora_step": _ratios(seconds, "during", "LoRA step"),
         "arms": arms,
-        "long_answers_mb": long_answers.main(),
     }
-    write_out(out, json.dumps(result, indent=2) + "\n")
-    return result
 
 
 def _ratios(seconds: dict[str, list[float]], arm: str, other: str) -> list[float]:
