@@ -167,7 +167,10 @@ def running(server: Server) -> list[Run]:
 def start(page: Page, server: Server, place: Path, **more: str) -> Run:
     """Start a job from the page and wait until its process is at work."""
     page.goto(new_run(server, place, **more))
-    page.get_by_role("button", name="Start", exact=True).click()
+    button = page.get_by_role("button", name="Start", exact=True)
+    button.wait_for(timeout=SLOW)  # it comes once the data have been looked at
+    settle(page)
+    button.click()
     expect(headline(page)).to_have_text("This run is at work")
     (run,) = running(server)
     chain.wait_for(run, "running")
@@ -222,7 +225,8 @@ def test_a_start_takes_what_was_typed_last(page, server, place):
     """A field left by the click on Start itself counts: the job runs with what the screen says."""
     page.goto(new_run(server, place, seed="5"))
     button = page.get_by_role("button", name="Start", exact=True)
-    expect(button).to_be_enabled(timeout=SLOW)
+    button.wait_for(timeout=SLOW)
+    settle(page)
     page.get_by_text("Advanced settings").click()
     page.get_by_label("lr", exact=True).fill("0.00037")
     button.click()
@@ -236,7 +240,7 @@ def test_a_run_whose_evaluation_is_at_work_is_not_deleted(page, server):
     """The question's answer is a message, and everything stays."""
     run = demo_run(server.runs, "busy")
     set_state(Evaluation.open(run, "tenth"), "running")
-    page.goto(f"{server.url}/Run?run=busy")
+    visit(page, f"{server.url}/Run?run=busy")
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name="Delete it").click()
     expect(page.get_by_text("stop it first")).to_be_visible()
@@ -294,6 +298,12 @@ def settle(page: Page) -> None:
     """
     expect(headline(page)).to_be_visible(timeout=SLOW)
     expect(page.locator("[data-test-script-state=notRunning]")).to_be_attached(timeout=SLOW)
+
+
+def visit(page: Page, address: str) -> None:
+    """Open a page, to act on it: what is pressed before it has been drawn may be drawn over."""
+    page.goto(address)
+    settle(page)
 
 
 def open_all(page: Page) -> None:
@@ -650,7 +660,7 @@ def test_a_click_on_a_bar_shows_its_category_alone_and_another_all(
 
 
 def test_what_is_set_on_explore_stands_on_select(page, server):
-    page.goto(f"{server.url}/Explore?run=demo")
+    visit(page, f"{server.url}/Explore?run=demo")
     page.get_by_role("button", name="25%", exact=True).click()
     page.wait_for_url(re.compile("budget=25"))
     drag(page, "distribution", (0.3, 0.5), (0.45, 0.5))
@@ -664,7 +674,7 @@ def test_what_is_set_on_explore_stands_on_select(page, server):
 
 def test_budget_save_export_and_the_files_rows(page, server, tmp_path):
     """The number on the screen is the file's row count."""
-    page.goto(f"{server.url}/Select?run=demo")
+    visit(page, f"{server.url}/Select?run=demo")
     page.get_by_role("button", name="5%", exact=True).click()
     expect(headline(page)).to_have_text("Keep 15 of 300 examples")
     page.get_by_role("button", name="50%", exact=True).click()
@@ -717,7 +727,7 @@ def test_a_slider_that_is_held_down_agrees_with_page_and_link(page, server):
 
 def test_back_takes_back_one_step(page, server):
     """Of options, of what is open, and of pages; a link keeps all of it."""
-    page.goto(f"{server.url}/Select?run=demo")
+    visit(page, f"{server.url}/Select?run=demo")
     expect(headline(page)).to_have_text("Keep 30 of 300 examples")
     page.get_by_role("button", name="50%", exact=True).click()
     expect(headline(page)).to_have_text("Keep 150 of 300 examples")
@@ -789,7 +799,7 @@ def test_settings_go_from_data_to_run_at_the_first_drawing(page, server, place):
 
 def test_after_a_switch_of_the_language_boxes_show_the_other_words(page, server):
     """A browser goes on showing the words that it has, and would send them as a choice."""
-    page.goto(f"{server.url}/Run?view=New+run&warmup=full")
+    visit(page, f"{server.url}/Run?view=New+run&warmup=full")
     warmup = page.get_by_role("combobox", name=re.compile("Warm-up|预热"))
     expect(warmup).to_have_value("Full: all weights")
     expect(page.locator("html")).to_have_attribute("lang", "en")
@@ -802,7 +812,7 @@ def test_after_a_switch_of_the_language_boxes_show_the_other_words(page, server)
 def test_upload_of_a_broken_file_shows_the_line(page, server, place, tmp_path):
     broken = tmp_path / "broken.jsonl"
     broken.write_text("\n" * 16 + '{"question": "a?", \n')
-    page.goto(f"{server.url}/Data?model={place / 'model'}")
+    visit(page, f"{server.url}/Data?model={place / 'model'}")
     expect(headline(page)).to_have_text("Which examples do you have?")
     page.locator('input[type="file"]').set_input_files(broken)
     expect(headline(page)).to_have_text("This data cannot be used yet", timeout=SLOW)
@@ -813,7 +823,7 @@ def test_upload_of_a_broken_file_shows_the_line(page, server, place, tmp_path):
 def test_a_refused_upload_is_told_in_a_sentence(page, server, tmp_path):
     table = tmp_path / "answers.xlsx"
     table.write_bytes(b"PK\x03\x04")
-    page.goto(f"{server.url}/Data")
+    visit(page, f"{server.url}/Data")
     expect(headline(page)).to_have_text("Which examples do you have?")
     page.locator('input[type="file"]').set_input_files(table)
     expect(page.get_by_test_id("stAlert")).to_contain_text("answers.xlsx cannot be read")

@@ -9,6 +9,7 @@ from test_browser import (
     Server,
     browser,  # noqa: F401, a fixture
     settle,
+    visit,
 )
 
 from grads import api
@@ -39,7 +40,7 @@ def test_keys_decide_and_a_letter_in_a_field_is_a_letter(run, page, tmp_path):
     ids = [sample for (sample,) in api.review_queue(run, QueueConfig(count=5))]
     server = Server(tmp_path / "runs", tmp_path)
     try:
-        page.goto(f"{server.url}/Review?run=demo&size=5")
+        visit(page, f"{server.url}/Review?run=demo&size=5")
         name = page.get_by_label("Your name")
         name.press_sequentially("Max Skunk")
         name.press("Enter")
@@ -80,7 +81,7 @@ def test_a_packet_from_a_chinese_page_is_in_chinese_and_gives_back_the_same(run,
     group = api.review_queue(run, QueueConfig(kind="duplicates"))[0]
     server = Server(tmp_path / "runs", tmp_path)
     try:
-        page.goto(f"{server.url}/Review?run=demo&lang=zh&queue=duplicates&size=5")
+        visit(page, f"{server.url}/Review?run=demo&lang=zh&queue=duplicates&size=5")
         page.get_by_text("以文件交换决定").click()
         with page.expect_download() as download:
             page.get_by_role("button", name="将此队列打包").click()
