@@ -44,7 +44,7 @@ class Loaded:
 
     def __enter__(self) -> Self:
         here = Path(__file__).parent
-        paths = os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])
+        paths = os.pathsep.join(filter(None, [str(here), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "forked", *self.MODE],
             stdin=subprocess.PIPE,

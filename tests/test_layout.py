@@ -9,6 +9,7 @@ from graphlib import TopologicalSorter
 
 import pytest
 from chain import PATIENCE, ROOT
+from run_dirs import PAGES
 from typer.testing import CliRunner
 
 from grads.__main__ import app
@@ -19,6 +20,7 @@ SOURCES = [
     *sorted(p for folder in ("grads", "studio", "pages") for p in (ROOT / folder).rglob("*.py")),
     ROOT / "app.py",
 ]
+PAGE_FILES = [ROOT / "app.py", *sorted((ROOT / "pages").glob("*.py"))]
 HEAVY = ("torch", "transformers", "peft", "sklearn", "datasets")
 
 
@@ -88,15 +90,30 @@ def test_no_circles():
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "grads").rglob("*.py")), ids=module_of)
-def test_engine_never_imports_streamlit_or_plotly(path):
-    names = {
+def packages(path):
+    """What a file imports by the first part of its name, ours and others'."""
+    return {
         name.split(".")[0]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in [getattr(node, "module", None) or "", *(a.name for a in node.names)]
     }
-    assert not names & {"streamlit", "plotly"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "grads").rglob("*.py")), ids=module_of)
+def test_engine_never_imports_streamlit_or_plotly(path):
+    assert not packages(path) & {"streamlit", "plotly"}
+
+
+@pytest.mark.parametrize("path", PAGE_FILES, ids=module_of)
+def test_pages_are_short_and_hold_no_logic(path):
+    """They import widgets, the face and figures, never what computes."""
+    assert not packages(path) & {*HEAVY, "scipy", "plotly"}
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 135
+
+
+def test_every_page_is_known_to_the_tests():
+    assert {path.stem for path in PAGE_FILES} == {"app", *PAGES[1:]}
 
 
 POSITIONAL = 4  # the most parameters that a call can give without their names

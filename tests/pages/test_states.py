@@ -1,17 +1,14 @@
-"""Every page in every state of a run, as AppTest draws it; and what pages are made of."""
+"""Every page in every state of a run, as AppTest draws it."""
 
-import ast
 import shutil
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-import run_dirs
 from run_dirs import (
     ERROR,
     PAGES,
-    ROOT,
     STATES,
     assert_sound,
     demo_run,
@@ -300,30 +297,3 @@ def test_a_run_removed_behind_the_pages_back(run):
     assert not at.exception
     assert "Traceback" not in everything(at)
     assert headline(at) == "There is no run yet"
-
-
-PAGE_FILES = [ROOT / "app.py", *sorted((ROOT / "pages").glob("*.py"))]
-FORBIDDEN = {"torch", "transformers", "peft", "datasets", "sklearn", "scipy", "plotly"}
-ENGINE_FORBIDDEN = {"grads.engine", "grads.stages", "grads.bench", "grads.data", "grads.export"}
-
-
-@pytest.mark.parametrize("path", PAGE_FILES, ids=lambda path: path.stem)
-def test_pages_are_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 135
-
-
-@pytest.mark.parametrize("path", PAGE_FILES, ids=lambda path: path.stem)
-def test_pages_hold_no_logic(path):
-    """They import widgets, the facade and figures, never what computes."""
-    imported = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imported |= {node.module or ""} | {f"{node.module}.{a.name}" for a in node.names}
-    assert not {name.split(".")[0] for name in imported} & FORBIDDEN
-    assert not imported & ENGINE_FORBIDDEN
-
-
-def test_every_page_is_known_to_the_tests():
-    assert {path.stem for path in PAGE_FILES} == {"app", *run_dirs.PAGES[1:]}
