@@ -53,18 +53,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "oracle": {"criterion": "random", "bounds": [SOUND]},
     "oracle-domain": {"criterion": "random", "bounds": [DOMAIN]},
     **{
-        f"away{weight:+g}": {"typicality": 0.0, "focus": 0.0, "away": weight, "draw": "top"}
-        for weight in (-1.0, 1.0)
+        f"away-{sign}": {"typicality": 0.0, "focus": 0.0, "away": weight, "draw": "top"}
+        for sign, weight in {"minus-1": -1.0, "1": 1.0}.items()
     },
     **{
-        f"aligned-away{weight:+g}": {
+        f"aligned-away-{sign}": {
             "typicality": 0.0,
             "focus": 0.0,
             "towards": 1.0,
             "away": weight,
             "draw": "top",
         }
-        for weight in (-1.0, 0.5, 1.0, 2.0)
+        for sign, weight in {"minus-1": -1.0, "0.5": 0.5, "1": 1.0, "2": 2.0}.items()
     },
 }
 # The best of one column: how many rows does a target need?
@@ -95,6 +95,7 @@ def conduct_all(data: Path) -> None:
     part("protect-10", data, clean, 0.1, ("aligned", *against), **forgetful)
     replay = {"replay": str(written("replay", general(data))), "replay_share": [0.05, 0.1, 0.25]}
     part("replay-10", data, clean, 0.1, ("aligned",), **forgetful, **replay)
+    part("options-10", data, topics, 0.1, (*label_free, "oracle"), full=True)
 
 
 def part(
@@ -117,7 +118,7 @@ def part(
     config = EvaluationConfig.parse(
         recipe
         | {
-            "heldout": str(written("heldout", rows(data / "medicine/heldout.jsonl")[TEST])),
+            "heldout": str(written(f"heldout-{pool.__name__}", heldout(data, pool)[TEST])),
             "general": [str(data / "general" / file) for file in study.GENERAL],
             "selections": settings,
             "arms": (*full, "base", "random", "selection"),
@@ -142,8 +143,9 @@ def options(setting: str, pool: Pool, ratio: float) -> api.SelectionConfig:
 def scored_run(data: Path, pool: Callable[[Path], list[dict[str, Any]]]) -> Run:
     """The pool scored after a warm-up on a quarter, against a target and a protected set."""
     name = pool.__name__
-    known = rows(data / "medicine/heldout.jsonl")[:TARGET]
+    known = heldout(data, pool)[:TARGET]
     wanted = {f"medicine-{size}": known[:size] for size in SIZES if pool is mixed}
+    field = "finance" if pool is topics else "medicine"
     protected = rows(data / "general/gsm8k.jsonl")[-32:]
     config = RunConfig(
         dataset=str(written(name, pool(data))),
@@ -152,7 +154,7 @@ def scored_run(data: Path, pool: Callable[[Path], list[dict[str, Any]]]) -> Run:
         warmup_fraction=0.25,
         targets={
             name: str(written(f"target-{name}", found))
-            for name, found in (wanted or {"medicine": known[:32]}).items()
+            for name, found in (wanted or {field: known[:32]}).items()
         },
         protected={"mathematics": str(written("protected", protected))},
         extras=("question_gain",),
@@ -205,6 +207,25 @@ def mixed(data: Path) -> list[dict[str, Any]]:
 def clean(data: Path) -> list[dict[str, Any]]:
     """600 medical rows as they are."""
     return marked(rows(data / "medicine/train.jsonl")[:600], "medicine", sound=1, domain=1)
+
+
+def topics(data: Path) -> list[dict[str, Any]]:
+    """600 bank messages and their topics, 40% of them with another message's."""
+    found = [alpaca(row) for row in rows(data / "finance/train.jsonl")[:600]]
+    sound, spoilt = found[:360], found[360:]
+    named = [row["output"] for row in spoilt]
+
+    def moved(i: int) -> str:
+        return next(other for other in named[i:] + named if other != named[i])
+
+    parts = [marked(sound, "sound", sound=1, domain=1), altered(spoilt, "mismatched", moved)]
+    return shuffled(parts)
+
+
+def heldout(data: Path, pool: Callable[[Path], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Rows of what a pool is to teach, those of bank messages with four topics to choose from."""
+    file = "finance/heldout_options.jsonl" if pool is topics else "medicine/heldout.jsonl"
+    return rows(data / file)
 
 
 def general(data: Path) -> list[dict[str, Any]]:

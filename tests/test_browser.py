@@ -294,10 +294,13 @@ def drag(page: Page, name: str, *places: tuple[float, float]) -> None:
 def settle(page: Page) -> None:
     """Wait until the page has been drawn to its end: its headline stands before its list does.
 
-    Before the headline, a page that has just been opened is as still as one that is done.
+    Before the headline, a page that has just been opened is as still as one that is done. What has
+    no code in the browser yet, styles among it, is held a place for, and moves all below as it
+    comes.
     """
     expect(headline(page)).to_be_visible(timeout=SLOW)
     expect(page.locator("[data-test-script-state=notRunning]")).to_be_attached(timeout=SLOW)
+    expect(page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=SLOW)
 
 
 def visit(page: Page, address: str) -> None:
@@ -573,6 +576,33 @@ def test_thresholds_are_dragged_and_limit_the_choice(page, server):
     assert api.preview(pool, chosen).count == 30
     expect(headline(page)).to_have_text("Keep 30 of 300 examples")
     expect(page.get_by_text("Chosen only from:")).to_be_visible()
+
+
+@pytest.mark.parametrize(("name", "gesture"), [("distribution", "within="), ("plane", "shape=")])
+def test_what_is_being_drawn_outlives_an_answer_of_the_server(page, server, name, gesture):
+    """Another example is opened by a key while the button of the mouse is down."""
+    run = Run.open(server.runs / "demo")
+    pool = api.load_pool(run)
+    order = pool.ordered("signal", np.ones(len(pool), bool))
+    first, second = pool.scores.sample_id[order[:2]].tolist()
+    visit(page, f"{server.url}/Explore?run=demo&sort=signal&sample={first}")
+    expect(page.get_by_text(f"Example in row {first}")).to_be_visible()
+    area = view(page, name)
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+
+    def place(x, y):
+        return box["x"] + box["width"] * x, box["y"] + box["height"] * y
+
+    page.mouse.move(*place(0.3, 0.3))
+    page.mouse.down()
+    page.mouse.move(*place(0.7, 0.3), steps=6)
+    page.mouse.move(*place(0.7, 0.8), steps=6)
+    page.keyboard.press("n")
+    expect(page.get_by_text(f"Example in row {second}")).to_be_visible()
+    settle(page)
+    page.mouse.up()
+    page.wait_for_url(re.compile(gesture))
 
 
 def test_the_line_of_the_budget_is_dragged_and_moved_by_keys(page, server):

@@ -98,6 +98,11 @@ class SmallDisk:
         free = shutil.disk_usage(self.path).free
         self.filler.write_bytes(bytes(free - pages * PAGE))
 
+    def is_as_listed(self):
+        """Whether what has been deleted takes no room any more: nobody has it open."""
+        listed = sum(path.lstat().st_blocks for path in self.path.rglob("*")) * 512
+        return shutil.disk_usage(self.path).used == listed
+
     def empty(self):
         for path in self.path.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -217,6 +222,7 @@ def test_a_job_of_its_own_tells_of_a_full_disk(place, disk):
     status = wait_for(run, "finished", "failed", "interrupted")
     assert status.state == "failed"
     assert status.error.startswith(NO_ROOM)
+    until(disk.is_as_listed, "the very end of the process")
     disk.filler.unlink()
     disk.leave(0)
     with pytest.raises(RunError, match=NO_ROOM):

@@ -133,7 +133,8 @@ def direction(tmp_path, data, monkeypatch):
     rng = np.random.default_rng(1)
     for name, n in {
         **{"medicine/train": 650, "medicine/heldout": 300, "law_zh/train": 140},
-        **{"finance/train": 160, "general/gsm8k": 200, "general/instructions": 160},
+        **{"finance/train": 600, "finance/heldout_options": 300},
+        **{"general/gsm8k": 200, "general/instructions": 160},
     }.items():
         path = data / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
@@ -150,11 +151,12 @@ def direction(tmp_path, data, monkeypatch):
 
 
 def row(rng, name):
-    asked, said = (" ".join(rng.choice(WORDS, k)) for k in (4, 9))
+    asked, *others = (" ".join(rng.choice(WORDS, k)) for k in (4, 9, 9, 9, 9))
+    said = others[0]
     if name.startswith("finance"):
-        return {
-            "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
-        }
+        options = {"options": others, "answer": 0} if name.endswith("options") else {}
+        turns = (("user", asked), ("assistant", said))
+        return {"messages": [{"role": role, "content": text} for role, text in turns]} | options
     return {"instruction": asked, "input": "", "output": said}
 
 
@@ -180,7 +182,30 @@ def test_every_setting_takes_a_tenth_of_the_flawed_pool(direction, data):
     run = direction.scored_run(data, direction.flawed)
     pool = direction.api.load_pool(run)
     for setting in direction.SETTINGS:
-        assert 0 < pool.select(direction.options(setting, pool, 0.1)).kept.sum() <= 60, setting
+        options = direction.options(setting, pool, 0.1)
+        direction.api.select_samples(run, setting, options, pool)  # under a name that may be one
+        assert 0 < pool.select(options).kept.sum() <= 60, setting
+
+
+@pytest.mark.job
+def test_accuracy_in_options_is_measured_on_rows_that_have_them(direction, data, monkeypatch):
+    """The part with options to its plan: its pool, its target, its held-out rows."""
+    told = []
+    monkeypatch.setattr(direction.study, "conduct", lambda *parts: told.append(parts))
+    direction.part("options-10", data, direction.topics, 0.1, ("aligned", "oracle"), full=True)
+    ((evaluation, settings, _),) = told
+    assert settings == ("aligned", "oracle")
+    config = evaluation.config()
+    assert set(config.arms) == {"base", "full", "random", "selection"}
+    (file,) = config.heldout
+    measured = [json.loads(line) for line in Path(file).read_text().splitlines()]
+    assert len(measured) == 100
+    assert all(len(row["options"]) == 4 for row in measured)
+    assert set(direction.api.load_pool(evaluation.run).probes) == {"finance", "mathematics"}
+    rows = [
+        json.loads(line) for line in Path(evaluation.run.config().dataset).read_text().splitlines()
+    ]
+    assert [row["kind"] for row in rows].count("mismatched") == 240
 
 
 def test_nothing_found_is_said(study):

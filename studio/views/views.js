@@ -237,7 +237,7 @@ class View {
 class Scatter extends View {
   take(data) {
     super.take(data);
-    this.drawn = null;
+    if (!this.start) this.drawn = null; // what is being drawn stays
     const { id } = this.views.data.points;
     this.at = id.map((_, i) => [data.px[i] / 1e4, data.py[i] / 1e4]);
     this.shade = null;
@@ -447,10 +447,11 @@ class Scatter extends View {
 class Distribution extends View {
   take(data) {
     super.take(data);
-    // What keys have moved and not yet reported stays, and what they move.
-    if (this.later == null) this.range = null;
+    // What is moved and not yet reported stays, and what moves it.
+    const moved = this.start || this.later != null;
+    if (!moved) this.range = null;
     const steps = data.cut ? data.cut.steps.length : 0;
-    if (this.later == null || this.step >= steps) this.step = null; // of the budget, as it is dragged
+    if (!moved || this.step >= steps) this.step = null; // of the budget, as it is dragged
     if (!this.handles().includes(this.held)) this.held = null; // what is dragged
   }
 
