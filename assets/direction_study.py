@@ -90,12 +90,14 @@ def conduct_all(data: Path) -> None:
     part("flawed-10", data, flawed, 0.1, (*label_free, "filtered", "oracle"))
     part("flawed-50", data, flawed, 0.5, ("default", "union", "oracle"), full=True, seeds=2)
     part("mixed-10", data, mixed, 0.1, ("default", *BY_SIZE, "oracle-domain"))
+    part("clean-10", data, clean, 0.1, ("default", "aligned", "rds", "union"))
     forgetful = {"training": "full", "lr": 2e-4}
     against = [name for name in SETTINGS if "away" in name]
     part("protect-10", data, clean, 0.1, ("aligned", *against), **forgetful)
     replay = {"replay": str(written("replay", general(data))), "replay_share": [0.05, 0.1, 0.25]}
     part("replay-10", data, clean, 0.1, ("aligned",), **forgetful, **replay)
-    part("options-10", data, topics, 0.1, (*label_free, "oracle"), full=True)
+    telling = ("default", "aligned", "question-gain", "union", "oracle")
+    part("options-10", data, topics, 0.1, telling, full=True)
 
 
 def part(
