@@ -140,6 +140,7 @@ def direction(tmp_path, data, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps(row(rng, name)) + "\n" for _ in range(n)))
     monkeypatch.setattr(module, "BUILD", tmp_path / "direction")
+    monkeypatch.setattr(module.study, "RESULTS", tmp_path / "results")  # nothing is finished there
     monkeypatch.setattr(
         module,
         "RunConfig",
