@@ -88,7 +88,9 @@ def conduct_all(data: Path) -> None:
     """Every part, what decides most first."""
     label_free = ("default", "aligned", "rds", "question-gain", "diverse", "union")
     part("flawed-10", data, flawed, 0.1, (*label_free, "filtered", "oracle"))
-    part("flawed-50", data, flawed, 0.5, ("default", "union", "oracle"), full=True, seeds=2)
+    for percent in (50, 25):
+        compared = ("default", "union", "oracle")
+        part(f"flawed-{percent}", data, flawed, percent / 100, compared, full=True, seeds=2)
     part("mixed-10", data, mixed, 0.1, ("default", *BY_SIZE, "oracle-domain"))
     part("clean-10", data, clean, 0.1, ("default", "aligned", "rds", "union"))
     forgetful = {"training": "full", "lr": 2e-4}
