@@ -154,6 +154,29 @@ def test_other_trainings_and_measurements_are_done_anew(run, config, curve, chan
 
 
 @pytest.mark.job
+@pytest.mark.parametrize(
+    ("name", "made_of", "taken"),
+    [
+        ("moved", lambda rows: [rows], "curve"),
+        ("apart", lambda rows: [rows[:4], rows[4:]], None),  # its files have figures of their own
+        ("another-right", lambda rows: [[*rows[:3], rows[3] | {"answer": 1}, *rows[4:]]], None),
+    ],
+)
+def test_a_file_counts_as_what_it_holds(place, run, config, curve, name, made_of, taken):  # noqa: F811
+    """Not as what it is called: arms are taken over where all that is measured is the same."""
+    rows = [json.loads(line) for line in (place / "general.jsonl").read_text().splitlines()]
+    assert rows[3]["answer"] == 0
+    files = [place / f"{name}-{number}.jsonl" for number in range(len(made_of(rows)))]
+    for file, part in zip(files, made_of(rows), strict=True):
+        file.write_text("\n".join(map(json.dumps, part)))
+    small = {"budgets": (10.0,), "criteria": ("loss_low",), "arms": ("base",), "seeds": 1}
+    general = {"general": tuple(map(str, files))}
+    conduct(run, name, config.model_copy(update=small | general))
+    trials = read_trials(Evaluation.open(run, name))
+    assert trials["loss_low-10-0"].taken_from == taken
+
+
+@pytest.mark.job
 def test_answers_are_written_where_the_other_evaluation_has_none(place, run, config, curve):  # noqa: F811
     """Criteria write no answers; a saved selection of the same samples does."""
     count = arm_of(curve, "loss_low-40").samples

@@ -73,15 +73,18 @@ class Lab:
     def measure_on(self, *probes: Probe) -> None:
         """Say on what everything is measured: arms that were measured on other samples, or trained
         by another recipe, do not count as done."""
-        recipe = {name: getattr(self.recipe, name) for name in Recipe.model_fields}
-        recipe.pop("seeds")
+        apart = {"seeds", *Recipe.PATHS}  # files count as what they hold, wherever they lie
+        recipe = {n: getattr(self.recipe, n) for n in Recipe.model_fields if n not in apart}
         digest = hashlib.sha256(
             repr([sorted(recipe.items()), self.model_digest, list(SHOWN)]).encode()
         )
         digest.update((self.tasks.digest if self.tasks else "").encode())
         for probe in probes:
+            digest.update(repr([probe.source.tolist(), sorted(probe.answers.items())]).encode())
             for pool in (probe.samples, probe.options):
-                digest.update(pool.input_ids.tobytes() + pool.trained.tobytes())
+                for array in (pool.offsets, pool.input_ids, pool.trained):
+                    digest.update(array.tobytes())
+            digest.update(probe.options.sample_ids.tobytes())
         self.measured_on = digest.hexdigest()[:16]
         remove_damaged(self.evaluation)
         for trial in self._done().values():
