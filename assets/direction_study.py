@@ -30,6 +30,8 @@ RECIPE = study.RECIPE | {"heldout_limit": None, "general_limit": 40}
 SIZES = (8, 32, 128)  # of target sets
 SOUND = "sound:1:1"
 DOMAIN = "domain:1:1"
+SUBSETS = ("base", "random", "selection")
+ALL = ("full", *SUBSETS)
 
 # What each setting makes of a pool, beside its budget; the oracles know the labels.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -90,7 +92,9 @@ def conduct_all(data: Path) -> None:
     part("flawed-10", data, flawed, 0.1, (*label_free, "filtered", "oracle"))
     for percent in (50, 25):
         compared = ("default", "union", "oracle")
-        part(f"flawed-{percent}", data, flawed, percent / 100, compared, full=True, seeds=2)
+        part(f"flawed-{percent}", data, flawed, percent / 100, compared, arms=ALL, seeds=2)
+    steps = ("full", "base", "selection_steps")
+    part("flawed-50-steps", data, flawed, 0.5, ("union",), arms=steps, seeds=2)
     part("mixed-10", data, mixed, 0.1, ("default", *BY_SIZE, "oracle-domain"))
     part("clean-10", data, clean, 0.1, ("default", "aligned", "rds", "union"))
     forgetful = {"training": "full", "lr": 2e-4}
@@ -99,7 +103,7 @@ def conduct_all(data: Path) -> None:
     replay = {"replay": str(written("replay", general(data))), "replay_share": [0.05, 0.1, 0.25]}
     part("replay-10", data, clean, 0.1, ("aligned",), **forgetful, **replay)
     telling = ("default", "aligned", "question-gain", "union", "oracle")
-    part("options-10", data, topics, 0.1, telling, full=True)
+    part("options-10", data, topics, 0.1, telling, arms=ALL)
 
 
 def part(
@@ -113,7 +117,7 @@ def part(
     """One evaluation on one pool, unless its result is there."""
     if (study.RESULTS / f"{name}.json").exists():
         return
-    full = ("full",) if recipe.pop("full", False) else ()
+    compared = recipe.pop("arms", SUBSETS)
     run = scored_run(data, pool)
     loaded = api.load_pool(run)
     for setting in settings:
@@ -125,7 +129,7 @@ def part(
             "heldout": str(written(f"heldout-{pool.__name__}", heldout(data, pool)[TEST])),
             "general": [str(data / "general" / file) for file in study.GENERAL],
             "selections": settings,
-            "arms": (*full, "base", "random", "selection"),
+            "arms": compared,
         }
     )
     cost = api.estimate_evaluation(run, config).seconds

@@ -193,7 +193,9 @@ def test_accuracy_in_options_is_measured_on_rows_that_have_them(direction, data,
     """The part with options to its plan: its pool, its target, its held-out rows."""
     told = []
     monkeypatch.setattr(direction.study, "conduct", lambda *parts: told.append(parts))
-    direction.part("options-10", data, direction.topics, 0.1, ("aligned", "oracle"), full=True)
+    direction.part(
+        "options-10", data, direction.topics, 0.1, ("aligned", "oracle"), arms=direction.ALL
+    )
     ((evaluation, settings, _),) = told
     assert settings == ("aligned", "oracle")
     config = evaluation.config()

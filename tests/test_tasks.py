@@ -175,6 +175,29 @@ def test_the_first_samples_alone_and_again_the_same(folder, model, place):
 
 
 @needs_lm_eval
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"doc_to_target": "{{(right + 1) % 3}}"},  # the same requests, another right answer
+        {"metrics": [{"metric": "acc"}, {"metric": "acc_norm"}]},
+        {"doc_to_text": "{{question}}!"},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_what_is_asked_another_way_is_known_as_other(tmp_path, other):
+    """By its digest: arms that were asked before do not count."""
+    rows = [{"question": "heart?", "choices": CHOICES, "right": 1}]
+    choice = {"output_type": "multiple_choice", "doc_to_choice": "{{choices}}"}
+    digests = []
+    for name, more in (("one", {}), ("again", {}), ("other", other)):
+        folder = tmp_path / name
+        folder.mkdir()
+        write(folder, "heart", rows, **choice | more)
+        digests.append(tasks.load(config_of(folder, "heart"), 64).digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+@needs_lm_eval
 def test_few_shot_examples_are_the_same_for_every_model(tmp_path, model, place):
     rows = [{"question": f"{word}?", "choices": CHOICES, "right": i % 3} for i, word in few(9)]
     how = {"output_type": "multiple_choice", "doc_to_choice": "{{choices}}"}

@@ -33,7 +33,7 @@ class Tasks:
     loaded: dict[str, Any]  # lm_eval's tasks by their names
     limit: int | None  # samples of each task
     work: Work  # requests to one model, and their token passes, about
-    digest: str  # changes with any request
+    digest: str  # changes with any request, what is right, and the metrics
 
     def judged(self, task: str) -> dict[str, bool]:
         """The metrics that are means over a task's samples, and whether higher is better."""
@@ -77,10 +77,11 @@ def load(config: EvaluationConfig, longest: int) -> Tasks | None:
         loaded |= {task: found[task] for task in found if task not in loaded}  # each asked once
     count, passes, digest = 0, 0.0, hashlib.sha256()
     for name, task in loaded.items():
-        for request in _requests(name, task, config.task_limit):
+        digest.update(repr(sorted(task.aggregation())).encode())
+        for request, right in _requests(name, task, config.task_limit):
             count += 1
             passes += _passes(request, longest)
-            digest.update(repr(request.args).encode())
+            digest.update(repr((request.args, right)).encode())
     work = Work(count, round(passes))
     return Tasks(parts, loaded, config.task_limit, work, digest.hexdigest())
 
@@ -139,12 +140,12 @@ def _load(manager: Any, name: str) -> dict[str, Any]:
     return found
 
 
-def _requests(name: str, task: Any, limit: int | None) -> list[Any]:
+def _requests(name: str, task: Any, limit: int | None) -> list[tuple[Any, Any]]:
+    """Each request of a task, and what is right there."""
     prepare(task)
     with _blaming(name):
         task.build_all_requests(limit=limit)
-    found: list[Any] = task.instances
-    return found
+        return [(request, task.doc_to_target(request.doc)) for request in task.instances]
 
 
 @contextmanager
