@@ -80,15 +80,17 @@ def _set_again_if_unseen() -> None:
     """Set the widgets again that the browser does not show yet as they were set.
 
     A button can be pressed before the fields above it show what they hold; what comes with that is
-    what they showed empty. Of several that were set, a person changes one at a time.
+    what they showed empty. Of several that were set, a person changes one at a time; what was set
+    empty and holds something now is typed by a person in any case.
     """
     held, state = _held(), st.session_state
     there = {key: value for key, value in held.unseen.items() if key in state}
     changed = {key for key, value in there.items() if state[key] != value}
+    typed = {key for key in changed if not there[key] and state[key]}
     telling = {key for key, value in there.items() if value != held.defaults.get(key)}
     emptied = {key for key in changed if not state[key]}  # some may be shown already, some not yet
     if (len(telling) > 1 and telling <= changed) or len(emptied) > 1:
-        held.followed -= changed
+        held.followed -= changed - typed
     elif changed:  # the others have come back from the browser: it shows them
         held.unseen.clear()
 

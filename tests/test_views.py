@@ -312,6 +312,29 @@ def test_a_button_pressed_before_the_fields_show_what_they_hold_loses_nothing():
     assert [line.value for line in at.text] == ["and"]
 
 
+def test_what_was_typed_before_other_fields_show_what_they_hold_is_kept():
+    """Of a field that was set empty, the browser can show nothing else by itself."""
+
+    def page():
+        import streamlit as st
+
+        from studio import url
+
+        with url.opened("Page"):
+            said = [url.text(st.text_input, name, name) for name in ("one", "two", "three")]
+            st.text(" and ".join(said))
+            st.button("Go")
+
+    at = AppTest.from_function(page, default_timeout=60)
+    at.query_params["one"], at.query_params["two"] = "first", "second"
+    at.run()
+    for field, shown in zip(at.text_input, ("", "", "typed"), strict=True):
+        field.set_value(shown)
+    at.button[0].click().run()
+    assert [line.value for line in at.text] == ["first and second and typed"]
+    assert [field.value for field in at.text_input] == ["first", "second", "typed"]
+
+
 def test_what_a_drawing_has_set_the_next_one_sets_again_and_no_other():
     """A browser may draw the second without the first; later a person may be typing there."""
 
