@@ -8,6 +8,7 @@ import sys
 from functools import partial
 
 import pytest
+import tiny
 import torch
 from chain import PATIENCE, save_tiny_model
 
@@ -31,6 +32,19 @@ def test_local_folder(folder):
     tokenizer = models.load_tokenizer(str(folder))
     assert tokenizer.chat_template == PLAIN_TEMPLATE
     assert models.position_limit(str(folder)) == 128
+
+
+@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+def test_weights_rounded_are_the_model_as_loaded_so(name, tmp_path):
+    """Bit for bit; to cast all of it would round the angles of positions too."""
+    tiny.make_model(name).save_pretrained(tmp_path)
+    loaded = models.load_model(str(tmp_path), "cpu", torch.bfloat16)
+    rounded = models.load_model(str(tmp_path), "cpu", torch.float32)
+    models.round_weights(rounded, torch.bfloat16)
+    ids = torch.arange(40)[None] % tiny.VOCAB
+    with torch.no_grad():
+        theirs, ours = (m(input_ids=ids, use_cache=False).logits for m in (loaded, rounded))
+    assert torch.equal(theirs, ours)
 
 
 def test_demo_is_a_float_model_that_trains_and_saves(demo_model, tmp_path):

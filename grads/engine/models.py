@@ -122,6 +122,16 @@ def load_model(
     return loaded.eval()
 
 
+def round_weights(model: Any, dtype: torch.dtype) -> None:
+    """Give the weights of a model another number format, as if it had been loaded in it.
+
+    What it makes by itself, such as the angles of positions, stays as fine as it was: rounded to
+    bfloat16, those alone move the predictions by as much as rounding all the weights.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+
+
 def _refuse_adapter(model: str, source: str) -> None:
     """Raise ModelError where only an adapter is there.
 

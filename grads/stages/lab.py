@@ -204,7 +204,8 @@ class Lab:
             refuse_unknown_tokens(model, probe.samples.input_ids)
         if len(index):
             model = self._train(model, trial)
-            model = model.to(self.dtype) if full else model
+            if full:
+                models.round_weights(model, self.dtype)
             self._refuse_idle(model, trial, general)
         with nullcontext() if len(index) else reference.being_written():
             sums = self._measure(model, heldout, general, reference)
