@@ -176,11 +176,17 @@ def _more() -> dict[str, Any]:
             placeholder=say("none"),
             help=say("Its YAML files."),
         ).strip()
+        by_vllm = api.can_serve() and place.toggle(
+            say("vLLM serves the models"),
+            key="by-vllm",
+            help=say("It starts anew for every model, which takes half a minute or more."),
+        )
     more: dict[str, Any] = {"answers": written}
     if replay.strip():
         more |= {"replay": api.data_place(replay.strip()), "replay_share": _shares(mixed)}
     if named:
         more |= {"tasks": named, "tasks_dir": api.data_place(folder) if folder else None}
+        more |= {"tasks_with": "vllm" if by_vllm else "transformers"}
     return more
 
 

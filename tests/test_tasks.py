@@ -85,7 +85,11 @@ def config_of(folder, *names, **more):
 
 def asked(folder, model, place, *names, **more):
     loaded = tasks.load(config_of(folder, *names, **more), 64)
-    return asking.ask(loaded, model, models.load_tokenizer(place), batch_size=2)
+    return asking.ask(loaded, in_process(model, place, batch_size=2))
+
+
+def in_process(model, place, **more):
+    return asking.in_process(model, models.load_tokenizer(place), **more)
 
 
 def prompt(tokenizer, question):
@@ -203,8 +207,8 @@ def test_few_shot_examples_are_the_same_for_every_model(tmp_path, model, place):
     how = {"output_type": "multiple_choice", "doc_to_choice": "{{choices}}"}
     write(tmp_path, "shots", rows, num_fewshot=2, fewshot_split="test", **how)
     loaded = tasks.load(config_of(tmp_path, "shots"), 64)
-    tokenizer = models.load_tokenizer(place)
-    one, two = (asking.ask(loaded, model, tokenizer, batch_size=4).samples for _ in range(2))
+    asks = (in_process(model, place, batch_size=4) for _ in range(2))
+    one, two = (asking.ask(loaded, asked).samples for asked in asks)
     assert [sample["arguments"] for sample in one] == [sample["arguments"] for sample in two]
     assert all(sample["arguments"][0][0].count("### Answer:") == 3 for sample in one)
 
@@ -231,10 +235,8 @@ def test_work_is_told_and_stops_between_batches(folder, model, place):
     told = []
 
     def ask(stop):
-        tokenizer = models.load_tokenizer(place)
-        return asking.ask(
-            loaded, model, tokenizer, batch_size=1, report=told.append, should_stop=stop
-        )
+        asked = in_process(model, place, batch_size=1, report=told.append, should_stop=stop)
+        return asking.ask(loaded, asked)
 
     with pytest.raises(Stopped):
         ask(lambda: len(told) == 2)

@@ -96,6 +96,7 @@ from grads.evaluation.result import (
     Spent,
     TuneResult,
 )
+from grads.evaluation.tasks import can_serve
 from grads.evaluation.texts import ARMS as NAMED_ARMS
 from grads.evaluation.texts import AT_WORK, PARTS, SENTENCES
 from grads.evaluation.texts import arm as arm_in_words
@@ -262,6 +263,7 @@ __all__ = [
     "bundle",
     "bundle_name",
     "busy",
+    "can_serve",
     "changed_lines",
     "check",
     "columns_of",

@@ -35,6 +35,7 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
     _refuse_without_samples(run, config)
     if isinstance(config, EvaluationConfig):
         tasks.check_names(config)
+        tasks.check_server(config, run.config())
     trials = _planned_trials(run, config)
     made = Evaluation.create(run, name, config)
     if jobs.observe(made).state == "finished":

@@ -172,6 +172,8 @@ class EvaluationConfig(Recipe):
     """Folder with YAML files of further tasks."""
     task_limit: int | None = Field(None, ge=1)
     """Ask the first N samples of each task only."""
+    tasks_with: Literal["transformers", "vllm"] = "transformers"
+    """What runs the models that tasks are asked of: transformers, or vllm where it is installed."""
     arms: tuple[Annotated[str, AfterValidator(_known_arm)], ...] = ARMS
     """Which arms to train: base, full, random, selection, random_steps, selection_steps; with
     budgets base, full and random count."""

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness asked of a model in this process, and its values by sample."""
+"""Tasks of lm-evaluation-harness asked of a model, and its values by sample."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,18 +19,10 @@ class Answered:
     samples: list[dict[str, Any]]  # as lm_eval logs them, with the name of their task
 
 
-def ask(
-    tasks: Tasks,
-    model: Any,
-    tokenizer: Any,
-    *,
-    batch_size: int,
-    report: Callable[[int], None] = lambda passes: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Answered:
-    """Ask a model, in its chat template; raises Stopped between batches.
+def ask(tasks: Tasks, asked: Any) -> Answered:
+    """Ask a model in its chat template; raises Stopped between batches.
 
-    `tokenizer` is changed: give one that nothing else uses.
+    `asked` is `in_process` of one here, or of one that vLLM has `served`.
     """
     from lm_eval.evaluator import evaluate
     from transformers import set_seed
@@ -41,7 +33,7 @@ def ask(
     try:
         with quiet():
             found = evaluate(
-                lm=_asked(model, tokenizer, batch_size, report=report, should_stop=should_stop),
+                lm=asked,
                 task_dict={"tasks": tasks.loaded},
                 limit=tasks.limit,
                 bootstrap_iters=0,
@@ -91,15 +83,18 @@ def _by_sample(
             )
 
 
-def _asked(
+def in_process(
     model: Any,
     tokenizer: Any,
-    batch_size: int,
     *,
-    report: Callable[[int], None],
-    should_stop: Callable[[], bool],
+    batch_size: int,
+    report: Callable[[int], None] = lambda passes: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Any:
-    """The model as lm_eval asks it, which tells of its work and can be stopped."""
+    """The model as lm_eval asks it where it is, which tells of its work and can be stopped.
+
+    `tokenizer` is changed: give one that nothing else uses.
+    """
     from lm_eval.models.huggingface import HFLM
 
     class Asked(HFLM):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from grads.config.evaluation import EvaluationConfig
+from grads.config.run import RunConfig
 from grads.errors import EvaluationError
 from grads.evaluation import texts
 from grads.evaluation.cost import CHARACTERS, WRITTEN, Work
@@ -33,7 +34,8 @@ class Tasks:
     loaded: dict[str, Any]  # lm_eval's tasks by their names
     limit: int | None  # samples of each task
     work: Work  # requests to one model, and their token passes, about
-    digest: str  # changes with any request, what is right, and the metrics
+    served: bool  # by vLLM
+    digest: str  # changes with any request, what is right, the metrics, and who serves
 
     def judged(self, task: str) -> dict[str, bool]:
         """The metrics that are means over a task's samples, and whether higher is better."""
@@ -61,6 +63,27 @@ def check_names(config: EvaluationConfig) -> None:
         _manager(config)
 
 
+def check_server(config: EvaluationConfig, run: RunConfig) -> None:
+    """Raise EvaluationError where vLLM is to serve models, and cannot."""
+    if not config.tasks or config.tasks_with != "vllm":
+        return
+    if not can_serve():
+        raise EvaluationError(
+            "vLLM is not installed: install the version of it that is made for your torch, or leave"
+            " out --tasks-with"
+        )
+    if run.quantize != "none":
+        raise EvaluationError(
+            f"the run's model is in {run.quantize}, as which vLLM is not given it: leave out"
+            " --tasks-with"
+        )
+
+
+def can_serve() -> bool:
+    """Whether vLLM is installed, which can run the models that tasks are asked of."""
+    return find_spec("vllm") is not None
+
+
 def load(config: EvaluationConfig, longest: int) -> Tasks | None:
     """The tasks that are asked for, none where none are; requests have up to `longest` tokens.
 
@@ -82,8 +105,11 @@ def load(config: EvaluationConfig, longest: int) -> Tasks | None:
             count += 1
             passes += _passes(request, longest)
             digest.update(repr((request.args, right)).encode())
+    served = config.tasks_with == "vllm"
+    if served:
+        digest.update(b"vllm")
     work = Work(count, round(passes))
-    return Tasks(parts, loaded, config.task_limit, work, digest.hexdigest())
+    return Tasks(parts, loaded, config.task_limit, work, served, digest.hexdigest())
 
 
 def _manager(config: EvaluationConfig) -> Any:

@@ -102,6 +102,7 @@ CHOSEN_BY = (
     "{count} held-out samples also stand in the set '{name}': a selection by it is tested on what"
     " it was chosen by"
 )
+SERVED = "vLLM served the models that tasks were asked of"
 NO_MEAN = "task {task}: {metric} is no mean over samples, and is not shown"
 
 _MODELS = (UNTRAINED, ON_ALL, ON_RANDOM, ON_RANDOM_MIXED, ON_CHOSEN)
@@ -124,7 +125,7 @@ SENTENCES = (
     *(EVEN, EVEN_EQUAL, *_PREFERENCES, BY_CHANCE),
     *(OWN_SPLIT, TASK),
     *(ONE_SEED, FEW_SEEDS, TAKEN, REDRAWN, MANY_COMPARED, DECIDED_SINCE, CORRECTED_SINCE),
-    *(WRITTEN, FEW_ROWS, BAD_OPTIONS, CHOSEN_BY, NO_MEAN),
+    *(WRITTEN, FEW_ROWS, BAD_OPTIONS, CHOSEN_BY, SERVED, NO_MEAN),
 )
 _WRITTEN = Written(SENTENCES, PARTS, ARMS)
 

@@ -37,6 +37,8 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
     lab.tasks = tasks.load(config, run.read_manifest().longest)
     if lab.tasks:
         probes.about.notes.extend(lab.tasks.notes)
+        if lab.tasks.served:
+            probes.about.notes.append(texts.SERVED)
     lab.measure_on(probes.heldout, probes.general)
     prompts = asked(probes)
     answering = {arm.label for arm in planned if arm.declared.answers}

@@ -18,10 +18,10 @@ from grads.engine import models, training
 from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.device import pick_device, pick_dtype
 from grads.errors import EvaluationError, WarmupError
-from grads.evaluation import arms
+from grads.evaluation import arms, serving
 from grads.evaluation.answers import closeness, positions, write_answer, write_answers
 from grads.evaluation.arms import Trial
-from grads.evaluation.asking import Answered, ask
+from grads.evaluation.asking import Answered, ask, in_process
 from grads.evaluation.damage import remove_damaged
 from grads.evaluation.measure import Probe, Reference, adapter_counts, measure, response_counts
 from grads.evaluation.metrics import SHOWN, Sums
@@ -210,9 +210,14 @@ class Lab:
         with nullcontext() if len(index) else reference.being_written():
             sums = self._measure(model, heldout, general, reference)
         written = self._written(model, heldout)
-        answered = self._answered(model, trial)
+        answers = None
+        if trial.key in self.answering:
+            answers = [
+                write_answer(model, self.tokenizer, heldout.turns[i]) for i in positions(heldout)
+            ]
+        answered = self._answered(model, trial, general)  # may let go of the model
         lines = self._steps(trial) if len(index) else {}
-        found = TrialResult(
+        return TrialResult(
             arm=trial.arm,
             seed=trial.seed,
             key=trial.key,
@@ -229,12 +234,8 @@ class Lab:
             tasks=answered.metrics,
             files={probe.name: probe.source.tolist() for probe in (heldout, general)},
             written=written,
+            answers=answers,
         )
-        if trial.key in self.answering:
-            found.answers = [
-                write_answer(model, self.tokenizer, heldout.turns[i]) for i in positions(heldout)
-            ]
-        return found
 
     def _train(self, model: Any, trial: Trial) -> Any:
         last = time.monotonic()
@@ -313,24 +314,54 @@ class Lab:
             should_stop=self.job.should_stop,
         )
 
-    def _answered(self, model: Any, trial: Trial) -> Answered:
+    def _answered(self, model: Any, trial: Trial, general: Probe) -> Answered:
         """What the model makes of the tasks; the samples are kept in a file."""
         if self.tasks is None:
             return Answered([], {}, [])
-        longest = self.run.read_manifest().longest
-        answered = ask(
-            self.tasks,
-            model,
-            models.load_tokenizer(self.settings.model),
-            batch_size=max(1, self.settings.pass_tokens // longest),
-            report=self._report,
-            should_stop=self.job.should_stop,
-        )
+        if self.tasks.served:
+            answered = self._served(self.tasks, model, trial, general)
+        else:
+            longest = self.run.read_manifest().longest
+            asked = in_process(
+                model,
+                models.load_tokenizer(self.settings.model),
+                batch_size=max(1, self.settings.pass_tokens // longest),
+                report=self._report,
+                should_stop=self.job.should_stop,
+            )
+            answered = ask(self.tasks, asked)
         self.evaluation.task_file(trial.key).parent.mkdir(exist_ok=True)
         with replacing(self.evaluation.task_file(trial.key)) as draft:
             lines = (json.dumps(row, ensure_ascii=False, default=str) for row in answered.samples)
             draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return answered
+
+    def _served(self, tasks: Tasks, model: Any, trial: Trial, general: Probe) -> Answered:
+        """What the model makes of the tasks where vLLM serves it; it is handed over."""
+        number_format = str(self.dtype).removeprefix("torch.")
+        base = self.evaluation.checkpoints / f"base-{number_format}"
+        own = self._checkpoints(trial) / "served"
+        shutil.rmtree(own, ignore_errors=True)  # of an attempt that was killed
+        for folder in (base.parent, own.parent):
+            folder.mkdir(exist_ok=True)
+        untrained = self.recipe.training == "lora" or not len(trial.sample_ids)
+        handed = serving.hand_over(
+            model,
+            models.load_tokenizer(self.settings.model),
+            general.samples,
+            weights=base if untrained else own,
+            adapter=own,
+        )
+        try:
+            with serving.served(
+                handed,
+                batch_tokens=self.settings.pass_tokens,
+                report=self._report,
+                should_stop=self.job.should_stop,
+            ) as asked:
+                return ask(tasks, asked)
+        except EvaluationError as error:
+            raise EvaluationError(f"arm {trial.arm}, seed {trial.seed}: {error}") from None
 
     def _checkpoints(self, trial: Trial) -> Path:
         return self.evaluation.checkpoints / trial.key

@@ -14,6 +14,7 @@ from run_dirs import (
     press,
     set_state,
 )
+from test_tasks import needs_lm_eval, write_tasks
 
 from grads import api
 from grads.store.folders import Evaluation
@@ -222,6 +223,27 @@ def test_tasks_that_are_not_there_are_named(run, started):
     fill(at, "Tasks of lm-evaluation-harness", "no_such_task").run()
     assert "no_such_task" in messages(at)
     assert not has_button(at, "Start the evaluation")
+
+
+@needs_lm_eval
+def test_vllm_is_offered_where_it_is_installed(run, started, tmp_path, monkeypatch):
+    write_tasks(tmp_path / "own")
+    monkeypatch.setattr(api, "can_serve", lambda: False)
+    at = open_page("Evaluate", run="demo")
+    at.session_state["Test a selection"] = True
+    at.run()
+    label = "vLLM serves the models"
+    assert label not in [toggle.label for toggle in at.toggle]
+    monkeypatch.setattr(api, "can_serve", lambda: True)
+    fill(at, "Held-out examples", "assets/demo/medical_qa_heldout.jsonl")
+    fill(at, "Tasks of lm-evaluation-harness", "heart")
+    fill(at, "Folder of your own tasks", str(tmp_path / "own")).run()
+    (toggle,) = [toggle for toggle in at.toggle if toggle.label == label]
+    toggle.set_value(True).run()
+    press(at, "Start the evaluation")
+    assert_sound(at)
+    (config,) = started
+    assert (config.tasks, config.tasks_with) == (("heart",), "vllm")
 
 
 def test_a_running_evaluation_shows_what_it_has_found_and_a_failed_one_its_log(run):
