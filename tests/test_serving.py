@@ -205,6 +205,23 @@ def test_vllm_answers_as_the_model_itself(place, samples, tmp_path, lora, dtype,
 
 @needs_lm_eval
 @needs_vllm
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have a kernel for it")
+@pytest.mark.job
+def test_a_model_that_vllm_cannot_run_says_so(tmp_path):
+    """Heads of 8 numbers, for which it has no kernel; it fails at the first request."""
+    save_tiny_model(tmp_path / "small")
+    place = str(tmp_path / "small")
+    handed = hand_over(arm(place, lora=True), place, talks(place), tmp_path / "handed")
+    with (
+        pytest.raises(EvaluationError, match=r"vLLM cannot serve it .*head_dim"),
+        serving.served(handed, batch_tokens=128),
+    ):
+        pass
+    until(lambda: not at_vllm(psutil.Process()), "the end of vLLM's process")
+
+
+@needs_lm_eval
+@needs_vllm
 @pytest.mark.job
 def test_vllm_ends_with_a_job_that_is_killed(place, tmp_path):
     code = f"""if True:

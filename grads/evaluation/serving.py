@@ -28,7 +28,7 @@ from grads.store.files import replacing
 AT_ONCE = 64  # requests that are given to vLLM together; it can be stopped between such lots
 SHARE = 0.8  # of what is free on a GPU; prompts' likelihoods need some of the rest
 CACHE = 2**31  # bytes of attention's cache where there is no GPU
-# How far a token's log-probability, in nats, may be from the arm's own, in the mean: in bfloat16 two
+# How far a token's log-probability may be from the arm's own, in nats, in the mean: in bfloat16 two
 # ways of computing SmolLM2 were 0.05 apart, as each is from float32.
 APART = {torch.float32: 0.01, torch.bfloat16: 0.2}
 SETTINGS = {
@@ -106,10 +106,7 @@ def served(
         with quiet():
             asked = _asked(handed, batch_tokens, report=report, should_stop=should_stop)
     except Exception as error:  # vLLM is code of others, and refuses in many ways
-        raise EvaluationError(
-            f"vLLM cannot serve it ({said(error)}): the job's log tells more; --tasks-with"
-            " transformers asks it where it was trained"
-        ) from error
+        raise _refused(error) from error
     try:
         with quiet():
             _refuse_another(asked, handed)
@@ -132,7 +129,10 @@ def _asked(
         def _model_generate(self, requests: Any, generate: bool = False, **kwargs: Any) -> Any:
             if should_stop():
                 raise Stopped
-            found = super()._model_generate(requests, generate, **kwargs)
+            try:
+                found = super()._model_generate(requests, generate, **kwargs)
+            except Exception as error:  # some models fail at their first request alone
+                raise _refused(error) from error
             written = 0
             for one in found if generate else ():
                 ids = one.outputs[0].token_ids
@@ -156,6 +156,13 @@ def _asked(
     )
     asked._max_length = None  # the engine knows
     return asked
+
+
+def _refused(error: Exception) -> EvaluationError:
+    return EvaluationError(
+        f"vLLM cannot serve it ({said(error)}): the job's log tells more; --tasks-with transformers"
+        " asks it where it was trained"
+    )
 
 
 def _memory() -> dict[str, Any]:
