@@ -179,7 +179,7 @@ def _more() -> dict[str, Any]:
         by_vllm = api.can_serve() and place.toggle(
             say("vLLM serves the models"),
             key="by-vllm",
-            help=say("It starts anew for every model, which takes half a minute or more."),
+            help=say("It starts anew for every model, which takes 15 seconds or more."),
         )
     more: dict[str, Any] = {"answers": written}
     if replay.strip():

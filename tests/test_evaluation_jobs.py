@@ -30,6 +30,7 @@ from grads.cli.terminal import evaluation_lines
 from grads.config.evaluation import EvaluationConfig, TuneConfig
 from grads.errors import EvaluationError, RunError, SelectionError
 from grads.evaluation import closeness, tuning
+from grads.evaluation.cost import SERVING_S
 from grads.evaluation.trials import read_trials
 from grads.jobs import processes as jobs
 from grads.jobs.job import Job
@@ -584,6 +585,8 @@ def test_tasks_are_asked_of_every_arm_and_compared_as_the_rest(place, run, tmp_p
     assert said.requests == (6 * 3 + 4) * said.arms
     without = config.model_copy(update={"tasks": ()})
     assert said.seconds > api.estimate_evaluation(run, without).seconds
+    served = api.estimate_evaluation(run, config.model_copy(update={"tasks_with": "vllm"}))
+    assert served.seconds == pytest.approx(said.seconds + SERVING_S * said.arms)
     result = conduct(run, "tasks", config)
     evaluation = Evaluation.open(run, "tasks")
     for name, trial in read_trials(evaluation).items():

@@ -18,6 +18,7 @@ SHORT_TOKENS = 64  # at most, of a reference that written answers are compared w
 # Token passes that writing one token takes: 24 with two free CPU cores, up to 100 on busy ones
 # (2026-11-25, SmolLM2-135M); not measured on a GPU, where a batch is faster still.
 WRITTEN = 30
+SERVING_S = 15.0  # to start vLLM for a model: 12 to 16 s on two CPU cores (0.32, SmolLM2-135M)
 SCORED = 2  # passes of a scored token: one forward, one backward through activations alone
 CHARACTERS = 4  # of a token, about; the files are not tokenised for an estimate
 # How far off an estimate may be: with a speed measured in the same kind of training, and without.
@@ -63,8 +64,8 @@ def estimate(
 ) -> EvaluationCost:
     """What these trials will take; a training that several arms share counts once.
 
-    `tasks` are the requests of tasks to one model. Loading it counts as often as the run has told
-    what that takes: not for runs of before 0.5.
+    `tasks` are the requests of tasks to one model. Loading it counts, as long as the run has told
+    that it takes (those of before 0.5 have not), and so does starting vLLM for it.
 
     Raises RunError where the run is not scored, and DataError where a file cannot be read.
     """
@@ -85,8 +86,10 @@ def estimate(
     rate, (low, high) = passes_a_second(run, recipe)
     if answers.count or tasks.count:
         low, high = UNLIKE
-    loading = run.read_manifest().load_seconds * len(unique)
-    seconds = passes / rate + loading if rate else None
+    loading = run.read_manifest().load_seconds
+    if tasks.count and isinstance(recipe, EvaluationConfig) and recipe.tasks_with == "vllm":
+        loading += SERVING_S
+    seconds = passes / rate + loading * len(unique) if rate else None
     return EvaluationCost(
         seconds=seconds,
         low=seconds and seconds * low,
