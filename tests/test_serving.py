@@ -251,7 +251,8 @@ def at_vllm(process):
 @needs_lm_eval
 @needs_vllm
 @pytest.mark.job
-def test_an_evaluation_served_by_vllm_is_the_evaluation(place, tmp_path):
+@pytest.mark.parametrize("training", ["lora", "full"])
+def test_an_evaluation_served_by_vllm_is_the_evaluation(place, training, tmp_path):
     """Trainings and losses bit for bit, tasks to within rounding; nothing is left behind."""
     write_tasks(tmp_path / "own")
     write_data(tmp_path / "data.jsonl")
@@ -261,6 +262,7 @@ def test_an_evaluation_served_by_vllm_is_the_evaluation(place, tmp_path):
     assert wait_for(run, "finished", "failed").state == "finished"
     api.select_samples(run, "fifth", SelectionConfig(ratio=0.2, draw="top"))
     asked = {"tasks": ["heart,say"], "tasks_dir": str(tmp_path / "own")}
+    asked |= {"training": training, "dtype": "float32"}
     config = EvaluationConfig.parse(
         RECIPE | asked | {"selections": ["fifth"], "arms": ["base", "selection"], "seeds": 1}
     )
