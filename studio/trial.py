@@ -185,8 +185,11 @@ def _more() -> dict[str, Any]:
     if replay.strip():
         more |= {"replay": api.data_place(replay.strip()), "replay_share": _shares(mixed)}
     if named:
-        more |= {"tasks": named, "tasks_dir": api.data_place(folder) if folder else None}
-        more |= {"tasks_with": "vllm" if by_vllm else "transformers"}
+        more |= {
+            "tasks": named,
+            "tasks_dir": api.data_place(folder) if folder else None,
+            "tasks_with": "vllm" if by_vllm else "transformers",
+        }
     return more
 
 

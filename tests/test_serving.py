@@ -111,7 +111,6 @@ def test_what_is_handed_over_is_the_model_and_its_memory_is_free(place, samples,
     again = models.load_model(str(handed.weights), "cpu", torch.float32)
     assert (handed.adapter is not None) == lora
     if lora:
-        assert (handed.rank, handed.layers[0]) == (4, "down_proj")
         again = PeftModel.from_pretrained(again, str(handed.adapter))
     likely = serving._predicted(Stand(again), handed.samples)
     assert len(handed.samples) == 4, "the longest is left out"

@@ -76,3 +76,8 @@ def refuse_attention(attention: str, device: str, dtype: torch.dtype) -> None:
             f"attention flash_attention_2 computes in bfloat16 on a CUDA GPU, not in"
             f" {str(dtype).removeprefix('torch.')} on {device}: give --dtype bfloat16, or {other}"
         )
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """A number format as settings and files name it: float32, bfloat16."""
+    return str(dtype).removeprefix("torch.")

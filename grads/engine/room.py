@@ -46,15 +46,15 @@ class Room:
                 f" going on with {self.tokens} tokens",
                 flush=True,
             )
-            _free()
+            free()
             return None
         if self._growing and samples > 1:
             self.tokens = min(2 * self.tokens, MOST)
         return result
 
 
-def _free() -> None:
-    """Give back what the broken pass has held."""
+def free() -> None:
+    """Give back what nothing holds any more."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

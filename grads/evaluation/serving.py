@@ -4,7 +4,6 @@ vLLM is not among the requirements, as each of its versions is made for one of t
 where it is used. It runs the model in a process of its own, started for an arm and ended with it.
 """
 
-import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +14,12 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 
 from grads.data.tokens import TokenPool
+from grads.engine.device import dtype_name
 from grads.engine.loss import response_losses
+from grads.engine.room import free
 from grads.errors import EvaluationError, Stopped
 from grads.evaluation.cost import WRITTEN
 from grads.evaluation.measure import CHECKED
@@ -45,9 +46,7 @@ class Handed:
     """An arm as files, and what it predicts."""
 
     weights: Path  # a folder with the tokenizer too
-    adapter: Path | None
-    rank: int  # of the adapter
-    layers: list[str]  # that it is on
+    adapter: Path | None  # a folder
     dtype: torch.dtype
     samples: TokenPool  # a few
     predicted: np.ndarray  # log-probability of each response token of theirs, by the model itself
@@ -62,23 +61,18 @@ def hand_over(
     `adapter`. Predictions are kept of a few of the samples.
     """
     few = samples.subset(np.argsort(samples.lengths, kind="stable")[:CHECKED])
-    predicted, dtype, device = _own(model, few), model.dtype, model.device
-    rank, layers = 0, []
-    if isinstance(model, PeftModel):
+    predicted, dtype = _own(model, few), model.dtype
+    lora = isinstance(model, PeftModel)
+    if lora:
         model.save_pretrained(str(adapter), save_embedding_layers=False)
-        config: Any = model.peft_config["default"]
-        rank = config.r
-        layers = sorted({name.rpartition(".")[2] for name in config.target_modules})
         model = model.unload()
     if not weights.exists():
         with replacing(weights) as draft:
             model.save_pretrained(draft)
             tokenizer.save_pretrained(draft)
     model.to("meta")
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return Handed(weights, adapter if layers else None, rank, layers, dtype, few, predicted)
+    free()
+    return Handed(weights, adapter if lora else None, dtype, few, predicted)
 
 
 @torch.inference_mode()
@@ -144,7 +138,7 @@ def _asked(
 
     asked = Asked(
         pretrained=str(handed.weights),
-        dtype=str(handed.dtype).removeprefix("torch."),
+        dtype=dtype_name(handed.dtype),
         batch_size=AT_ONCE,
         max_num_seqs=AT_ONCE,
         max_num_batched_tokens=max(batch_tokens, AT_ONCE),
@@ -179,11 +173,12 @@ def _with_adapter(handed: Handed) -> dict[str, Any]:
         return {}
     from vllm.config.lora import MaxLoRARanks
 
-    room = [rank for rank in get_args(MaxLoRARanks) if rank >= handed.rank]
+    lora: Any = PeftConfig.from_pretrained(str(handed.adapter))
+    room = [rank for rank in get_args(MaxLoRARanks) if rank >= lora.r]
     return {
         "lora_local_path": str(handed.adapter),
-        "lora_target_modules": handed.layers,
-        "max_lora_rank": min(room, default=handed.rank),
+        "lora_target_modules": sorted({name.rpartition(".")[2] for name in lora.target_modules}),
+        "max_lora_rank": min(room, default=lora.r),
     }
 
 

@@ -16,7 +16,7 @@ from grads.config.evaluation import Recipe
 from grads.data.tokens import TokenPool
 from grads.engine import models, training
 from grads.engine.anatomy import refuse_unknown_tokens
-from grads.engine.device import pick_device, pick_dtype
+from grads.engine.device import dtype_name, pick_device, pick_dtype
 from grads.errors import EvaluationError, WarmupError
 from grads.evaluation import arms, serving
 from grads.evaluation.answers import closeness, positions, write_answer, write_answers
@@ -210,11 +210,7 @@ class Lab:
         with nullcontext() if len(index) else reference.being_written():
             sums = self._measure(model, heldout, general, reference)
         written = self._written(model, heldout)
-        answers = None
-        if trial.key in self.answering:
-            answers = [
-                write_answer(model, self.tokenizer, heldout.turns[i]) for i in positions(heldout)
-            ]
+        answers = self._answers(model, heldout) if trial.key in self.answering else None
         answered = self._answered(model, trial, general)  # may let go of the model
         lines = self._steps(trial) if len(index) else {}
         return TrialResult(
@@ -314,6 +310,10 @@ class Lab:
             should_stop=self.job.should_stop,
         )
 
+    def _answers(self, model: Any, heldout: Probe) -> list[str]:
+        """What people are shown of the model: answers to a few held-out prompts."""
+        return [write_answer(model, self.tokenizer, heldout.turns[i]) for i in positions(heldout)]
+
     def _answered(self, model: Any, trial: Trial, general: Probe) -> Answered:
         """What the model makes of the tasks; the samples are kept in a file."""
         if self.tasks is None:
@@ -338,8 +338,7 @@ class Lab:
 
     def _served(self, tasks: Tasks, model: Any, trial: Trial, general: Probe) -> Answered:
         """What the model makes of the tasks where vLLM serves it; it is handed over."""
-        number_format = str(self.dtype).removeprefix("torch.")
-        base = self.evaluation.checkpoints / f"base-{number_format}"
+        base = self.evaluation.checkpoints / f"base-{dtype_name(self.dtype)}"
         own = self._checkpoints(trial) / "served"
         shutil.rmtree(own, ignore_errors=True)  # of an attempt that was killed
         for folder in (base.parent, own.parent):

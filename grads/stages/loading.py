@@ -11,7 +11,7 @@ import torch
 
 from grads.data.tokens import TokenPool
 from grads.engine import adapters, models, sharding, team
-from grads.engine.device import pick_device, pick_dtype
+from grads.engine.device import dtype_name, pick_device, pick_dtype
 from grads.errors import ModelError, ScoringError
 from grads.store import pipeline
 from grads.store.files import scratch
@@ -61,7 +61,7 @@ def _load_base_model(run: Run, dtype: torch.dtype, device: str) -> Any:
         config.model, device, dtype, attention=config.attention, quantize=config.quantize
     )
     kept = dict(run.read_manifest().weights)
-    name, found = str(dtype).removeprefix("torch."), models.fingerprint(model)
+    name, found = dtype_name(dtype), models.fingerprint(model)
     if kept.setdefault(name, found) != found:
         raise ModelError(
             f"two loads of the model '{run.config().model}' gave different weights: some of them"

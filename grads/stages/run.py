@@ -18,7 +18,7 @@ from grads.data.tokens import TokenPool
 from grads.engine import team, training
 from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.collecting import Collector
-from grads.engine.device import pick_device, refuse_attention
+from grads.engine.device import dtype_name, pick_device, refuse_attention
 from grads.engine.during import TrainingTap
 from grads.engine.full_checkpoints import whole_weights
 from grads.engine.gradients import GradientScorer
@@ -123,7 +123,7 @@ def _stages(job: Job[Run], device: str) -> None:
         versions={name: version(name) for name in LIBRARIES}
         | {"python": platform.python_version()},
         device=_device_name(device),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype_name(dtype),
         model=config.model,
         model_digest=loading.refuse_other_model(run),
         seed=config.seed,
