@@ -95,6 +95,9 @@ def conduct_all(data: Path) -> None:
         part(f"flawed-{percent}", data, flawed, percent / 100, compared, arms=ALL, seeds=2)
     steps = ("full", "base", "selection_steps")
     part("flawed-50-steps", data, flawed, 0.5, ("union",), arms=steps, seeds=2)
+    for percent in (50, 25):
+        criteria = ("aligned", "rds", "question-gain", "diverse")
+        part(f"flawed-{percent}-criteria", data, flawed, percent / 100, criteria, arms=ALL, seeds=2)
     part("mixed-10", data, mixed, 0.1, ("default", *BY_SIZE, "oracle-domain"))
     part("clean-10", data, clean, 0.1, ("default", "aligned", "rds", "union"))
     forgetful = {"training": "full", "lr": 2e-4}
