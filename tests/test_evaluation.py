@@ -17,14 +17,14 @@ from grads.data.tokens import TokenPool
 from grads.data.turns import Turn
 from grads.engine import models
 from grads.errors import ConfigError, EvaluationError, Stopped
-from grads.evaluation import answers, cost, tuning
+from grads.evaluation import answers, arms, cost, tuning
 from grads.evaluation import measure as evaluation
 from grads.evaluation.answers import positions
 from grads.evaluation.arms import Arm, Trial, training_passes
 from grads.evaluation.measure import Probe, Reference, measure
 from grads.evaluation.probes import load_probes
 from grads.selection.options import SelectionConfig
-from grads.stages.evaluation import asked
+from grads.stages.evaluation import asked, changed_since
 from grads.store.bundled import DEMO
 
 
@@ -336,6 +336,25 @@ def test_several_held_out_files_are_one_set_that_remembers_its_files(tmp_path):
     assert positions(found.heldout) == [0, 1, 8, 9], "of each file in turn"
     assert [(prompt.file, prompt.row) for prompt in asked(found)] == [
         (str(file), row) for file in files for row in (0, 1)
+    ]
+
+
+def test_notes_name_vetoed_and_corrected_samples_that_a_later_seed_draws(tmp_path):
+    """The saved subset holds neither of them, so it is not stale; the draw of seed 1 does."""
+    run = demo_run(tmp_path)
+    config = EvaluationConfig(selections=("grads-10",), arms=("selection",), seeds=2)
+    pool = api.load_pool(run)
+    planned = arms.plan(run, config, len(pool))
+    trials = arms.trials(pool, planned, config, config.repetitions)
+    saved, later = (set(t.sample_ids.tolist()) for t in trials if t.arm == "grads-10")
+    assert changed_since(run, planned, trials) == []
+    veto, corrected = sorted(later - saved)[:2]
+    api.decide(run, veto, "exclude")
+    api.correct(run, corrected, ("answer",), "Otherwise.")
+    assert api.stale(run, "grads-10") == []
+    assert changed_since(run, planned, trials) == [
+        f"people have decided otherwise about samples [{veto}] since 'grads-10' was saved",
+        f"samples [{corrected}] of 'grads-10' are corrected since; arms train what was scored",
     ]
 
 

@@ -371,6 +371,19 @@ def test_a_finished_evaluation_does_not_speak_of_a_selection_saved_anew(place, r
         api.create_evaluation(run, "moving", config)
 
 
+def test_a_finished_evaluation_does_not_speak_of_a_file_edited_since(place, run):
+    """The same command said `finished`, and the old numbers."""
+    general = place / "moving.jsonl"
+    general.write_text('{"instruction": "the heart?", "output": "rest and water."}\n' * 4)
+    values = {"general": [str(general)], "arms": ["selection"], "seeds": 1, "epochs": 1}
+    config = settings(place, selections=["fifth"], **values)
+    conduct(run, "edited-since", config)
+    api.create_evaluation(run, "edited-since", config)
+    general.write_text('{"instruction": "the heart?", "output": "rest."}\n' * 4)
+    with pytest.raises(RunError, match=r"measured on another .*moving\.jsonl, .* another --name"):
+        api.create_evaluation(run, "edited-since", config)
+
+
 def test_arms_measured_on_other_samples_do_not_count(place, run):
     """The general file is edited between a stop and a resume: everything is measured anew."""
     general = place / "edited.jsonl"
@@ -606,6 +619,11 @@ def test_tasks_are_asked_of_every_arm_and_compared_as_the_rest(place, run, tmp_p
     assert "heart acc" in evaluation_lines(api.read_evaluation(run, "tasks"))[0]
     with pytest.raises(EvaluationError, match="no folder at"):
         api.create_evaluation(run, "x", config.model_copy(update={"tasks_dir": "/no/such"}))
+    assert api.create_evaluation(run, "tasks", config).path == evaluation.path
+    file = tmp_path / "tasks" / "say.yaml"
+    file.write_text(file.read_text() + "filter_list: [{name: a, filter: [{function: take_first}]}]")
+    with pytest.raises(RunError, match="'tasks' asked other tasks, which have changed since"):
+        api.create_evaluation(run, "tasks", config)
 
 
 def test_an_arm_whose_adapter_changes_nothing_is_an_error(place, run):

@@ -9,7 +9,7 @@ import pytest
 from datasets import load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
-from run_dirs import demo_run
+from run_dirs import demo_run, kept_ids
 from test_export import SCORES, config, lines_subset, read_csv, read_lines, typed_subset
 from test_export_trainers import (
     folders,  # noqa: F401, a fixture
@@ -104,6 +104,18 @@ def test_what_is_not_allowed_has_no_weight_and_pins_have_some(pool):
     others = found.share[(found.share > 0) & (ids != outlier)]
     assert found.share[ids == outlier] == pytest.approx(others.mean())
     assert found.pinned.tolist() == (ids == outlier).tolist()
+    assert found.share.sum() == pytest.approx(1)
+
+
+def test_one_of_each_group_of_near_duplicates_has_a_weight(pool):
+    """The one that the selection's own draw takes; all had one."""
+    values = {"ratio": 0.5, "deduplicate": True, "seed": 3}
+    options = SelectionConfig.parse(values)
+    found, group = sampling_weights(pool, options), pool.duplicate_group
+    alike = np.flatnonzero((group >= 0) & (found.share > 0))
+    assert len(alike) == len(np.unique(group[alike])) > 5
+    kept = pool.select(options).kept
+    assert (found.share[kept & pool.select(options).ranking.above_floor] > 0).all()
     assert found.share.sum() == pytest.approx(1)
 
 
@@ -303,6 +315,33 @@ def test_a_saved_selection_is_exported_by_weight(run, pool, kind):
         for sample, count in zip(pool.scores.sample_id.tolist(), times.tolist(), strict=True):
             wanted[raw[sample].strip()] += count
         assert Counter(line.strip() for line in lines) == +wanted
+
+
+def test_exports_by_weight_follow_what_people_decided_since(tmp_path):
+    """A row vetoed after saving that the subset did not keep anyway was written six times."""
+    run = demo_run(tmp_path)
+    pool, record = api.load_pool(run), api.read_record(run, "grads-10")
+    ids, kept = pool.scores.sample_id, kept_ids(run, "grads-10")
+    share = sampling_weights(pool, record.options).share
+    free = ~np.isin(ids, kept)
+    veto = int(ids[free][np.argmax(share[free])])
+    least = int(kept[np.argmin(share[np.isin(ids, kept)])])
+    outside = int(ids[free & (share == 0)][0])
+    for sample, decision in ((veto, "exclude"), (least, "pin"), (outside, "pin")):
+        api.decide(run, sample, decision)
+    assert veto not in [made.sample_id for made in api.stale(run, "grads-10")]
+    manifest = api.export_selection(run, "grads-10", "jsonl", weights="repeat", rows=600)
+    lines = Counter((run.exports / "grads-10/jsonl-repeat/grads-10.jsonl").read_text().splitlines())
+    times = {
+        sample: lines[run.read_sample(sample)["raw"].decode().strip()]
+        for sample in (veto, least, outside)
+    }
+    assert times[veto] == 0
+    assert times[least] >= 1
+    assert times[outside] >= 1
+    assert manifest["decided_since"] == [veto, least, outside]
+    assert {made["sample_id"] for made in manifest["decisions"]} == {veto, least, outside}
+    assert len(api.export_selection(run, "grads-10", "jsonl")["decided_since"]) == 1
 
 
 def test_by_default_there_are_as_many_rows_as_usable_ones(run, pool):

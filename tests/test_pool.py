@@ -628,6 +628,17 @@ def test_first_words_are_those_of_the_question_or_of_the_first_text(run):
     assert pool.first_words(everything[[7, 3]]) == [wanted[7], wanted[3]]
 
 
+def test_one_of_each_group_takes_groups(run):
+    """Where a run has not looked for near-duplicates yet, all of them were kept."""
+    once = options(deduplicate=True)
+    kept = Pool(run).select(once).kept
+    group = Pool(run).duplicate_group[kept]
+    assert len(np.unique(group[group >= 0])) == (group >= 0).sum()
+    run.clusters_file.unlink()
+    with pytest.raises(SelectionError, match="has not looked for yet"):
+        Pool(run).select(once)
+
+
 def test_a_selection_saved_again_is_stale_no_more(run):
     veto, pin = vetoed_and_pinned(run)
     options = api.read_record(run, "grads-10").options

@@ -184,9 +184,12 @@ def test_the_first_samples_alone_and_again_the_same(folder, model, place):
     [
         {"doc_to_target": "{{(right + 1) % 3}}"},  # the same requests, another right answer
         {"metrics": [{"metric": "acc"}, {"metric": "acc_norm"}]},
+        {"metrics": [{"metric": "acc", "higher_is_better": False, "aggregation": "mean"}]},
+        {"metrics": [{"metric": "acc", "ignore_case": True}]},
+        {"filter_list": [{"name": "first", "filter": [{"function": "take_first"}]}]},
         {"doc_to_text": "{{question}}!"},
     ],
-    ids=lambda other: next(iter(other)),
+    ids=lambda other: json.dumps(other)[:60],
 )
 def test_what_is_asked_another_way_is_known_as_other(tmp_path, other):
     """By its digest: arms that were asked before do not count."""

@@ -14,6 +14,7 @@ from grads.evaluation.result import Answers, EvaluationResult, Overlap, TuneResu
 from grads.evaluation.trials import read_trials
 from grads.jobs import processes as jobs
 from grads.selection.subsets import NAME, check_name
+from grads.store.files import digest
 from grads.store.folders import Evaluation
 from grads.store.records import LaterFormatError
 from grads.store.runs import ACTIVE, Run, Status
@@ -39,7 +40,7 @@ def create_evaluation(run: Run, name: str, config: EvaluationConfig | TuneConfig
     trials = _planned_trials(run, config)
     made = Evaluation.create(run, name, config)
     if jobs.observe(made).state == "finished":
-        _refuse_other_subsets(made, trials)
+        _refuse_if_changed(made, config, trials)
     return made
 
 
@@ -76,14 +77,33 @@ def _refuse_without_samples(run: Run, config: EvaluationConfig | TuneConfig) -> 
                 raise EvaluationError(f"{file} is named twice: name it once")
 
 
-def _refuse_other_subsets(made: Evaluation, trials: list[arms.Trial]) -> None:
-    """A finished evaluation must not speak of a selection that was saved anew since."""
+def _refuse_if_changed(
+    made: Evaluation, config: EvaluationConfig | TuneConfig, trials: list[arms.Trial]
+) -> None:
+    """A finished evaluation must not speak of subsets, files or tasks that are others since."""
     stored = read_trials(made)
     for trial in trials:
         if trial.name in stored and stored[trial.name].key != trial.key:
             raise RunError(
                 f"evaluation '{made.id}' measured other samples of '{trial.arm}', which was saved"
                 " anew since: give another --name"
+            )
+    result = read_evaluation(made.run, made.id).result
+    if result is None:
+        return
+    files = [*config.heldout, *cost.general_files(config)]
+    for file, known in zip(files, result.measured_on[-len(files) :], strict=True):
+        if known.digest and digest(Path(file).expanduser()) != known.digest:
+            raise RunError(
+                f"evaluation '{made.id}' measured on another {file}, which has changed since: give"
+                " another --name"
+            )
+    if isinstance(config, EvaluationConfig) and result.tasks_digest:
+        asked = tasks.load(config, made.run.read_manifest().longest)
+        if asked is None or asked.digest != result.tasks_digest:
+            raise RunError(
+                f"evaluation '{made.id}' asked other tasks, which have changed since: give another"
+                " --name"
             )
 
 

@@ -11,7 +11,7 @@ from grads.errors import ExportError, RunError
 from grads.export import saved
 from grads.export.corrections import Encoder
 from grads.export.replay import check_replay
-from grads.export.weighted import Weighting, check_way
+from grads.export.weighted import Way, Weighting, check_way
 from grads.export.write import FORMATS
 from grads.selection.decisions import (
     contradictions,
@@ -19,6 +19,7 @@ from grads.selection.decisions import (
     disagreements,
     followed,
     obeyed,
+    unheeded,
 )
 from grads.selection.options import SelectionConfig
 from grads.selection.record import Decision, SelectionRecord, kept_of, read_selection
@@ -62,20 +63,24 @@ def export_selection(
     nothing is left, or what was written does not load back as it should.
     """
     record, table = read_selection(run, name)
-    since = contradictions(run, record, kept_of(table))
-    ids = obeyed(kept_of(table), since)
-    # With what is followed: people may decide while an export is at work.
-    holding, apart = _holding(run, ids), sorted(disagreements(run))
-    if not len(ids):
+    by, kept = check_way(weights, rows), kept_of(table)
+    # Read at once, before anything slow: people may decide while an export is at work.
+    since = unheeded(run, record) if by else contradictions(run, record, kept)
+    said, apart = decisions(run), sorted(disagreements(run))
+    weighting = None
+    if by is not None:
+        weighting = _weighting(run, record, followed(record.options, since), by=by, rows=rows)
+        exported, there = weighting.sample_ids, weighting.sample_ids[weighting.share > 0]
+    else:
+        exported = there = obeyed(kept, since)
+    if not len(exported):
         raise ExportError(f"people have decided against all that '{name}' keeps: choose anew")
-    weighting = _weighting(run, record, followed(record.options, since), weights=weights, rows=rows)
     check_replay(replay, replay_share, weights)
     replayed = None
     if replay is not None and replay_share is not None:
         from grads.api.replay import read_replay  # loads torch and its kin
 
         replayed = read_replay(run, replay, replay_share, record.options.seed)
-    exported = ids if weighting is None else weighting.sample_ids
     remove_drafts(run.exports)
     told = {field: getattr(record, field).model_dump(mode="json") for field in TOLD}
     return saved.export_kept(
@@ -91,7 +96,7 @@ def export_selection(
         record={
             **told,
             "other_scores": _other_scores(run, record),
-            "decisions": [made.as_json() for made in holding],
+            "decisions": [made.as_json() for made in _holding(said, there)],
             "decided_since": [made.sample_id for made in since],
             "disagreed": apart,
         },
@@ -112,25 +117,16 @@ def _encoder(run: Run, kind: str) -> Encoder | None:
     return lambda said: made()(said)
 
 
-def _holding(run: Run, kept: np.ndarray) -> list[Decision]:
-    """The decisions that a subset of these ids follows."""
+def _holding(said: dict[int, Decision], kept: np.ndarray) -> list[Decision]:
+    """The decisions that rows of these ids follow."""
     there = set(kept.tolist())
-    made = decisions(run).values()
-    return [one for one in made if (one.decision == "pin") == (one.sample_id in there)]
+    return [one for one in said.values() if (one.decision == "pin") == (one.sample_id in there)]
 
 
 def _weighting(
-    run: Run,
-    record: SelectionRecord,
-    options: SelectionConfig,
-    *,
-    weights: str | None,
-    rows: int | None,
-) -> Weighting | None:
-    """What is to be done by weight; None where the subset is asked for."""
-    by = check_way(weights, rows)
-    if by is None:
-        return None
+    run: Run, record: SelectionRecord, options: SelectionConfig, *, by: Way, rows: int | None
+) -> Weighting:
+    """How often each row of the pool is to stand there by these options."""
     if _other_scores(run, record):
         raise RunError(
             f"selection '{record.name}' was saved with other scores than the run has now: save it"

@@ -21,6 +21,8 @@ class MeasuredOn(Part):
     """A file of test samples, or the run's own split."""
 
     name: str
+    digest: str = ""
+    """SHA-256 of the file; empty of the run's own split, of several together, and before 0.5."""
     samples: int
     response_tokens: int
     with_options: int
@@ -71,3 +73,4 @@ class About:
     general: list[MeasuredOn]
     leaks: Leaks
     notes: list[str]
+    tasks_digest: str = ""  # of the tasks that are asked, where some are

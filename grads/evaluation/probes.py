@@ -25,6 +25,7 @@ from grads.evaluation.about import About, Leaks, MeasuredOn, NearDuplicate, Refu
 from grads.evaluation.cost import general_files
 from grads.evaluation.measure import Probe, encode_options, pool_of
 from grads.selection.duplicates import alike_between
+from grads.store.files import digest
 from grads.store.runs import Run
 
 
@@ -38,6 +39,7 @@ class _Part:
     rows: list[dict[str, Any]]  # with their options, in the order of the table
     spots: list[Spot]  # where the rows stand
     refused: list[dict[str, Any]]
+    digest: str = ""  # of the file
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def _facts(part: _Part, probe: Probe, number: int) -> MeasuredOn:
     positions = set(np.flatnonzero(probe.source == number).tolist())
     return MeasuredOn(
         name=part.name,
+        digest=part.digest,
         samples=len(part.table),
         response_tokens=int(pc.sum(part.table["response_tokens"]).as_py()),
         with_options=len(positions & set(probe.answers)),
@@ -166,7 +169,8 @@ def _read(run: Run, file: str, tokenizer: Any, *, limit: int | None, max_length:
     rows = [source.rows[i] or {} for i in kept]
     spots = [source.spot(i) for i in kept]
     tokens = _tokens(prepared.tokens)
-    return _Part(source.name, prepared.samples, tokens, rows, spots, prepared.rejects)
+    whole = digest(Path(file).expanduser())
+    return _Part(source.name, prepared.samples, tokens, rows, spots, prepared.rejects, whole)
 
 
 def _tokens(table: pa.Table) -> TokenPool:

@@ -199,6 +199,8 @@ class EvaluationResult(Stored):
     """The files one by one, where several are held out, or general."""
     tasks: list[TaskMetric] = Field(default_factory=list)
     """The metrics of the tasks that were asked."""
+    tasks_digest: str = ""
+    """Changes with what was asked of them and how it is judged; empty without tasks."""
     replay: dict[str, list[ReplayPoint]] = Field(default_factory=dict)
     """By the label of the arm alone, in order of the shares; empty without replay."""
     curve: list[BudgetPoint] = Field(default_factory=list)

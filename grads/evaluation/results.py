@@ -74,6 +74,7 @@ def build(
         heldout_files=about.heldout,
         general=about.general,
         by_file=by_file(shown, done, about),
+        tasks_digest=about.tasks_digest,
         tasks=next((t.tasks for trials in done.values() for t in trials.values()), []),
         replay=curves.replays(shown, summaries),
         curve=curves.over_budgets(shown, summaries),

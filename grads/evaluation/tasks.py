@@ -6,6 +6,7 @@ torch.
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from grads.evaluation.cost import CHARACTERS, WRITTEN, Work
 
 SEED = 1234  # of few-shot examples and of tasks that sample: the same for every arm
 LISTED = 8  # names in a message
+PLACES = ("dataset_path", "dataset_kwargs", "metadata")  # of a task's config
 GENERATED = 256  # tokens that a task lets a model write where it says nothing
 
 
@@ -35,7 +37,7 @@ class Tasks:
     limit: int | None  # samples of each task
     work: Work  # requests to one model, and their token passes, about
     served: bool  # by vLLM
-    digest: str  # changes with any request, what is right, the metrics, and who serves
+    digest: str  # changes with any request, what is right, how it is judged, and who serves
 
     def judged(self, task: str) -> dict[str, bool]:
         """The metrics that are means over a task's samples, and whether higher is better."""
@@ -100,7 +102,7 @@ def load(config: EvaluationConfig, longest: int) -> Tasks | None:
         loaded |= {task: found[task] for task in found if task not in loaded}  # each asked once
     count, passes, digest = 0, 0.0, hashlib.sha256()
     for name, task in loaded.items():
-        digest.update(repr(sorted(task.aggregation())).encode())
+        digest.update(repr((sorted(task.aggregation()), _judging(name, task))).encode())
         for request, right in _requests(name, task, config.task_limit):
             count += 1
             passes += _passes(request, longest)
@@ -172,6 +174,13 @@ def _requests(name: str, task: Any, limit: int | None) -> list[tuple[Any, Any]]:
     with _blaming(name):
         task.build_all_requests(limit=limit)
         return [(request, task.doc_to_target(request.doc)) for request in task.instances]
+
+
+def _judging(name: str, task: Any) -> str:
+    """What a task says of itself but where it lies: what it reads is in its requests."""
+    with _blaming(name):
+        said = {key: value for key, value in task.dump_config().items() if key not in PLACES}
+    return re.sub(" at 0x[0-9a-f]+", "", repr(said))  # of functions without a source
 
 
 @contextmanager

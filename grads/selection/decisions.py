@@ -193,16 +193,34 @@ def with_decisions(run: Run, options: SelectionConfig) -> SelectionConfig:
 def contradictions(run: Run, record: SelectionRecord, kept: np.ndarray) -> list[Decision]:
     """The decisions that a saved selection, which keeps the samples of these ids, does not follow.
 
-    They were made since it was saved. One made before, which the options overruled by naming the
-    sample themselves, does not count.
+    They were made since it was saved.
     """
-    typed = record.options.by_hand - {made.sample_id for made in record.decisions}
     there = set(kept.tolist())
     return [
         made
+        for made in _binding(run, record)
+        if (made.decision == "exclude") == (made.sample_id in there)
+    ]
+
+
+def unheeded(run: Run, record: SelectionRecord) -> list[Decision]:
+    """The decisions that a saved selection's options do not hold, though its subset may.
+
+    They were made since it was saved, and count where its options are used anew on the whole pool:
+    for weights, and for a draw under another seed.
+    """
+    named = {"pin": record.options.pins, "exclude": record.options.excluded}
+    return [m for m in _binding(run, record) if m.sample_id not in named[m.decision]]
+
+
+def _binding(run: Run, record: SelectionRecord) -> list[Decision]:
+    """What holds, without what was decided before the selection was saved and overruled by its
+    options, which name the sample themselves."""
+    typed = record.options.by_hand - {made.sample_id for made in record.decisions}
+    return [
+        made
         for sample, made in decisions(run).items()
-        if (made.decision == "exclude") == (sample in there)
-        and not (sample in typed and made.time <= record.made)
+        if not (sample in typed and made.time <= record.made)
     ]
 
 

@@ -328,11 +328,17 @@ class Pool:
             options,
             self.numbers if options.bounds else {},
             self.cluster,
-            duplicate_group=self.duplicate_group if options.deduplicate else None,
+            duplicate_group=self.heeded_groups(options),
             signal=self.signal(options),
             value=self._value(criterion_named(options.criterion)),
             noise=self._noise(options.seed) if options.by_lot else None,
         )
+
+    def heeded_groups(self, options: SelectionConfig) -> np.ndarray | None:
+        """(n,) the near-duplicate groups that these options heed; None where they heed none, or the
+        run has not got that far."""
+        there = options.deduplicate and self.run.clusters_file.exists()
+        return self.duplicate_group if there else None
 
     def _noise(self, seed: int) -> np.ndarray:
         """The luck of a draw, remembered for the seed of the last one."""

@@ -86,7 +86,7 @@ def preview(pool: Pool, options: SelectionConfig) -> Preview:
             options,
             chosen,
             cluster=pool.cluster if options.draw == "stratified" else None,
-            duplicate_group=pool.duplicate_group if options.deduplicate else None,
+            duplicate_group=pool.heeded_groups(options),
         ),
         price=price(pool, kept),
         warnings=chosen.warnings,

@@ -44,6 +44,7 @@ class Selection:
     kept: np.ndarray  # (n,) bool
     ranking: Ranking
     usable: np.ndarray  # (n,) bool: within bounds and topics and not excluded, or pinned
+    single: np.ndarray  # (n,) bool: usable, without near-duplicates of others where that is asked
     warnings: list[Sentence]
     cut: Cut | None  # where the budget ends; None where no score alone tells who is kept
 
@@ -105,6 +106,7 @@ def select(
         kept,
         ranking,
         usable=usable,
+        single=free | pinned,
         warnings=_warnings(kept, pinned, ranking, spare=left - cost[free].sum(), left=left),
         cut=_cut(ranking, free, kept & ~pinned, cost=cost, pinned=budget - left)
         if options.takes_best
@@ -238,7 +240,9 @@ def _one_of_each(
 ) -> np.ndarray:
     """(n,) bool: `allowed` without near-duplicates of a better sample, or of a pinned one."""
     if group is None:
-        raise SelectionError("deduplicate needs near-duplicate groups, which this run has none of")
+        raise SelectionError(
+            "deduplicate needs near-duplicate groups, which this run has not looked for yet"
+        )
     alike = np.flatnonzero(allowed & (group >= 0))
     alike = alike[~np.isin(group[alike], group[pinned])]
     best_first = alike[np.lexsort((-keys[alike], ~above_floor[alike]))]

@@ -22,7 +22,8 @@ class Weights:
 def sampling_weights(pool: Pool, options: SelectionConfig) -> Weights:
     """The weights that the draw `sample` of these options goes by: exp(score), as shares.
 
-    Samples outside of bounds and topics, excluded ones and those below the density floor have 0.
+    Samples outside of bounds and topics, excluded ones and those below the density floor have 0,
+    and so have near-duplicates of a sample that stays, where the options keep one of each group.
     Pinned ones have at least the mean of those that have some. Raises SelectionError where the
     criterion's scores are no log-weights, or nothing is left to weigh.
     """
@@ -35,7 +36,7 @@ def sampling_weights(pool: Pool, options: SelectionConfig) -> Weights:
     chosen = pool.select(options)
     ranking = chosen.ranking
     pinned = np.isin(pool.scores.sample_id, options.pins)
-    drawn = chosen.usable & ranking.above_floor
+    drawn = chosen.single & ranking.above_floor
     share = np.zeros(len(pool))
     if drawn.any():
         share[drawn] = np.exp(ranking.score[drawn] - ranking.score[drawn].max())
