@@ -98,6 +98,9 @@ def conduct_all(data: Path) -> None:
     for percent in (50, 25):
         criteria = ("aligned", "rds", "question-gain", "diverse")
         part(f"flawed-{percent}-criteria", data, flawed, percent / 100, criteria, arms=ALL, seeds=2)
+    # The best of these, for as many steps as everything, and against chance under fresh seeds.
+    part("flawed-50-aligned-steps", data, flawed, 0.5, ("aligned",), arms=steps, seeds=2)
+    part("flawed-50-aligned-again", data, flawed, 0.5, ("aligned",), first_seed=2, seeds=3)
     part("mixed-10", data, mixed, 0.1, ("default", *BY_SIZE, "oracle-domain"))
     part("clean-10", data, clean, 0.1, ("default", "aligned", "rds", "union"))
     forgetful = {"training": "full", "lr": 2e-4}

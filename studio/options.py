@@ -155,10 +155,12 @@ def method(pool: Pool, automatic: bool) -> dict[str, Any]:
     }
     criterion = _choice("criterion", say("What counts"), labels)
     draw = _choice("draw", say("Take"), DRAWS, usual_draw(criterion, automatic))
-    signal = _choice("signal", say("Learning signal from"), SIGNALS)
-    length = _choice("length_control", say("Correct for answer length"), LENGTHS)
-    compared = say("Compare with my examples")
-    cosine = _choice("cosine", compared, COSINES) if pool.probes else "embed"
+    by_value = not criteria()[criterion].by_density
+    signal = _choice("signal", say("Learning signal from"), SIGNALS, unused=by_value)
+    lengths = say("Correct for answer length")
+    length = _choice("length_control", lengths, LENGTHS, unused=by_value)
+    compared, unused = say("Compare with my examples"), criterion != "grads"
+    cosine = _choice("cosine", compared, COSINES, unused=unused) if pool.probes else "embed"
     groups = pool.duplicate_groups
     once = url.flag(
         st.toggle,
@@ -215,8 +217,11 @@ def studied(pool: Pool) -> None:
     )
 
 
-def _choice(key: str, label: str, names: dict[str, str], default: str | None = None) -> str:
+def _choice(
+    key: str, label: str, names: dict[str, str], default: str | None = None, *, unused: bool = False
+) -> str:
     more: dict[str, Any] = {"default": default, "format_func": lambda name: say(names[name])}
+    more["disabled"] = unused
     return str(url.choose(st.selectbox, label, list(names), key, **more))
 
 

@@ -144,8 +144,8 @@ def _more() -> dict[str, Any]:
             key="replay",
             placeholder=say("a file: none are mixed in"),
             help=say(
-                "Every subset is trained on alone and with a share of these rows, so that less is"
-                " forgotten."
+                "Everything that is trained on is trained on alone, and once more with a share of"
+                " these rows, so that less is forgotten."
             ),
         )
         uploads.offer(file, say("or upload them"), "replay")

@@ -58,6 +58,15 @@ def test_the_score_is_the_sum_of_its_four_terms(scores):
     np.testing.assert_allclose(found.score[finite], expected[finite])
 
 
+def test_what_tells_no_samples_apart_is_said(scores):
+    """Of equal cosines the first rows were taken, without a word."""
+    same = replace(scores, probes={"good": towards("target", np.full(N, 0.25))})
+    said = "all samples are alike in this: none is preferred"
+    assert rank(same, options(criterion="aligned")).notes == [said]
+    assert rank(scores, options(criterion="aligned")).notes == []
+    assert rank(same, options(criterion="random")).notes == []
+
+
 def test_direction_alone_leaves_nothing_out(scores):
     """The density floor is the density's: without its weight it has no say."""
     found = rank(scores, options(typicality=0, focus=0, away=2.0))

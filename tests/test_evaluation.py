@@ -17,7 +17,7 @@ from grads.data.tokens import TokenPool
 from grads.data.turns import Turn
 from grads.engine import models
 from grads.errors import ConfigError, EvaluationError, Stopped
-from grads.evaluation import answers, arms, cost, tuning
+from grads.evaluation import answers, arms, cost, texts, tuning
 from grads.evaluation import measure as evaluation
 from grads.evaluation.answers import positions
 from grads.evaluation.arms import Arm, Trial, training_passes
@@ -336,6 +336,30 @@ def test_several_held_out_files_are_one_set_that_remembers_its_files(tmp_path):
     assert positions(found.heldout) == [0, 1, 8, 9], "of each file in turn"
     assert [(prompt.file, prompt.row) for prompt in asked(found)] == [
         (str(file), row) for file in files for row in (0, 1)
+    ]
+
+
+def test_general_rows_that_are_trained_on_or_protected_are_told_of(tmp_path):
+    """What stands in the pool is not forgotten, and what is protected was chosen for."""
+    run = demo_run(tmp_path)
+    (protected,) = (n for n, one in run.read_manifest().probes.items() if one.role == "protect")
+    taught = run.read_sample(int(api.load_pool(run).scores.sample_id[0]))["turns"]
+    kept = run.read_table(run.probe_set_file(protected), ["turns"])["turns"].to_pylist()[:2]
+    rows = [
+        [{key: turn[key] for key in ("role", "content")} for turn in t] for t in (taught, *kept)
+    ]
+    rows.append([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}])
+    file = tmp_path / "general.jsonl"
+    file.write_text("\n".join(json.dumps({"messages": row}) for row in rows))
+    config = EvaluationConfig(
+        selections=("grads-10",),
+        heldout=(str(DEMO / "medical_qa_heldout.jsonl"),),
+        general=(str(file),),
+    )
+    found = load_probes(run, config, models.load_tokenizer("demo"))
+    assert [note for note in found.about.notes if "general samples" in note] == [
+        texts.TAUGHT.format(count=1),
+        texts.PROTECTED_BY.format(count=2, name=protected),
     ]
 
 

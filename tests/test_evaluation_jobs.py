@@ -572,7 +572,8 @@ def test_answers_are_written_and_compared_where_they_are_asked_for(place, run, w
     config = settings(place, selections=["fifth"], answers=2, **values)
     said = api.estimate_evaluation(run, config)
     without = api.estimate_evaluation(run, config.model_copy(update={"answers": 0}))
-    assert (said.answers, without.answers) == (2 * 5, 0)
+    shown = 4 * 2  # of the base model and of the subset under its first seed
+    assert (said.answers, without.answers) == (2 * 5 + shown, shown)
     assert said.seconds > without.seconds
     result = conduct(run, "written", config)
     assert any("compared on 2 held-out samples" in note for note in result.notes)

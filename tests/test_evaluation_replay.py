@@ -58,12 +58,13 @@ def test_the_key_covers_the_general_rows():
     assert Trial("b", 0, ids, None, replay=DRAW).key == Trial("a", 0, ids, None, replay=DRAW).key
 
 
-def test_every_subset_trained_once_is_there_with_each_share(tmp_path):
+def test_every_arm_that_is_trained_is_there_with_each_share(tmp_path):
     demo = demo_run(tmp_path)
     config = EvaluationConfig.parse(
         {
             "selections": ["grads-10"],
             "criteria": ["loss_low"],
+            "arms": ["full", "random", "selection", "selection_steps"],
             "replay": str(DEMO / "general.jsonl"),
         }
         | {"replay_share": [0.1, 0, 0.025, 0.1]}
@@ -72,12 +73,19 @@ def test_every_subset_trained_once_is_there_with_each_share(tmp_path):
     mixed = {label: arm for label, arm in planned.items() if arm.replay}
     assert set(mixed) == {
         f"{arm}+replay{share}"
-        for arm in ("random", "grads-10", "loss_low")
+        for arm in ("full", "random", "grads-10", "grads-10-steps", "loss_low")
         for share in ("2.5", "10")
     }
     assert mixed["loss_low+replay10"].rival == "random+replay10"
     assert mixed["loss_low+replay10"].alone == "loss_low"
     assert mixed["random+replay10"].rival is None
+    assert mixed["full+replay10"].alone == "full"
+    pool = api.load_pool(demo)
+    steps = {
+        t.arm: t.max_steps for t in arms.trials(pool, list(planned.values()), config, range(1))
+    }
+    assert steps["grads-10-steps+replay10"] == steps["grads-10-steps"] == arms.steps(300, config)
+    assert steps["full+replay10"] is None
 
 
 @pytest.mark.parametrize(
@@ -134,9 +142,13 @@ def replayed(place, run):  # noqa: F811
     rng = np.random.default_rng(8)
     rows = [{"instruction": words(rng, 4) + "?", "output": words(rng, 5) + "."} for _ in range(6)]
     (place / "replay.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    values = {"arms": ["base", "random", "selection"], "seeds": 1, "selections": ["fifth"]}
+    values = {"arms": ["base", "full", "random", "selection"], "seeds": 1}
     config = settings(
-        place, **values, replay=str(place / "replay.jsonl"), replay_share=[0.2, 0, 0.9]
+        place,
+        selections=["fifth"],
+        **values,
+        replay=str(place / "replay.jsonl"),
+        replay_share=[0.2, 0, 0.9],
     )
     return config, conduct(run, "replayed", config)
 
@@ -155,14 +167,16 @@ def test_general_rows_are_trained_on_besides_the_subset(run, replayed):  # noqa:
     everything = tokens["fifth+replay90"] - tokens["fifth"]
     assert everything == tokens["random+replay90"] - tokens["random"], "the same six rows"
     losses = {arm.label: arm.mean["general_loss"] for arm in result.arms}
+    assert losses["full+replay20"] == losses.pop("full+replay90"), "all six rows with both shares"
     assert len(set(losses.values())) == len(losses)
-    assert any("replay.jsonl has 6 usable rows, of 99" in note for note in result.notes)
+    wanted = f"replay.jsonl has 6 usable rows, of {9 * arm_of(result, 'full').samples}"
+    assert any(wanted in note for note in result.notes)
 
 
 @pytest.mark.job
 def test_the_way_over_the_shares_is_told(replayed):
     _, result = replayed
-    assert set(result.replay) == {"random", "fifth"}
+    assert set(result.replay) == {"full", "random", "fifth"}
     base = arm_of(result, "base").mean["general_loss"]
     for label, points in result.replay.items():
         assert [point.share for point in points] == [0.0, 0.2, 0.9]
@@ -175,6 +189,7 @@ def test_the_way_over_the_shares_is_told(replayed):
         ("fifth+replay20", "random+replay20"),
         ("fifth+replay20", "fifth"),
         ("random+replay20", "random"),
+        ("full+replay20", "full"),
     } <= pairs
 
 
@@ -183,7 +198,7 @@ def test_the_estimate_counts_the_general_rows(place, run, replayed):  # noqa: F8
     config, _ = replayed
     plain = config.model_copy(update={"replay": None, "replay_share": ()})
     said, less = (api.estimate_evaluation(run, one) for one in (config, plain))
-    assert said.arms == less.arms + 4 == len(read_trials(Evaluation.open(run, "replayed")))
+    assert said.arms == less.arms + 6 == len(read_trials(Evaluation.open(run, "replayed")))
     assert said.tokens > less.tokens * said.arms / less.arms
 
 

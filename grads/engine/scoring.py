@@ -178,8 +178,9 @@ def token_signals(result: SampleGradients) -> dict[str, pa.Array]:
 
 
 def _refuse_non_finite(result: SampleGradients, sample_ids: np.ndarray) -> None:
-    norms = torch.stack([result.loss, result.embed_grad_norm, result.head_grad_norm])
-    bad = ~torch.isfinite(norms).all(dim=0).cpu().numpy()
+    numbers = [result.loss, result.embed_grad_norm, result.head_grad_norm]
+    numbers += [value for towards in result.towards for value in towards]
+    bad = ~torch.stack([torch.isfinite(n) for n in numbers]).all(dim=0).cpu().numpy()
     if bad.any():
         raise ScoringError(
             f"samples {sample_ids[bad].tolist()} have a NaN or infinite gradient: look at those"

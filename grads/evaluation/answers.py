@@ -12,11 +12,9 @@ from grads.data.spelled import controls_of, write
 from grads.data.turns import Turn
 from grads.errors import Stopped
 from grads.evaluation.closeness import words
-from grads.evaluation.cost import ANSWER_TOKENS, SHORT_TOKENS, answer_passes
+from grads.evaluation.cost import ANSWER_TOKENS, PROMPTS, SHORT_TOKENS, answer_passes
 from grads.evaluation.measure import Probe
 from grads.evaluation.metrics import METRICS, Sums
-
-PROMPTS = 4  # held-out prompts whose answers are shown side by side
 
 
 def asks(turns: list[Turn]) -> bool:
@@ -33,6 +31,13 @@ def positions(heldout: Probe) -> list[int]:
             turns.append((before[file], i))
             before[file] += 1
     return sorted(i for _, i in sorted(turns)[:PROMPTS])
+
+
+def shown(heldout: Probe) -> dict[int, int]:
+    """Positions of the samples whose answers people are shown, and the token passes of writing the
+    longest answer to each."""
+    lengths = heldout.samples.lengths
+    return {i: answer_passes(int(lengths[i]), ANSWER_TOKENS) for i in positions(heldout)}
 
 
 def short_references(probe: Probe, tokenizer: Any, limit: int) -> dict[int, int]:

@@ -72,6 +72,7 @@ class Trial:
     max_steps: int | None  # None: as many as the epochs give
     phase: str = ""  # what it is measured on, where an evaluation has several parts
     replay: Replay | None = None
+    answers: bool = False  # whether it answers a few held-out prompts for people to read
 
     @property
     def name(self) -> str:
@@ -160,7 +161,7 @@ def _over_budgets(config: EvaluationConfig, pool: int) -> list[Arm]:
 
 
 def _with_replay(config: EvaluationConfig, plain: list[Arm]) -> list[Arm]:
-    """Every subset that is trained for as many epochs as all, with general rows mixed in."""
+    """Every arm that is trained, with general rows mixed in."""
     if config.replay is None:
         return []
     try:
@@ -179,7 +180,7 @@ def _with_replay(config: EvaluationConfig, plain: list[Arm]) -> list[Arm]:
         )
         for share in config.shares
         for arm in plain
-        if arm.declared.once
+        if arm.kind != BASE
     ]
 
 
@@ -221,7 +222,10 @@ def steps(samples: int, recipe: Recipe) -> int:
 def trials(
     pool: Pool, arms: list[Arm], recipe: Recipe, seeds: range, *, phase: str = ""
 ) -> list[Trial]:
-    """Every arm under every seed, seed by seed, so that each arm soon has a first value."""
+    """Every arm under every seed, seed by seed, so that each arm soon has a first value.
+
+    Under the first seed some kinds of arms answer prompts, but in the phases of a search.
+    """
     full = steps(len(pool), recipe)
     found = []
     for seed in seeds:
@@ -231,7 +235,8 @@ def trials(
             ids = members(pool, arm, seed)
             longer = arm.declared.as_long_as_full and steps(len(ids), recipe) != full
             longest = full if longer else None
-            found.append(Trial(arm.label, seed, ids, longest, phase, replay=arm.replay))
+            answers = arm.declared.answers and seed == seeds.start and not phase
+            found.append(Trial(arm.label, seed, ids, longest, phase, arm.replay, answers))
     return found
 
 

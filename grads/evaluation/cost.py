@@ -14,6 +14,7 @@ from grads.store.runs import Run
 
 GENERAL = DEMO / "general.jsonl"
 ANSWER_TOKENS = 80  # at most, of a written answer
+PROMPTS = 4  # held-out prompts whose answers are shown side by side
 SHORT_TOKENS = 64  # at most, of a reference that written answers are compared with
 # Token passes that writing one token takes: 24 with two free CPU cores, up to 100 on busy ones
 # (2026-11-25, SmolLM2-135M); not measured on a GPU, where a batch is faster still.
@@ -76,15 +77,17 @@ def estimate(
     heldout = _heldout(run, recipe)
     general = [_read(run, file, recipe.general_limit) for file in general_files(recipe)]
     measured = sum(part.tokens for part in heldout + general)
-    answers, mixed_in = _answers(heldout, recipe), _replay_tokens(run, recipe)
+    compared, mixed_in = _compared(heldout, recipe), _replay_tokens(run, recipe)
+    shown, showing = _shown(heldout), sum(trial.answers for trial in unique.values())
     training = 0
     for trial in unique.values():
         mixed = np.full(min(trial.replay_rows, len(mixed_in)), np.mean(mixed_in or [0.0]))
         own = lengths[np.isin(ids, trial.sample_ids)]
         training += training_passes(np.concatenate([own, mixed]), trial, recipe)
-    passes = training + (measured + answers.passes + tasks.passes) * len(unique)
+    passes = training + (measured + compared.passes + tasks.passes) * len(unique)
+    passes += shown.passes * showing
     rate, (low, high) = passes_a_second(run, recipe)
-    if answers.count or tasks.count:
+    if compared.count or tasks.count:
         low, high = UNLIKE
     loading = run.read_manifest().load_seconds
     if tasks.count and isinstance(recipe, EvaluationConfig) and recipe.tasks_with == "vllm":
@@ -96,7 +99,7 @@ def estimate(
         high=seconds and seconds * high,
         tokens=round(training / TRAINED) + measured * len(unique),
         arms=len(unique),
-        answers=answers.count * len(unique),
+        answers=compared.count * len(unique) + shown.count * showing,
         requests=tasks.count * len(unique),
     )
 
@@ -121,8 +124,17 @@ class _Part:
     tokens: int  # that one measurement passes through the model
 
 
-def _answers(heldout: list[_Part], recipe: Recipe) -> Work:
-    """As if the first rows of each file all had a short reference, of half the longest length."""
+def _shown(heldout: list[_Part]) -> Work:
+    """Answers to the prompts that are shown side by side, each of the greatest length."""
+    rows = sum(part.rows for part in heldout)
+    count = min(PROMPTS, rows)
+    length = sum(part.tokens for part in heldout) // max(rows, 1)
+    return Work(count, count * answer_passes(length, ANSWER_TOKENS))
+
+
+def _compared(heldout: list[_Part], recipe: Recipe) -> Work:
+    """Answers that are compared with short references, as if the first rows of each file all had
+    one, of half the longest length."""
     limit = recipe.answers if isinstance(recipe, EvaluationConfig) else 0
     counts = [min(limit, part.rows) for part in heldout]
     lengths = [part.tokens // max(part.rows, 1) for part in heldout]

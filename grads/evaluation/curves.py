@@ -13,7 +13,7 @@ def replays(shown: list[Arm], found: dict[str, ArmResult]) -> dict[str, list[Rep
     for arm in shown:
         mean = found[arm.label].mean
         learning, general = mean[LEARNING], mean[FORGETTING]
-        if base is None or learning is None or general is None or not arm.declared.once:
+        if base is None or learning is None or general is None or arm.kind == BASE:
             continue
         share = arm.replay.share if arm.replay else 0.0
         point = ReplayPoint(share=share, learning=learning, forgetting=general - base)

@@ -89,7 +89,7 @@ METRICS = (
     Metric(
         "accuracy",
         higher_is_better=True,
-        labels={"heldout": "Words right"},
+        labels={"heldout": "Words right", "general": "General words right"},
         help="Share of the answers' tokens that the model would have written first.",
         of_batch=_hits,
     ),

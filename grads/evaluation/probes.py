@@ -71,9 +71,12 @@ def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
 
     own = read(list(recipe.heldout), recipe.heldout_limit) or [_own_split(run, recipe)]
     _refuse_leaks(run, own)
-    notes += _chosen_by(run, own)
+    notes += _chosen_by(run, own, texts.CHOSEN_BY)
     heldout = joined("heldout", own)
     others = read(general_files(recipe), recipe.general_limit)
+    if taught := len(_in_pool(run, others)):
+        notes.append(texts.TAUGHT.format(count=taught))
+    notes += _chosen_by(run, others, texts.PROTECTED_BY)
     general = joined("general", others)
     about = About(
         heldout=[_facts(part, heldout, i) for i, part in enumerate(own)],
@@ -223,16 +226,7 @@ def _question(row: dict[str, Any]) -> tuple[list[str], int] | None:
 
 
 def _refuse_leaks(run: Run, parts: list[_Part]) -> None:
-    samples = run.read_table(run.samples_file, ["sample_id", "hash", "heldout"])
-    pool = samples.filter(pc.invert(samples["heldout"]))
-    known = dict(zip(pool["hash"].to_pylist(), pool["sample_id"].to_pylist(), strict=True))
-    both = [
-        (f"{place(spot)} of {part.name}", known[text])
-        for part in parts
-        for spot, text in zip(part.spots, part.table["hash"].to_pylist(), strict=True)
-        if text in known
-    ]
-    if both:
+    if both := _in_pool(run, parts):
         where, sample = both[0]
         more = f" ({len(both)} such rows in all)" if len(both) > 1 else ""
         raise EvaluationError(
@@ -241,14 +235,27 @@ def _refuse_leaks(run: Run, parts: list[_Part]) -> None:
         )
 
 
-def _chosen_by(run: Run, heldout: list[_Part]) -> list[str]:
-    """What is to be said of held-out samples that a probe set holds."""
-    tested = {text for part in heldout for text in part.table["hash"].to_pylist()}
+def _in_pool(run: Run, parts: list[_Part]) -> list[tuple[str, int]]:
+    """The rows that also stand in the pool: where they stand, and as which sample."""
+    samples = run.read_table(run.samples_file, ["sample_id", "hash", "heldout"])
+    pool = samples.filter(pc.invert(samples["heldout"]))
+    known = dict(zip(pool["hash"].to_pylist(), pool["sample_id"].to_pylist(), strict=True))
+    return [
+        (f"{place(spot)} of {part.name}", known[text])
+        for part in parts
+        for spot, text in zip(part.spots, part.table["hash"].to_pylist(), strict=True)
+        if text in known
+    ]
+
+
+def _chosen_by(run: Run, parts: list[_Part], said: str) -> list[str]:
+    """What is to be said of samples that a probe set holds."""
+    tested = {text for part in parts for text in part.table["hash"].to_pylist()}
     notes = []
     for name in run.read_manifest().probes:
         held = set(run.read_table(run.probe_set_file(name), ["hash"])["hash"].to_pylist())
         if both := len(tested & held):
-            notes.append(texts.CHOSEN_BY.format(count=both, name=name))
+            notes.append(said.format(count=both, name=name))
     return notes
 
 

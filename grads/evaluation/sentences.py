@@ -40,12 +40,12 @@ def _said(metric: MetricResult, words: dict[Verdict, str]) -> str:
 def _called(arm: Arm, samples: int) -> str:
     if arm.declared.trains_on == "nothing":
         return texts.UNTRAINED
+    share = f"{100 * arm.replay.share:g}" if arm.replay else None
     if arm.declared.trains_on == "everything":
-        return texts.ON_ALL
+        return texts.ON_ALL_MIXED.format(share=share) if share else texts.ON_ALL
     if not arm.declared.random:
         called = texts.ON_CHOSEN.format(samples=f"{samples:,}", name=arm.label)
-    elif arm.replay:
-        share = f"{100 * arm.replay.share:g}"
+    elif share:
         called = texts.ON_RANDOM_MIXED.format(samples=f"{samples:,}", share=share)
     else:
         called = texts.ON_RANDOM.format(samples=f"{samples:,}")

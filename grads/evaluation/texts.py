@@ -12,6 +12,7 @@ AT_WORK = Written(("{arm}, seed {seed}",), {"arm": ARMS})  # what a job says of 
 
 UNTRAINED = "the untrained model"
 ON_ALL = "the model trained on all samples"
+ON_ALL_MIXED = "the model trained on all samples and {share}% general ones"
 ON_RANDOM = "the model trained on {samples} random samples"
 ON_RANDOM_MIXED = "the model trained on {samples} random samples and {share}% general ones"
 ON_CHOSEN = "the model trained on the {samples} samples of '{name}'"
@@ -102,10 +103,18 @@ CHOSEN_BY = (
     "{count} held-out samples also stand in the set '{name}': a selection by it is tested on what"
     " it was chosen by"
 )
+PROTECTED_BY = (
+    "{count} general samples also stand in the set '{name}': what a selection by it keeps is tested"
+    " on what it was to keep"
+)
+TAUGHT = (
+    "{count} general samples also stand in the pool: what is trained on there is not forgotten, so"
+    " arms that hold them look better than they are"
+)
 SERVED = "vLLM served the models that tasks were asked of"
 NO_MEAN = "task {task}: {metric} is no mean over samples, and is not shown"
 
-_MODELS = (UNTRAINED, ON_ALL, ON_RANDOM, ON_RANDOM_MIXED, ON_CHOSEN)
+_MODELS = (UNTRAINED, ON_ALL, ON_ALL_MIXED, ON_RANDOM, ON_RANDOM_MIXED, ON_CHOSEN)
 _COMPARISONS = (NOT_COMPARED, COMPARED_ONCE, COMPARED)
 _PREFERENCES = (PREFERRED, PREFERRED_EQUAL)
 PARTS: dict[str, tuple[str, ...]] = {
@@ -125,7 +134,7 @@ SENTENCES = (
     *(EVEN, EVEN_EQUAL, *_PREFERENCES, BY_CHANCE),
     *(OWN_SPLIT, TASK),
     *(ONE_SEED, FEW_SEEDS, TAKEN, REDRAWN, MANY_COMPARED, DECIDED_SINCE, CORRECTED_SINCE),
-    *(WRITTEN, FEW_ROWS, BAD_OPTIONS, CHOSEN_BY, SERVED, NO_MEAN),
+    *(WRITTEN, FEW_ROWS, BAD_OPTIONS, CHOSEN_BY, PROTECTED_BY, TAUGHT, SERVED, NO_MEAN),
 )
 _WRITTEN = Written(SENTENCES, PARTS, ARMS)
 

@@ -191,7 +191,10 @@ def rank(
     """Signal, density and score of every sample under a criterion."""
     n, criterion = len(scores), criterion_named(options.criterion)
     if criterion.value is not None:
-        return _by_value(criterion.value(scores) if value is None else value)
+        ranking = _by_value(criterion.value(scores) if value is None else value)
+        if not criterion.by_lot and n > 1 and np.ptp(ranking.score) == 0:
+            ranking.notes.append(Sentence("all samples are alike in this: none is preferred"))
+        return ranking
     a, focus = criterion.tilt or (options.typicality, options.focus)
     signal = signal or measure_signal(scores, options)
     x, log_density, notes = signal.x, signal.log_density, list(signal.notes)

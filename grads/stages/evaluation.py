@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from grads.config.evaluation import EvaluationConfig
 from grads.evaluation import arms, results, tasks, texts
-from grads.evaluation.answers import positions, short_references
+from grads.evaluation.answers import positions, short_references, shown
 from grads.evaluation.cost import SHORT_TOKENS
 from grads.evaluation.probes import Probes, load_probes, load_replay
 from grads.evaluation.result import Prompt
@@ -42,8 +42,7 @@ def evaluate(job: Job[Evaluation], config: EvaluationConfig) -> None:
             about.notes.append(texts.SERVED)
     lab.measure_on(probes.heldout, probes.general)
     prompts = asked(probes)
-    answering = {arm.label for arm in planned if arm.declared.answers}
-    lab.answering = {t.key for t in trials if t.seed == config.first_seed and t.arm in answering}
+    lab.answering, lab.shown = {t.key for t in trials if t.answers}, shown(probes.heldout)
     lab.asked = short_references(probes.heldout, lab.tokenizer, config.answers)
     if config.answers:
         compared = {"count": len(lab.asked), "tokens": SHORT_TOKENS}

@@ -19,7 +19,7 @@ from grads.engine.anatomy import refuse_unknown_tokens
 from grads.engine.device import dtype_name, pick_device, pick_dtype
 from grads.errors import EvaluationError, WarmupError
 from grads.evaluation import arms, serving
-from grads.evaluation.answers import closeness, positions, write_answer, write_answers
+from grads.evaluation.answers import closeness, write_answers
 from grads.evaluation.arms import Trial
 from grads.evaluation.asking import Answered, ask, in_process
 from grads.evaluation.damage import remove_damaged
@@ -62,7 +62,8 @@ class Lab:
         self.elsewhere: dict[str, TrialResult] = {}  # the same trainings in other evaluations
         self.measured_on = ""  # what tells the recipe, the model and the test samples from others
         self.answering: set[str] = set()  # keys of the trials that write answers
-        self.asked: dict[int, int] = {}  # positions of what all answer, and the work of each
+        self.shown: dict[int, int] = {}  # positions of what those answer, and the work of each
+        self.asked: dict[int, int] = {}  # the same of what all answer
         self.tasks: Tasks | None = None  # that all are asked
         self.pace = Pace(self.run, recipe)
         self.left: dict[str, Ahead] = {}  # each training to come, by its key
@@ -113,7 +114,13 @@ class Lab:
 
     def work(self, trials: list[Trial], measured: int) -> dict[str, Ahead]:
         """What trials take, each measurement passing `measured` tokens, by their keys."""
-        return {t.key: Ahead(self._training_passes(t), measured) for t in trials}
+        shown = sum(self.shown.values())
+        return {
+            t.key: Ahead(
+                self._training_passes(t), measured + (shown if t.key in self.answering else 0)
+            )
+            for t in trials
+        }
 
     def _from_elsewhere(self, key: str) -> TrialResult | None:
         """The same training in another evaluation, if it wrote the answers that are wanted here."""
@@ -209,8 +216,10 @@ class Lab:
             self._refuse_idle(model, trial, general)
         with nullcontext() if len(index) else reference.being_written():
             sums = self._measure(model, heldout, general, reference)
-        written = self._written(model, heldout)
-        answers = self._answers(model, heldout) if trial.key in self.answering else None
+        written = self._written(model, heldout, self.asked)
+        answers = None
+        if trial.key in self.answering:
+            answers = list(self._written(model, heldout, self.shown).values())
         answered = self._answered(model, trial, general)  # may let go of the model
         lines = self._steps(trial) if len(index) else {}
         return TrialResult(
@@ -300,19 +309,15 @@ class Lab:
             found |= _as_lists(probe, sums)
         return found
 
-    def _written(self, model: Any, heldout: Probe) -> dict[int, str]:
+    def _written(self, model: Any, heldout: Probe, asked: dict[int, int]) -> dict[int, str]:
         return write_answers(
             model,
             self.tokenizer,
             heldout,
-            self.asked,
+            asked,
             report=self._report,
             should_stop=self.job.should_stop,
         )
-
-    def _answers(self, model: Any, heldout: Probe) -> list[str]:
-        """What people are shown of the model: answers to a few held-out prompts."""
-        return [write_answer(model, self.tokenizer, heldout.turns[i]) for i in positions(heldout)]
 
     def _answered(self, model: Any, trial: Trial, general: Probe) -> Answered:
         """What the model makes of the tasks; the samples are kept in a file."""
