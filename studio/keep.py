@@ -9,7 +9,7 @@ import streamlit as st
 
 from grads import api
 from grads.api import FORMATS, WEIGHTS, Decision, Pool, Run, SelectionConfig, overlap
-from studio import frame, url, words
+from studio import frame, uploads, url, words
 from studio.language import mark, say, told
 
 WEIGHTED = {
@@ -202,7 +202,7 @@ def export(run: Run) -> None:
     )
     st.caption(say(FORMATS[form].help))
     scores = st.checkbox(say("Add the scores as columns"))
-    asked = {"with_scores": scores} | _by_weight(run, name, form)
+    asked = {"with_scores": scores} | _by_weight(run, name, form) | _mixed_in()
     # Another save under the same name is another selection, and so are other decisions.
     since = [(made.sample_id, made.decision) for made in api.stale(run, name)]
     identity = [run.id, name, form, asked, run.selection_saved(name), since]
@@ -244,6 +244,23 @@ def _by_weight(run: Run, name: str, form: str) -> dict[str, Any]:
         "weights": weights,
         "rows": st.number_input(say("Rows in all"), 1, 100 * pool, pool, key=f"rows-{pool}"),
     }
+
+
+def _mixed_in() -> dict[str, Any]:
+    """General rows between the others, where a file of them is named."""
+    file = st.text_input(
+        say("General rows to mix in"),
+        key="mixed-in",
+        placeholder=say("a file: none are mixed in"),
+        help=say("They keep what a training on the others alone would make the model forget."),
+    )
+    uploads.offer(st, say("or upload them"), "mixed-in")
+    if not file.strip():
+        return {}
+    share = st.number_input(
+        say("Their share of all rows, in percent"), 1, 90, 10, key="mixed-share"
+    )
+    return {"replay": file.strip(), "replay_share": share / 100}
 
 
 def compare(pool: Pool) -> None:

@@ -64,6 +64,24 @@ def test_the_scores_are_added_where_asked_for(run):
     assert table["grads_sample_id"].to_pylist() == kept_ids(run, "grads-10")
 
 
+def test_general_rows_are_mixed_in_where_a_file_is_named(run):
+    at = choose(open_page("Select"), "Saved selection", "grads-10")
+    (field,) = [one for one in at.text_input if one.label == "General rows to mix in"]
+    assert not [one for one in at.number_input if one.label.startswith("Their share of all")]
+    field.set_value(str(DEMO / "general.jsonl")).run()
+    (share,) = [one for one in at.number_input if one.label.startswith("Their share of all")]
+    share.set_value(25).run()
+    press(at, "Make the files")
+    assert_sound(at)
+    assert "40 rows written, loaded back and counted" in messages(at)
+    manifest = json.loads((run.exports / "grads-10/jsonl-replay/manifest.json").read_text())
+    assert (manifest["replay"]["share"], manifest["replay"]["rows"]) == (0.25, 10)
+    (field,) = [one for one in at.text_input if one.label == "General rows to mix in"]
+    field.set_value("no.jsonl").run()
+    press(at, "Make the files")
+    assert "no.jsonl" in messages(at)
+
+
 def test_all_rows_by_weight_are_offered_where_the_selection_gives_weights(run):
     at = choose(open_page("Select"), "Saved selection", "grads-10")
     (box,) = [box for box in at.selectbox if box.label == "Rows"]
