@@ -78,7 +78,7 @@ def estimate(
     general = [_read(run, file, recipe.general_limit) for file in general_files(recipe)]
     measured = sum(part.tokens for part in heldout + general)
     compared, mixed_in = _compared(heldout, recipe), _replay_tokens(run, recipe)
-    shown, showing = _shown(heldout), sum(trial.answers for trial in unique.values())
+    shown, showing = _shown(heldout), len({t.key for t in trials if t.answers})
     training = 0
     for trial in unique.values():
         mixed = np.full(min(trial.replay_rows, len(mixed_in)), np.mean(mixed_in or [0.0]))

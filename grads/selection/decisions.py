@@ -206,8 +206,7 @@ def contradictions(run: Run, record: SelectionRecord, kept: np.ndarray) -> list[
 def unheeded(run: Run, record: SelectionRecord) -> list[Decision]:
     """The decisions that a saved selection's options do not hold, though its subset may.
 
-    They were made since it was saved, and count where its options are used anew on the whole pool:
-    for weights, and for a draw under another seed.
+    They were made since it was saved, and count where its options are used anew on the whole pool.
     """
     named = {"pin": record.options.pins, "exclude": record.options.excluded}
     return [m for m in _binding(run, record) if m.sample_id not in named[m.decision]]
