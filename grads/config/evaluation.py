@@ -157,7 +157,7 @@ class EvaluationConfig(Recipe):
     ] = ()
     """Sizes to try each criterion and random at, in percent of the pool, such as 2.5,10,50,100."""
     replay: str | None = None
-    """File of general rows to mix into every subset, besides training on the subset alone."""
+    """File of general rows to mix into every arm, each of which is trained without them too."""
     replay_share: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
     """Shares of those rows among what is trained on, such as 0.05; each is an arm of its own."""
     first_seed: int = Field(0, ge=0)
