@@ -221,8 +221,11 @@ def studied(pool: Pool) -> None:
 def _choice(
     key: str, label: str, names: dict[str, str], default: str | None = None, *, unused: bool = False
 ) -> str:
-    more: dict[str, Any] = {"default": default, "format_func": lambda name: say(names[name])}
-    more["disabled"] = unused
+    more: dict[str, Any] = {
+        "default": default,
+        "disabled": unused,
+        "format_func": lambda name: say(names[name]),
+    }
     return str(url.choose(st.selectbox, label, list(names), key, **more))
 
 

@@ -67,14 +67,14 @@ def export_selection(
     # Read at once, before anything slow: people may decide while an export is at work.
     since = unheeded(run, record) if by else contradictions(run, record, kept)
     said, apart = decisions(run), sorted(disagreements(run))
-    weighting = None
-    if by is not None:
+    if by is None:
+        weighting = None
+        exported = there = obeyed(kept, since)
+        if not len(exported):
+            raise ExportError(f"people have decided against all that '{name}' keeps: choose anew")
+    else:
         weighting = _weighting(run, record, followed(record.options, since), by=by, rows=rows)
         exported, there = weighting.sample_ids, weighting.sample_ids[weighting.share > 0]
-    else:
-        exported = there = obeyed(kept, since)
-    if not len(exported):
-        raise ExportError(f"people have decided against all that '{name}' keeps: choose anew")
     check_replay(replay, replay_share, weights)
     replayed = None
     if replay is not None and replay_share is not None:

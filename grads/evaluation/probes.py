@@ -70,11 +70,12 @@ def load_probes(run: Run, recipe: Recipe, tokenizer: Any) -> Probes:
         return _probe(name, parts, tokenizer, max_length=max_length, notes=notes)
 
     own = read(list(recipe.heldout), recipe.heldout_limit) or [_own_split(run, recipe)]
-    _refuse_leaks(run, own)
+    pool = _pool(run)
+    _refuse_leaks(pool, own)
     notes += _chosen_by(run, own, texts.CHOSEN_BY)
     heldout = joined("heldout", own)
     others = read(general_files(recipe), recipe.general_limit)
-    if taught := len(_in_pool(run, others)):
+    if taught := len(_in_pool(pool, others)):
         notes.append(texts.TAUGHT.format(count=taught))
     notes += _chosen_by(run, others, texts.PROTECTED_BY)
     general = joined("general", others)
@@ -225,8 +226,15 @@ def _question(row: dict[str, Any]) -> tuple[list[str], int] | None:
     return options, right
 
 
-def _refuse_leaks(run: Run, parts: list[_Part]) -> None:
-    if both := _in_pool(run, parts):
+def _pool(run: Run) -> dict[str, int]:
+    """The samples of the pool by the hashes of their texts."""
+    samples = run.read_table(run.samples_file, ["sample_id", "hash", "heldout"])
+    pool = samples.filter(pc.invert(samples["heldout"]))
+    return dict(zip(pool["hash"].to_pylist(), pool["sample_id"].to_pylist(), strict=True))
+
+
+def _refuse_leaks(pool: dict[str, int], parts: list[_Part]) -> None:
+    if both := _in_pool(pool, parts):
         where, sample = both[0]
         more = f" ({len(both)} such rows in all)" if len(both) > 1 else ""
         raise EvaluationError(
@@ -235,16 +243,13 @@ def _refuse_leaks(run: Run, parts: list[_Part]) -> None:
         )
 
 
-def _in_pool(run: Run, parts: list[_Part]) -> list[tuple[str, int]]:
+def _in_pool(pool: dict[str, int], parts: list[_Part]) -> list[tuple[str, int]]:
     """The rows that also stand in the pool: where they stand, and as which sample."""
-    samples = run.read_table(run.samples_file, ["sample_id", "hash", "heldout"])
-    pool = samples.filter(pc.invert(samples["heldout"]))
-    known = dict(zip(pool["hash"].to_pylist(), pool["sample_id"].to_pylist(), strict=True))
     return [
-        (f"{place(spot)} of {part.name}", known[text])
+        (f"{place(spot)} of {part.name}", pool[text])
         for part in parts
         for spot, text in zip(part.spots, part.table["hash"].to_pylist(), strict=True)
-        if text in known
+        if text in pool
     ]
 
 
